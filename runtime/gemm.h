@@ -1,0 +1,87 @@
+/* Contractions on the CPU:
+ *
+ *     C[b] = act(op(A[b]) * op(B[b]) + bias) + residual[b] (+ C[b] as it was, if accumulate)
+ *
+ * with op(A) (M, K), op(B) (K, N), bias (N), residual and C (M, N), row-major, b in 0..batch-1.
+ * Results are bit-identical for any number of threads: the tiles that workers take depend on the shape
+ * only. One library (oneDNN) does the arithmetic, single-threaded inside each worker. */
+#ifndef PTC_RUNTIME_GEMM_H
+#define PTC_RUNTIME_GEMM_H
+
+#include "base/status.h"
+#include "runtime/pool.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum
+{
+    GEMM_F32,
+    GEMM_BF16,
+    GEMM_DTYPE_COUNT
+} GemmDtype;
+
+typedef enum
+{
+#define GEMM_ACT(name) GEMM_ACT_##name,
+#include "runtime/gemm_act.def"
+#undef GEMM_ACT
+    GEMM_ACT_COUNT
+} GemmAct;
+
+/* Fill with gemm_desc_make and then set what differs. Leading dimensions and strides count elements.
+ * lda: distance of two stored rows of A, which is (M, K), or (K, M) if trans_a; likewise ldb for B, (K, N)
+ * or (N, K) if trans_b. Strides are between batch items; stride_a or stride_b 0 shares that operand.
+ * Residual has C's dtype, ldr and stride_r. A and B have dtype_ab; bias is f32. */
+typedef struct
+{
+    GemmDtype dtype_ab;
+    GemmDtype dtype_c;
+    bool trans_a, trans_b;
+    bool bias;
+    bool residual;
+    bool accumulate;
+    GemmAct act;
+    int64_t m, n, k, batch; /* all >= 1 */
+    int64_t lda, ldb, ldc, ldr;
+    int64_t stride_a, stride_b, stride_c, stride_r;
+} GemmDesc;
+
+/* Addresses of the first elements. C overlaps neither A, B nor bias; residual may be C itself (same ld and
+ * stride), else does not overlap it. bias and residual are NULL exactly when the desc has none. */
+typedef struct
+{
+    const void *a, *b;
+    void *c;
+    const float *bias;
+    const void *residual;
+} GemmArgs;
+
+typedef struct GemmLib GemmLib;
+typedef struct Gemm Gemm;
+
+/* Dense f32, packed leading dimensions and strides, batch 1, no epilogue. */
+GemmDesc gemm_desc_make(int64_t m, int64_t n, int64_t k, bool trans_a, bool trans_b);
+/* 2 * batch * m * n * k */
+double gemm_flops(const GemmDesc *desc);
+/* "relu", "gelu_erf", ...; GEMM_ACT_COUNT when there is no such name. */
+GemmAct gemm_act_from_name(const char *name);
+const char *gemm_act_name(GemmAct act);
+
+/* Holds the prepared contractions and the scratch memory of a pool's workers. Borrows the pool. */
+Status gemm_lib_create(Pool *pool, GemmLib **out_lib);
+void gemm_lib_destroy(GemmLib *lib);
+/* Memory held for workers, bytes. */
+size_t gemm_lib_bytes(const GemmLib *lib);
+
+/* Prepares, or finds prepared, a contraction; owned by the library and valid until it is destroyed.
+ * STATUS_UNSUPPORTED when the CPU has no kernel for the dtypes. Not while a gemm_run is under way. */
+Status gemm_create(GemmLib *lib, const GemmDesc *desc, const Gemm **out_gemm);
+const GemmDesc *gemm_desc(const Gemm *gemm);
+/* Tiles handed to workers: a function of the desc only. */
+int64_t gemm_n_tasks(const Gemm *gemm);
+/* Runs it on the library's pool and waits. One at a time per library. Does not allocate. */
+Status gemm_run(const Gemm *gemm, const GemmArgs *args);
+
+#endif

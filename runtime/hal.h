@@ -1,0 +1,82 @@
+/* The device layer: memory, copies, executables, launches, contractions. One row of backends.def and one
+ * HalOps table per back end; nothing above this header knows which device runs.
+ *
+ * Work is ordered: launches, contractions and copies of one device run as if one after another in call
+ * order. A back end may return before the work is done; hal_sync waits for it, and copies from the device
+ * wait by themselves. Addresses are device addresses: plain pointers on cpu, not to be dereferenced by the
+ * caller in general, but arithmetic on them is allowed (base + offset planned by plan_memory).
+ * One thread drives a device. */
+#ifndef PTC_RUNTIME_HAL_H
+#define PTC_RUNTIME_HAL_H
+
+#include "base/status.h"
+#include "runtime/gemm.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct HalDevice HalDevice;
+typedef struct HalBuffer HalBuffer;
+typedef struct HalExecutable HalExecutable;
+typedef struct HalKernel HalKernel;
+typedef struct HalGemm HalGemm;
+
+typedef struct
+{
+    int n_threads;    /* cpu: workers, 0 = one per usable core */
+    bool pin;         /* cpu: pin workers to cores (this process has them to itself) */
+    int device_index; /* cuda: which one */
+} HalOptions;
+
+typedef enum
+{
+    HAL_COPY_TO_DEVICE,
+    HAL_COPY_FROM_DEVICE,
+    HAL_COPY_ON_DEVICE
+} HalCopyKind;
+
+typedef struct
+{
+    int64_t total_bytes;  /* of the device; for cpu the host's memory */
+    int64_t free_bytes;   /* an estimate, moves with other processes */
+    int64_t buffer_bytes; /* held by this device's HalBuffers now */
+    int64_t peak_buffer_bytes;
+    int64_t workspace_bytes; /* held by executables and contractions */
+} HalMemoryInfo;
+
+/* backend: a name in backends.def, else STATUS_BAD_INPUT with the known names in the detail. options NULL:
+ * the defaults (all zero). Destroy buffers and executables before the device. */
+Status hal_device_create(const char *backend, const HalOptions *options, HalDevice **out_device);
+void hal_device_destroy(HalDevice *device);
+const char *hal_device_name(const HalDevice *device);
+/* The column of backends.def. */
+bool hal_device_computes(const HalDevice *device);
+HalMemoryInfo hal_memory_info(const HalDevice *device);
+
+/* Memory aligned to 64 bytes, zeroed. size_bytes 0 is allowed. STATUS_OUT_OF_MEMORY when it does not fit. */
+Status hal_buffer_create(HalDevice *device, size_t size_bytes, HalBuffer **out_buffer);
+void hal_buffer_destroy(HalBuffer *buffer);
+void *hal_buffer_address(const HalBuffer *buffer);
+
+/* dst and src do not overlap. TO_DEVICE: src may be reused on return. FROM_DEVICE: dst is filled on return. */
+Status hal_copy(HalDevice *device, HalCopyKind kind, void *dst, const void *src, size_t size_bytes);
+
+/* Loads compiled kernels: on cpu a shared object's path (codegen/kernel_abi.h). Workspaces are allocated here.
+ * null accepts any path and any kernel name. */
+Status hal_executable_load(HalDevice *device, const char *path, HalExecutable **out_executable);
+void hal_executable_unload(HalExecutable *executable);
+/* Lent by the executable. An unknown name is STATUS_DEVICE. */
+Status hal_executable_kernel(HalExecutable *executable, const char *name, const HalKernel **out_kernel);
+
+/* bufs: operand addresses then result addresses; the array may be reused on return. */
+Status hal_launch(HalDevice *device, const HalKernel *kernel, void *const *bufs, size_t n_bufs);
+
+/* A prepared contraction, shared between equal descs, owned by the device. */
+Status hal_gemm_create(HalDevice *device, const GemmDesc *desc, const HalGemm **out_gemm);
+Status hal_gemm_run(HalDevice *device, const HalGemm *gemm, const GemmArgs *args);
+
+/* Waits for all work and returns the first failure since the last hal_sync. */
+Status hal_sync(HalDevice *device);
+
+#endif
