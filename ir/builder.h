@@ -23,8 +23,8 @@ IrBuilder ir_builder(IrModule *m, IrFunc func);
 IrBuilder ir_builder_before(IrModule *m, IrOp op);
 
 /* Result types by the op's SHAPE rule. `given` is the result type for ops whose rule is given_* (const,
- * iota, reshape, broadcast, slice, cast, random, get, arg), NULL otherwise. On failure returns false
- * and *out_why is a sentence in the arena ("operand 2 is f32[3x4], expected f32[3x5]"). */
+ * iota, reshape, broadcast, slice, cast, random, get, arg), NULL otherwise. out_types has room for IR_MAX_RESULTS. On
+ * failure returns false and *out_why is a sentence in the arena ("operand 2 is f32[3x4], expected f32[3x5]"). */
 bool ir_infer(Arena *arena, const IrModule *m, IrCode code, const IrValue *operands, uint32_t n_operands,
               const IrAttrs *attrs, const IrType *given, IrType *out_types, uint32_t *out_n_types,
               const char **out_why);

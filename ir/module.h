@@ -23,8 +23,11 @@
 enum
 {
     IR_MAX_RANK = 8,
-    IR_MANY = 1 << 16 /* "any number" in an operand or result count */
+    IR_MAX_RESULTS = 64, /* of one op */
+    IR_MANY = 1 << 16    /* "any number" in an operand or result count */
 };
+/* Elements of one tensor: small enough that sizes in bytes never overflow. */
+#define IR_MAX_ELEMS ((int64_t)1 << 48)
 
 typedef uint32_t IrValue;
 typedef uint32_t IrOp;
@@ -139,7 +142,7 @@ typedef struct
 const IrAttr *ir_attrs_find(const IrAttrs *attrs, IrAttrKey key); /* NULL when absent */
 int64_t ir_attrs_int(const IrAttrs *attrs, IrAttrKey key, int64_t absent);
 double ir_attrs_float(const IrAttrs *attrs, IrAttrKey key, double absent);
-bool ir_attrs_bool(const IrAttrs *attrs, IrAttrKey key); /* absent: false */
+bool ir_attrs_bool(const IrAttrs *attrs, IrAttrKey key);       /* absent: false */
 const char *ir_attrs_str(const IrAttrs *attrs, IrAttrKey key); /* absent: NULL */
 bool ir_attrs_equal(const IrAttrs *a, const IrAttrs *b);
 /* Copies into the arena, sorted by key; a false BOOL is dropped (absent means false). */
@@ -184,7 +187,7 @@ typedef struct
     IrValue *operands;
     IrValue *results;
     IrAttrs attrs;
-    Span span; /* where in the XML; n_cols is not kept */
+    Span span;     /* where in the XML; n_cols is not kept */
     uint32_t unit; /* pipeline unit, counts from 1; 0 = none */
     IrPhase phase;
     IrFunc func; /* 0 once removed */
@@ -215,12 +218,12 @@ typedef struct
 
 typedef enum
 {
-    IR_GLOBAL_PARAM,  /* a weight; persistent, in checkpoints */
-    IR_GLOBAL_STATE,  /* optimizer state (attr of = its param); persistent, in checkpoints */
-    IR_GLOBAL_INPUT,  /* filled by the runtime before a step: batch fields "batch.images", "batch.mask" f32[B],
-                         "batch.sample" i32[B] (position in the global batch), scalars "lr" f32[], "step" i32[]
-                         (counts from 1), "rng.key" i32[2] (seed, step) */
-    IR_GLOBAL_OUTPUT  /* read by the runtime after a step: "loss", "loss.sum", "loss.weight",
+    IR_GLOBAL_PARAM, /* a weight; persistent, in checkpoints */
+    IR_GLOBAL_STATE, /* optimizer state (attr of = its param); persistent, in checkpoints */
+    IR_GLOBAL_INPUT, /* filled by the runtime before a step: batch fields "batch.images", "batch.mask" f32[B],
+                        "batch.sample" i32[B] (position in the global batch), scalars "lr" f32[], "step" i32[]
+                        (counts from 1), "rng.key" i32[2] (seed, step) */
+    IR_GLOBAL_OUTPUT /* read by the runtime after a step: "loss", "loss.sum", "loss.weight",
                          "NAME.sum" and "NAME.weight" per metric, "grad_norm" */
 } IrGlobalKind;
 
@@ -279,13 +282,13 @@ IrGlobal ir_global_add(IrModule *m, IrGlobalKind kind, const char *name, IrType 
                        uint32_t n_attrs, Span span);
 IrGlobal ir_global_find(const IrModule *m, const char *name); /* 0 when absent */
 IrFunc ir_func_add(IrModule *m, IrFuncKind kind, const char *name);
-IrFunc ir_func_find(const IrModule *m, const char *name);     /* 0 when absent */
+IrFunc ir_func_find(const IrModule *m, const char *name); /* 0 when absent */
 void ir_func_remove(IrModule *m, IrFunc func);
 
 /* for (IrOp op = ir_func(m, f)->first; op; op = ir_op(m, op)->next) */
 #define IR_FOR_OPS(m, func, op) for (IrOp op = ir_func((m), (func))->first; op; op = ir_op((m), op)->next)
-#define IR_FOR_FUNCS(m, func)                                                                                \
-    for (IrFunc func = 1; func < (m)->funcs.len; func++)                                                     \
+#define IR_FOR_FUNCS(m, func)                                                                                          \
+    for (IrFunc func = 1; func < (m)->funcs.len; func++)                                                               \
         if (!ir_func((m), func)->removed)
 
 /* Makes an op with the given result types, before `before` (0: at the end of func). Nothing is checked
