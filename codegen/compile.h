@@ -1,0 +1,25 @@
+/* C text to a shared object, through a cache on disk.
+ *
+ * The cache is $PTC_CACHE_DIR, else $XDG_CACHE_HOME/ptc, else ~/.cache/ptc. An entry's name is the XXH3-128 hash of
+ * text, flags, compiler version and processor; it is written atomically with a checksum beside it and verified on
+ * every use: a corrupt entry is compiled again with a warning on stderr. Concurrent processes are safe. */
+#ifndef PTC_CODEGEN_COMPILE_H
+#define PTC_CODEGEN_COMPILE_H
+
+#include "base/arena.h"
+#include "base/status.h"
+
+#include <stdbool.h>
+
+typedef struct
+{
+    const char *so_path; /* in the arena */
+    bool cached;         /* nothing was compiled */
+    double compile_s;
+} CodegenObject;
+
+/* Runs $PTC_CC (default: cc) without a shell. COMPILER: no compiler, or it refused the text; the detail names the
+ * compiler's log. IO: the cache directory cannot be written. */
+Status codegen_compile(Arena *arena, const char *text, CodegenObject *out_object);
+
+#endif
