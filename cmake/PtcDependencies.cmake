@@ -1,0 +1,36 @@
+# External libraries, as imported targets. The Debian packages are listed in tools/install-deps.sh.
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+find_package(LibXml2 REQUIRED)
+find_package(ZLIB REQUIRED)
+pkg_check_modules(Jansson REQUIRED IMPORTED_TARGET jansson)
+pkg_check_modules(Xxhash REQUIRED IMPORTED_TARGET libxxhash)
+
+# oneDNN 2.x installs neither a pkg-config file nor, on Debian 12, a CMake package that we can rely on.
+find_path(DNNL_INCLUDE_DIR NAMES dnnl.h REQUIRED)
+find_library(DNNL_LIBRARY NAMES dnnl mkldnn REQUIRED)
+add_library(ptc_dnnl INTERFACE)
+target_include_directories(ptc_dnnl SYSTEM INTERFACE ${DNNL_INCLUDE_DIR})
+target_link_libraries(ptc_dnnl INTERFACE ${DNNL_LIBRARY})
+
+# NVRTC serves the tests: it compiles the CUDA text that we generate, and needs no GPU. `ptc` itself links nothing of
+# CUDA; its back end loads the driver at run time.
+set(PTC_NVRTC_FOUND OFF)
+if(NOT PTC_CUDA STREQUAL "OFF")
+    set(cuda_hints ${CUDAToolkit_ROOT} $ENV{CUDA_HOME} $ENV{CUDA_PATH} /usr/local/cuda)
+    find_path(NVRTC_INCLUDE_DIR NAMES nvrtc.h HINTS ${cuda_hints} PATH_SUFFIXES include)
+    find_library(NVRTC_LIBRARY NAMES nvrtc HINTS ${cuda_hints} PATH_SUFFIXES lib64 lib targets/x86_64-linux/lib)
+    if(NVRTC_INCLUDE_DIR AND NVRTC_LIBRARY)
+        set(PTC_NVRTC_FOUND ON)
+        add_library(ptc_nvrtc INTERFACE)
+        target_compile_definitions(ptc_nvrtc INTERFACE PTC_HAVE_NVRTC=1)
+        target_include_directories(ptc_nvrtc SYSTEM INTERFACE ${NVRTC_INCLUDE_DIR})
+        target_link_libraries(ptc_nvrtc INTERFACE ${NVRTC_LIBRARY})
+    elseif(PTC_CUDA STREQUAL "ON")
+        message(FATAL_ERROR "PTC_CUDA=ON, but nvrtc.h and libnvrtc were not found: set CUDAToolkit_ROOT or NVRTC_*")
+    endif()
+endif()
+if(NOT TARGET ptc_nvrtc)
+    add_library(ptc_nvrtc INTERFACE)
+endif()
+message(STATUS "NVRTC for the kernel tests: ${PTC_NVRTC_FOUND}")
