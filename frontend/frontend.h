@@ -1,0 +1,112 @@
+/* The frontend: a model written in XML (docs/model-language.md) becomes a job: the IR of one forward pass in training
+ * mode, and the description of its data and of its training.
+ *
+ * What is wrong with the model is told in the Diag, with a place; the status then is BAD_INPUT. A file that cannot be
+ * read at all is a diagnostic too. All memory is the job arena's; nothing outlives the call but what it returns. */
+#ifndef PTC_FRONTEND_FRONTEND_H
+#define PTC_FRONTEND_FRONTEND_H
+
+#include "base/diag.h"
+#include "base/status.h"
+#include "base/strbuf.h"
+#include "ir/module.h"
+
+typedef struct
+{
+    /* "PATH=VALUE", as given to --set: "d=96", "train.lr=0.001", "data.train_limit=1000",
+     * "data.images.train=/tmp/x.gz". PATH is a <dim>, an attribute of <train> or <data>, or of a <field> by its name.
+     */
+    const char *const *overrides;
+    uint32_t n_overrides;
+    const char *lib_dir; /* the library of blocks; NULL: $PTC_LIB, else PTC_LIB_DIR compiled in, else none */
+    int64_t batch;       /* > 0: replaces <train batch=> (e.g. the eval batch) */
+    uint64_t max_bytes;  /* of one file; 0: 16 MB */
+    uint64_t max_ops;    /* of the expanded graph; 0: one million */
+} FrontendOptions;
+
+typedef enum
+{
+    DATA_IDX,       /* IDX file, plain or gzip */
+    DATA_SYNTHETIC, /* random values: integers low..high, or floats uniform in low..high */
+    DATA_FORMAT_COUNT
+} DataFormat;
+
+/* One column of the data set: fills the global input "batch.<name>". */
+typedef struct
+{
+    const char *name;
+    DataFormat format;
+    const char *train_path; /* relative paths are already joined to the model's folder; NULL: no such split */
+    const char *test_path;
+    IrType sample_type; /* of one sample: the <input>'s type without its first axis */
+    int64_t n_classes;  /* > 0: every value must be in 0..n_classes-1 */
+    double low, high;   /* SYNTHETIC */
+    Span span;          /* of the <field> */
+    Span train_span;    /* of the path in it, for messages about the file */
+    Span test_span;
+} DataField;
+
+typedef struct
+{
+    DataField *fields;
+    uint32_t n_fields;
+    int64_t train_limit; /* the first so many samples; 0: all. For SYNTHETIC: how many there are */
+    int64_t test_limit;
+    bool shuffle; /* a new order every epoch */
+    Span span;
+} DataSpec;
+
+typedef enum
+{
+    SCHEDULE_CONSTANT,
+    SCHEDULE_LINEAR, /* to min_lr at the last step */
+    SCHEDULE_COSINE
+} LrSchedule;
+
+typedef struct
+{
+    int64_t epochs;
+    int64_t max_steps; /* 0: no limit but the epochs */
+    int64_t batch;
+    int64_t eval_batch;
+    const char *optimizer; /* also an attribute of @train, with its settings */
+    double lr;
+    double min_lr; /* where LINEAR and COSINE end */
+    LrSchedule schedule;
+    int64_t warmup_steps; /* linear from lr / warmup_steps; the schedule goes on from there */
+    double momentum, beta1, beta2, eps, weight_decay;
+    double clip_norm; /* 0: none */
+    int64_t seed;
+    int64_t eval_every;       /* epochs; 0: only at the end */
+    int64_t checkpoint_every; /* steps; 0: only at the end */
+    int64_t log_every;        /* steps between rows of metrics.jsonl */
+    Span span;
+} TrainSpec;
+
+typedef struct
+{
+    IrModule
+        *module; /* @train: the forward graph in training mode (dropout is there); reads and sets the globals below */
+    DataSpec data;
+    TrainSpec train;
+    const char *path;           /* of the model file */
+    const char *const *metrics; /* names M of the globals "M.sum", "M.weight", besides "loss" */
+    uint32_t n_metrics;
+    uint32_t n_units;
+} Job;
+
+/* The globals of @train, besides the params:
+ *   inputs   "batch.<field>" [B, ...]; "batch.mask" f32[B] (1: a sample, 0: padding); when dropout is used
+ *            "rng.key" i32[2] and "batch.sample" i32[B]
+ *   outputs  "loss" f32[] = loss.sum / max(loss.weight, 1e-20); "loss.sum", "loss.weight"; "M.sum", "M.weight"
+ * Every op and every param carries its unit, counted from 1 (docs/model-language.md, units). */
+Status frontend_load(Arena *arena, Diag *diag, const char *path, const FrontendOptions *options, Job **out_job);
+
+/* The same from memory; path is what messages call it, and its folder is where includes and data are looked for. */
+Status frontend_load_text(Arena *arena, Diag *diag, const char *path, const char *text, size_t n_bytes,
+                          const FrontendOptions *options, Job **out_job);
+
+/* The grammar as an XML Schema, generated from elements.def (`ptc schema`). */
+void frontend_schema_text(StrBuf *buf);
+
+#endif
