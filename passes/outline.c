@@ -23,7 +23,6 @@ typedef struct
     FusePlan *plan;
     IrModule *m;
     Arena *scratch;
-    uint32_t n_old_values;
     bool *needed;      /* by old value: something outside its group reads it */
     IrValue *step_map; /* old value -> value in the new body */
     bool *emitted;     /* by op: stays and is in its new place */
@@ -31,6 +30,8 @@ typedef struct
     IrOp check; /* the function's check_finite; 0 = none */
     VEC(Kernel) kernels;
     uint32_t n_names;
+    IrValue *kernel_map; /* old value -> value in the kernel of group kernel_map_of[value] */
+    uint32_t *kernel_map_of;
 } Outliner;
 
 static IrOp def_of(const Outliner *o, IrValue value)
@@ -102,17 +103,23 @@ typedef struct
 {
     Outliner *o;
     IrFunc func;
+    uint32_t group;
     IrOp first_body;    /* args go before it */
-    IrValue *map;       /* old value -> value in the kernel */
     VEC(IrValue) args;  /* old values */
     bool step_operands; /* views are taken in the step function (templates) */
 } KernelBuilder;
 
+static IrValue map_value(KernelBuilder *k, IrValue value, IrValue to)
+{
+    k->o->kernel_map_of[value] = k->group;
+    return k->o->kernel_map[value] = to;
+}
+
 static IrValue kernel_value(KernelBuilder *k, IrValue value)
 {
     IrModule *m = k->o->m;
-    if (k->map[value])
-        return k->map[value];
+    if (k->o->kernel_map_of[value] == k->group)
+        return k->o->kernel_map[value];
     IrOp def = def_of(k->o, value);
     if (k->o->plan->fate[def] == FUSE_CLONED && !k->step_operands)
     {
@@ -124,12 +131,12 @@ static IrValue kernel_value(KernelBuilder *k, IrValue value)
         IrOp clone = ir_build_clone(&b, def, operands);
         if (!k->first_body)
             k->first_body = clone;
-        return k->map[value] = ir_op_result(m, clone, 0);
+        return map_value(k, value, ir_op_result(m, clone, 0));
     }
     vec_push(k->o->scratch, &k->args, value);
     const IrType type = *ir_value_type(m, value);
     IrOp arg = ir_op_insert(m, k->func, k->first_body, IR_arg, NULL, 0, &type, 1, NULL, 0);
-    return k->map[value] = ir_op_result(m, arg, 0);
+    return map_value(k, value, ir_op_result(m, arg, 0));
 }
 
 static void build_body(KernelBuilder *k, const FuseGroup *group)
@@ -147,7 +154,7 @@ static void build_body(KernelBuilder *k, const FuseGroup *group)
         if (!k->first_body)
             k->first_body = clone;
         for (uint32_t j = 0; j < ir_op(m, op)->n_results; j++)
-            k->map[ir_op(m, op)->results[j]] = ir_op_result(m, clone, j);
+            map_value(k, ir_op(m, op)->results[j], ir_op_result(m, clone, j));
     }
 }
 
@@ -202,7 +209,7 @@ static void emit_group(Outliner *o, uint32_t id)
     if (o->check && ir_op(m, last)->phase == IR_PHASE_OPTIMIZER)
         emit_op(o, o->check);
 
-    KernelBuilder k = {.o = o, .map = ARENA_ARRAY(o->scratch, IrValue, o->n_old_values)};
+    KernelBuilder k = {.o = o, .group = id};
     k.func = ir_func_add(m, IR_FUNC_KERNEL, arena_printf(o->scratch, "k%u", o->n_names++));
     k.step_operands = ir_code_has(ir_op(m, last)->code, IR_TRAIT_TEMPLATE);
     build_body(&k, group);
@@ -216,7 +223,7 @@ static void emit_group(Outliner *o, uint32_t id)
             if (!o->needed[result] && !template_result)
                 continue;
             vec_push(o->scratch, &results, result);
-            ir_op_insert(m, k.func, 0, IR_output, &k.map[result], 1, NULL, 0, NULL, 0);
+            ir_op_insert(m, k.func, 0, IR_output, &o->kernel_map[result], 1, NULL, 0, NULL, 0);
         }
     }
     IrFunc kernel = share_kernel(o, k.func);
@@ -255,9 +262,10 @@ void fuse_outline(FusePlan *plan)
     Outliner o = {.plan = plan,
                   .m = m,
                   .scratch = plan->scratch,
-                  .n_old_values = m->values.len,
                   .needed = ARENA_ARRAY(plan->scratch, bool, m->values.len),
                   .step_map = ARENA_ARRAY(plan->scratch, IrValue, m->values.len),
+                  .kernel_map = ARENA_ARRAY(plan->scratch, IrValue, m->values.len),
+                  .kernel_map_of = ARENA_ARRAY(plan->scratch, uint32_t, m->values.len),
                   .emitted = ARENA_ARRAY(plan->scratch, bool, m->ops.len),
                   .group_emitted = ARENA_ARRAY(plan->scratch, bool, plan->groups.len)};
     VEC(IrOp) old = {0};
