@@ -1,0 +1,74 @@
+/* Dataset: a table of named fields with the same number of samples, read at random.
+ *
+ * A field comes from one source: a format (a row of formats.def) with its path, or with the description of synthetic
+ * values. All reads after dataset_open are thread-safe. Sample contents never depend on who asks or in which order. */
+#ifndef PTC_RUNTIME_DATASET_H
+#define PTC_RUNTIME_DATASET_H
+
+#include "base/status.h"
+#include "runtime/elem.h"
+
+typedef struct Dataset Dataset;
+
+/* Where one field comes from. Only read while dataset_open runs. */
+typedef struct
+{
+    const char *field;  /* its name, unique in the data set */
+    const char *format; /* a row of formats.def: "idx", "synthetic" */
+    const char *path;   /* file formats; NULL for synthetic */
+    /* synthetic only: integers are uniform in low..high (both included), floats in [low, high). */
+    Elem elem; /* f32, f64, i32, i16, i8, u8 */
+    uint32_t rank;
+    int64_t dims[TENSOR_MAX_RANK]; /* of one sample */
+    uint64_t n_samples;
+    uint64_t seed;
+    double low;
+    double high;
+} DatasetSource;
+
+/* One field, lent by the data set. */
+typedef struct
+{
+    const char *name;
+    const char *path; /* for messages; "synthetic" when there is no file */
+    Elem elem;
+    uint32_t rank;                 /* of one sample; 0 = one number per sample */
+    int64_t dims[TENSOR_MAX_RANK]; /* of one sample */
+    uint64_t sample_elems;
+    uint64_t sample_bytes;
+} DatasetField;
+
+/* BAD_INPUT: unknown format (with a suggestion), a bad file, fields that disagree about the number of samples, the same
+ * name twice, no fields, no samples. */
+Status dataset_open(const DatasetSource *sources, uint32_t n_sources, Dataset **out_dataset);
+void dataset_close(Dataset *dataset);
+
+uint64_t dataset_n_samples(const Dataset *dataset);
+uint32_t dataset_n_fields(const Dataset *dataset);
+const DatasetField *dataset_field(const Dataset *dataset, uint32_t field);
+/* False when there is no field of that name. */
+bool dataset_field_find(const Dataset *dataset, const char *name, uint32_t *out_field);
+
+/* Copies one sample's field (sample_bytes) to dst. sample < dataset_n_samples. */
+Status dataset_read(const Dataset *dataset, uint32_t field, uint64_t sample, void *dst);
+/* Reads the whole field and refuses the first value outside low..high (both included), e.g. a label out of range. The
+ * message names file, sample and value. Fields of 64-bit and 16-bit floats types are not supported (BUG). */
+Status dataset_check_range(const Dataset *dataset, uint32_t field, double low, double high);
+
+/* Where a batch of one field goes: batch x sample_elems elements of type elem, which may be a wider type than the
+ * field's (elem_converts; dataset_check_slot tells beforehand). */
+typedef struct
+{
+    uint32_t field;
+    Elem elem;
+    void *data;
+} BatchSlot;
+
+/* BAD_INPUT when the field cannot be given as elem x sample shape (rank, dims). */
+Status dataset_check_slot(const Dataset *dataset, uint32_t field, Elem elem, uint32_t rank, const int64_t *dims);
+/* Fills rows 0..n-1 of every slot with the samples `indices`, and rows n..batch-1 with zeros. mask (batch numbers, or
+ * NULL) becomes 1 for the first n rows and 0 for the rest. n <= batch. */
+Status dataset_fill_batch(const Dataset *dataset, const uint64_t *indices, uint32_t n, uint32_t batch,
+                          const BatchSlot *slots, uint32_t n_slots, float *mask);
+
+#endif
