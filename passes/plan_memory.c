@@ -1,0 +1,227 @@
+/* Gives every buffer of a step function its place: results of calls and matmuls get byte offsets in one arena,
+ * chosen by liveness; a result that is set to a global is written there directly where that is safe (offset -1).
+ *
+ * Entry: FUSED. Exit: PLANNED. Reshapes share their operand's place. Placement is greedy, largest buffer first, at
+ * the lowest offset that no buffer alive at the same time uses (Pisarchyk and Lee, 2020: "greedy by size"). */
+#include "passes/manager.h"
+
+#include "base/bug.h"
+
+#include <stdlib.h>
+
+enum
+{
+    ALIGNMENT = 64
+};
+
+typedef struct
+{
+    IrValue value;
+    int64_t size_bytes;
+    int64_t offset;
+    uint32_t first, last; /* program positions at which it is alive */
+} Buffer;
+
+typedef struct
+{
+    IrModule *m;
+    Arena *scratch;
+    IrFunc func;
+    IrValue *root;      /* by value: the value whose memory it is in, looking through reshapes */
+    uint32_t *position; /* by op */
+    uint32_t *last_use; /* by root value */
+    int64_t *offset;    /* by root value */
+} Planner;
+
+static void trace_lifetimes(Planner *p)
+{
+    uint32_t position = 0;
+    IR_FOR_OPS(p->m, p->func, op)
+    {
+        const IrOpData *data = ir_op(p->m, op);
+        p->position[op] = ++position;
+        for (uint32_t i = 0; i < data->n_results; i++)
+            p->root[data->results[i]] = data->code == IR_reshape ? p->root[data->operands[0]] : data->results[i];
+        for (uint32_t i = 0; i < data->n_operands; i++)
+            p->last_use[p->root[data->operands[i]]] = position;
+    }
+}
+
+/* ---- writing to a global in place */
+
+/* Element i of arg is read only for element i of the kernel's results. */
+static bool reads_pointwise(const IrModule *m, IrFunc kernel, uint32_t arg_index, Arena *scratch)
+{
+    bool *touched = ARENA_ARRAY(scratch, bool, m->values.len);
+    uint32_t n_args = 0;
+    IR_FOR_OPS(m, kernel, op)
+    {
+        const IrOpData *data = ir_op(m, op);
+        bool reads = false;
+        for (uint32_t i = 0; i < data->n_operands; i++)
+            reads = reads || touched[data->operands[i]];
+        if (ir_code_has(data->code, IR_TRAIT_REDUCE | IR_TRAIT_TEMPLATE))
+            return false;
+        if (reads && !ir_code_has(data->code, IR_TRAIT_EWISE) && data->code != IR_output && data->code != IR_reshape)
+            return false;
+        if (data->code == IR_arg)
+            touched[data->results[0]] = n_args++ == arg_index;
+        else if (data->n_results)
+            touched[data->results[0]] = reads;
+    }
+    return true;
+}
+
+/* May the op that makes `value` write it over the global's old contents? */
+static bool may_overwrite(const Planner *p, IrValue value, const char *global)
+{
+    const IrModule *m = p->m;
+    IrOp writer = ir_value(m, value)->def;
+    IR_FOR_OPS(m, p->func, op)
+    {
+        const IrOpData *data = ir_op(m, op);
+        for (uint32_t i = 0; i < data->n_operands; i++)
+        {
+            const IrOpData *def = ir_op(m, ir_value(m, p->root[data->operands[i]])->def);
+            if (def->code != IR_get || ir_attrs_str(&def->attrs, IR_ATTR_global) != global || data->code == IR_reshape)
+                continue;
+            if (p->position[op] > p->position[writer])
+                return false;
+            if (op == writer &&
+                (data->code != IR_call ||
+                 !reads_pointwise(m, ir_func_find(m, ir_attrs_str(&data->attrs, IR_ATTR_fn)), i, p->scratch)))
+                return false;
+        }
+    }
+    return true;
+}
+
+/* Global names as one pointer each, so that they compare fast. */
+static void intern_global_names(Planner *p)
+{
+    IR_FOR_OPS(p->m, p->func, op)
+    {
+        IrOpData *data = ir_op(p->m, op);
+        for (uint32_t i = 0; i < data->attrs.len; i++)
+            if (data->attrs.data[i].key == IR_ATTR_global)
+                data->attrs.data[i].s = ir_global(p->m, ir_global_find(p->m, data->attrs.data[i].s))->name;
+    }
+}
+
+static void place_in_globals(Planner *p)
+{
+    bool *tried = ARENA_ARRAY(p->scratch, bool, p->m->values.len);
+    IR_FOR_OPS(p->m, p->func, op)
+    {
+        const IrOpData *data = ir_op(p->m, op);
+        if (data->code != IR_set)
+            continue;
+        IrValue root = p->root[data->operands[0]];
+        IrCode code = ir_value_code(p->m, root);
+        if (tried[root] || (code != IR_call && code != IR_matmul))
+            continue;
+        tried[root] = true;
+        if (may_overwrite(p, root, ir_attrs_str(&data->attrs, IR_ATTR_global)))
+            p->offset[root] = -1;
+    }
+}
+
+/* ---- the arena */
+
+static int by_size(const void *x, const void *y)
+{
+    const Buffer *a = x, *b = y;
+    if (a->size_bytes != b->size_bytes)
+        return a->size_bytes > b->size_bytes ? -1 : 1;
+    return a->value < b->value ? -1 : a->value > b->value;
+}
+
+static int by_offset(const void *x, const void *y)
+{
+    const Buffer *a = *(Buffer *const *)x, *b = *(Buffer *const *)y;
+    return a->offset < b->offset ? -1 : a->offset > b->offset;
+}
+
+static int64_t place(Buffer *buffers, uint32_t n, Buffer **alive)
+{
+    int64_t arena_bytes = 0;
+    for (uint32_t i = 0; i < n; i++)
+    {
+        Buffer *buffer = &buffers[i];
+        uint32_t n_alive = 0;
+        for (uint32_t k = 0; k < i; k++)
+            if (buffers[k].first <= buffer->last && buffer->first <= buffers[k].last)
+                alive[n_alive++] = &buffers[k];
+        qsort(alive, n_alive, sizeof *alive, by_offset);
+        int64_t offset = 0;
+        for (uint32_t k = 0; k < n_alive && alive[k]->offset < offset + buffer->size_bytes; k++)
+            if (alive[k]->offset + alive[k]->size_bytes > offset)
+                offset = alive[k]->offset + alive[k]->size_bytes;
+        buffer->offset = offset;
+        if (offset + buffer->size_bytes > arena_bytes)
+            arena_bytes = offset + buffer->size_bytes;
+    }
+    return arena_bytes;
+}
+
+static int64_t place_in_arena(Planner *p)
+{
+    VEC(Buffer) buffers = {0};
+    IR_FOR_OPS(p->m, p->func, op)
+    {
+        const IrOpData *data = ir_op(p->m, op);
+        for (uint32_t i = 0; i < data->n_results; i++)
+        {
+            IrValue value = data->results[i];
+            if ((data->code != IR_call && data->code != IR_matmul) || p->offset[value] == -1)
+                continue;
+            int64_t size = ir_type_size_bytes(ir_value_type(p->m, value));
+            Buffer buffer = {.value = value,
+                             .size_bytes = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT,
+                             .first = p->position[op],
+                             .last = p->last_use[value] ? p->last_use[value] : p->position[op]};
+            vec_push(p->scratch, &buffers, buffer);
+        }
+    }
+    if (buffers.len)
+        qsort(buffers.data, buffers.len, sizeof *buffers.data, by_size);
+    int64_t arena_bytes = place(buffers.data, buffers.len, ARENA_ARRAY(p->scratch, Buffer *, buffers.len));
+    for (uint32_t i = 0; i < buffers.len; i++)
+        p->offset[buffers.data[i].value] = buffers.data[i].offset;
+    return arena_bytes;
+}
+
+static void plan_function(PassContext *ctx, IrFunc func)
+{
+    IrModule *m = ctx->m;
+    Planner p = {.m = m,
+                 .scratch = ctx->scratch,
+                 .func = func,
+                 .root = ARENA_ARRAY(ctx->scratch, IrValue, m->values.len),
+                 .position = ARENA_ARRAY(ctx->scratch, uint32_t, m->ops.len),
+                 .last_use = ARENA_ARRAY(ctx->scratch, uint32_t, m->values.len),
+                 .offset = ARENA_ARRAY(ctx->scratch, int64_t, m->values.len)};
+    intern_global_names(&p);
+    trace_lifetimes(&p);
+    place_in_globals(&p);
+    int64_t arena_bytes = place_in_arena(&p);
+    IR_FOR_OPS(m, func, op)
+    {
+        IrOpData *data = ir_op(m, op);
+        if (data->code != IR_call && data->code != IR_matmul)
+            continue;
+        int64_t offsets[IR_MAX_RESULTS];
+        for (uint32_t i = 0; i < data->n_results; i++)
+            offsets[i] = p.offset[data->results[i]];
+        ir_attrs_put(m->arena, &data->attrs, ir_attr_ints(IR_ATTR_offsets, offsets, data->n_results));
+    }
+    ir_attrs_put(m->arena, &ir_func(m, func)->attrs, ir_attr_int(IR_ATTR_arena_bytes, arena_bytes));
+}
+
+bool pass_plan_memory(PassContext *ctx)
+{
+    IR_FOR_FUNCS(ctx->m, f)
+    if (ir_func(ctx->m, f)->kind == IR_FUNC_STEP)
+        plan_function(ctx, f);
+    return true;
+}
