@@ -1,7 +1,50 @@
-# Thin front door; the logic is in CMake (CMakePresets.json) and tools/.
-.DEFAULT_GOAL := build
-.PHONY: build
+# Thin front door: the build is CMakeLists.txt with CMakePresets.json, the logic of each goal is in tools/.
+# Every goal installs the Debian packages that it needs and that are missing (as root or through sudo).
+PREFIX ?= /usr/local
+PTC := build/release/bin/ptc
 
-build:
+.DEFAULT_GOAL := build
+.PHONY: help build demo test test-release test-asan test-clang test-tsan bench fuzz format format-check install clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+
+build: ## build/release/bin/ptc
 	@tools/install-deps.sh build
 	@tools/build.sh release
+
+demo: ## train a Vision Transformer on Fashion-MNIST
+	@tools/install-deps.sh demo
+	@tools/build.sh release
+	$(PTC) examples/vit-fashion-mnist.xml
+
+test: ## everything: gcc, AddressSanitizer, clang, formatting
+	@tools/install-deps.sh test
+	@tools/run-tests.sh all
+
+test-release test-asan test-clang test-tsan: test-%: ## one part of it, or ThreadSanitizer
+	@tools/install-deps.sh test
+	@tools/run-tests.sh $*
+
+bench: ## step times against PyTorch (docs/performance.md)
+	@tools/install-deps.sh bench
+	@tools/build.sh release
+	@tools/bench.sh
+
+fuzz: ## every fuzz target, RUNS=1000000 executions each
+	@tools/install-deps.sh test
+	@tools/fuzz.sh
+
+format: ## clang-format all C files in place
+	@tools/install-deps.sh format
+	@tools/format.sh
+
+format-check: ## fail when a C file is not formatted
+	@tools/install-deps.sh format
+	@tools/format.sh --check
+
+install: build ## into PREFIX (and DESTDIR)
+	cmake --install build/release --prefix $(PREFIX)
+
+clean: ## remove build/
+	rm -rf build

@@ -17,3 +17,8 @@ if(PTC_SANITIZE)
     add_compile_options(-fsanitize=${PTC_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
     add_link_options(-fsanitize=${PTC_SANITIZE})
 endif()
+
+# Coverage for libFuzzer in every library; the fuzz targets themselves link its main (ptc_fuzz).
+if(PTC_FUZZ)
+    add_compile_options(-fsanitize=fuzzer-no-link)
+endif()

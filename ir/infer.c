@@ -313,7 +313,7 @@ static bool infer_pad(Infer *x)
 static bool infer_concat(Infer *x)
 {
     IrType out = *x->in[0];
-    int axis;
+    int axis = 0; /* gcc cannot see that axis_attr sets it */
     if (!axis_attr(x, out.rank, &axis))
         return false;
     for (uint32_t i = 1; i < x->n; i++)

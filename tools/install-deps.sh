@@ -3,7 +3,7 @@
 # usage: install-deps.sh build|demo|test
 set -eu
 
-build="gcc libc6-dev cmake ninja-build pkg-config libxml2-dev libdnnl-dev libjansson-dev libxxhash-dev zlib1g-dev
+build="gcc libc6-dev cmake ninja-build pkgconf libxml2-dev libdnnl-dev libjansson-dev libxxhash-dev zlib1g-dev
        libcmocka-dev"
 demo="dataset-fashion-mnist"
 test="dataset-fashion-mnist clang-14 clang libclang-rt-14-dev clang-format-14"
