@@ -1,8 +1,9 @@
 /* Contractions on the CPU:
  *
- *     C[b] = act(op(A[b]) * op(B[b]) + bias) + residual[b] (+ C[b] as it was, if accumulate)
+ *     C[b] = act(op(A[b]) * op(B[b]) + bias) + residual[b]  (+ C[b] as it was)
  *
- * with op(A) (M, K), op(B) (K, N), bias (N), residual and C (M, N), row-major, b in 0..batch-1.
+ * with op(A) (M, K), op(B) (K, N), bias (N), residual and C (M, N), row-major, b in 0..batch-1. Either a
+ * residual or accumulation into C, not both.
  * Results are bit-identical for any number of threads: the tiles that workers take depend on the shape
  * only. One library (oneDNN) does the arithmetic, single-threaded inside each worker. */
 #ifndef PTC_RUNTIME_GEMM_H
@@ -81,7 +82,8 @@ Status gemm_create(GemmLib *lib, const GemmDesc *desc, const Gemm **out_gemm);
 const GemmDesc *gemm_desc(const Gemm *gemm);
 /* Tiles handed to workers: a function of the desc only. */
 int64_t gemm_n_tasks(const Gemm *gemm);
-/* Runs it on the library's pool and waits. One at a time per library. Does not allocate. */
+/* Runs it on the library's pool and waits. One at a time per library. We allocate nothing here; oneDNN keeps small
+ * bookkeeping of a call, and some of its kernels their packing buffer, on the heap. */
 Status gemm_run(const Gemm *gemm, const GemmArgs *args);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum
@@ -24,7 +25,7 @@ typedef void PoolFn(void *ctx, int64_t task, int worker);
  * process may use. Started threads are pinned, one to a core, when the affinity mask holds at least
  * n_threads cores and pin is set; the caller's own affinity is left alone. pin is for a process that has
  * the cores to itself: two pinned pools on the same mask would fight for the same cores. */
-Status pool_create(int n_threads, int pin, Pool **out_pool);
+Status pool_create(int n_threads, bool pin, Pool **out_pool);
 /* Joins the threads. NULL is allowed. Not while a pool_run is under way. */
 void pool_destroy(Pool *pool);
 int pool_n_threads(const Pool *pool);
