@@ -150,10 +150,10 @@ static Tiling tiling_make(const GemmDesc *d)
 
 static void desc_key(const GemmDesc *d, int64_t *key)
 {
-    const int64_t values[KEY_LEN] = {d->dtype_ab,  d->dtype_c,  d->trans_a,  d->trans_b,  d->bias,
-                                     d->residual,  d->act,      d->accumulate, d->m,      d->n,
-                                     d->k,         d->batch,    d->lda,      d->ldb,      d->ldc,
-                                     d->ldr,       d->stride_a, d->stride_b, d->stride_c, d->stride_r};
+    const int64_t values[KEY_LEN] = {d->dtype_ab, d->dtype_c,  d->trans_a,    d->trans_b,  d->bias,
+                                     d->residual, d->act,      d->accumulate, d->m,        d->n,
+                                     d->k,        d->batch,    d->lda,        d->ldb,      d->ldc,
+                                     d->ldr,      d->stride_a, d->stride_b,   d->stride_c, d->stride_r};
     memcpy(key, values, sizeof values);
 }
 
@@ -373,7 +373,7 @@ Status gemm_run(const Gemm *gemm, const GemmArgs *args)
     pool_run(gemm->lib->pool, gemm_n_tasks(gemm), task_run, &run);
     Status status = (Status)atomic_load_explicit(&run.status, memory_order_relaxed);
     if (status != STATUS_OK)
-        return status_fail(status, "a contraction of (%lld, %lld, %lld) failed in the library",
-                           (long long)gemm->desc.m, (long long)gemm->desc.n, (long long)gemm->desc.k);
+        return status_fail(status, "a contraction of (%lld, %lld, %lld) failed in the library", (long long)gemm->desc.m,
+                           (long long)gemm->desc.n, (long long)gemm->desc.k);
     return STATUS_OK;
 }

@@ -157,10 +157,8 @@ typedef struct
 } Activation;
 
 static const Activation ACTIVATIONS[GEMM_ACT_COUNT] = {
-    [GEMM_ACT_none] = {dnnl_alg_kind_undef, 0},
-    [GEMM_ACT_relu] = {dnnl_eltwise_relu, 0},
-    [GEMM_ACT_gelu_erf] = {dnnl_eltwise_gelu_erf, 0},
-    [GEMM_ACT_gelu_tanh] = {dnnl_eltwise_gelu_tanh, 0},
+    [GEMM_ACT_none] = {dnnl_alg_kind_undef, 0},       [GEMM_ACT_relu] = {dnnl_eltwise_relu, 0},
+    [GEMM_ACT_gelu_erf] = {dnnl_eltwise_gelu_erf, 0}, [GEMM_ACT_gelu_tanh] = {dnnl_eltwise_gelu_tanh, 0},
     [GEMM_ACT_silu] = {dnnl_eltwise_swish, 1},
 };
 

@@ -1,0 +1,154 @@
+/* The device layer's front: finds the back end by name and passes calls on. Buffers and their accounting
+ * are the same for all back ends and live here. */
+#include "runtime/hal.h"
+
+#include "runtime/hal_ops.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct
+{
+    const char *name;
+    const HalOps *ops;
+    bool computes;
+} Backend;
+
+static const Backend BACKENDS[] = {
+#define BACKEND(name, computes, summary) {#name, &hal_##name##_ops, computes},
+#include "runtime/backends.def"
+#undef BACKEND
+};
+
+static const char BACKEND_NAMES[] =
+#define BACKEND(name, computes, summary) " " #name
+#include "runtime/backends.def"
+#undef BACKEND
+    ;
+
+struct HalBuffer
+{
+    HalDevice *device;
+    void *address;
+    size_t size_bytes;
+};
+
+Status hal_device_create(const char *backend, const HalOptions *options, HalDevice **out_device)
+{
+    static const HalOptions defaults = {0};
+    for (size_t i = 0; i < sizeof BACKENDS / sizeof *BACKENDS; i++)
+    {
+        if (strcmp(BACKENDS[i].name, backend) != 0)
+            continue;
+        HalDevice *device = NULL;
+        TRY(BACKENDS[i].ops->create(options ? options : &defaults, &device));
+        device->ops = BACKENDS[i].ops;
+        device->name = BACKENDS[i].name;
+        device->computes = BACKENDS[i].computes;
+        *out_device = device;
+        return STATUS_OK;
+    }
+    return status_fail(STATUS_BAD_INPUT, "unknown device '%s'; known:%s", backend, BACKEND_NAMES);
+}
+
+void hal_device_destroy(HalDevice *device)
+{
+    if (device)
+        device->ops->destroy(device);
+}
+
+const char *hal_device_name(const HalDevice *device)
+{
+    return device->name;
+}
+
+bool hal_device_computes(const HalDevice *device)
+{
+    return device->computes;
+}
+
+HalMemoryInfo hal_memory_info(const HalDevice *device)
+{
+    HalMemoryInfo info = {.buffer_bytes = device->buffer_bytes, .peak_buffer_bytes = device->peak_buffer_bytes};
+    device->ops->memory_info(device, &info);
+    return info;
+}
+
+Status hal_buffer_create(HalDevice *device, size_t size_bytes, HalBuffer **out_buffer)
+{
+    HalBuffer *buffer = calloc(1, sizeof *buffer);
+    if (!buffer)
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for a buffer's record");
+    *buffer = (HalBuffer){.device = device, .size_bytes = size_bytes};
+    Status status = device->ops->memory_alloc(device, size_bytes ? size_bytes : 1, &buffer->address);
+    if (status != STATUS_OK)
+    {
+        free(buffer);
+        return status;
+    }
+    device->buffer_bytes += (int64_t)size_bytes;
+    if (device->buffer_bytes > device->peak_buffer_bytes)
+        device->peak_buffer_bytes = device->buffer_bytes;
+    *out_buffer = buffer;
+    return STATUS_OK;
+}
+
+void hal_buffer_destroy(HalBuffer *buffer)
+{
+    if (!buffer)
+        return;
+    HalDevice *device = buffer->device;
+    device->buffer_bytes -= (int64_t)buffer->size_bytes;
+    device->ops->memory_free(device, buffer->address, buffer->size_bytes ? buffer->size_bytes : 1);
+    free(buffer);
+}
+
+void *hal_buffer_address(const HalBuffer *buffer)
+{
+    return buffer->address;
+}
+
+Status hal_copy(HalDevice *device, HalCopyKind kind, void *dst, const void *src, size_t size_bytes)
+{
+    return size_bytes ? device->ops->copy(device, kind, dst, src, size_bytes) : STATUS_OK;
+}
+
+Status hal_executable_load(HalDevice *device, const char *path, HalExecutable **out_executable)
+{
+    HalExecutable *executable = NULL;
+    TRY(device->ops->executable_load(device, path, &executable));
+    executable->device = device;
+    *out_executable = executable;
+    return STATUS_OK;
+}
+
+void hal_executable_unload(HalExecutable *executable)
+{
+    if (executable)
+        executable->device->ops->executable_unload(executable);
+}
+
+Status hal_executable_kernel(HalExecutable *executable, const char *name, const HalKernel **out_kernel)
+{
+    return executable->device->ops->executable_kernel(executable, name, out_kernel);
+}
+
+Status hal_launch(HalDevice *device, const HalKernel *kernel, void *const *bufs, size_t n_bufs)
+{
+    return device->ops->launch(device, kernel, bufs, n_bufs);
+}
+
+Status hal_gemm_create(HalDevice *device, const GemmDesc *desc, const HalGemm **out_gemm)
+{
+    return device->ops->gemm_create(device, desc, out_gemm);
+}
+
+Status hal_gemm_run(HalDevice *device, const HalGemm *gemm, const GemmArgs *args)
+{
+    return device->ops->gemm_run(device, gemm, args);
+}
+
+Status hal_sync(HalDevice *device)
+{
+    return device->ops->sync(device);
+}

@@ -1,0 +1,262 @@
+/* The cpu device: host memory, kernels from a shared object run by the pool, contractions by the library.
+ * Everything is done when a call returns, so sync has nothing to wait for. */
+#include "base/bug.h"
+#include "codegen/kernel_abi.h"
+#include "runtime/hal_ops.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum
+{
+    WORKSPACE_ALIGN = 64
+};
+
+typedef struct
+{
+    HalDevice base;
+    Pool *pool;
+    GemmLib *gemms;
+    int64_t workspace_bytes; /* of all loaded executables */
+} CpuDevice;
+
+typedef struct CpuExecutable CpuExecutable;
+
+struct HalKernel
+{
+    const PtcKernel *kernel;
+    CpuExecutable *executable;
+};
+
+/* One workspace serves all kernels of an executable: launches run one after another. */
+struct CpuExecutable
+{
+    HalExecutable base;
+    CpuDevice *device;
+    void *library;
+    HalKernel *kernels;
+    uint32_t n_kernels;
+    char *workspace;
+    char *scratch;        /* per worker */
+    size_t scratch_bytes; /* of one worker */
+    int64_t held_bytes;
+};
+
+static void cpu_destroy(HalDevice *base)
+{
+    CpuDevice *device = (CpuDevice *)base;
+    gemm_lib_destroy(device->gemms);
+    pool_destroy(device->pool);
+    free(device);
+}
+
+static Status cpu_create(const HalOptions *options, HalDevice **out_device)
+{
+    CpuDevice *device = calloc(1, sizeof *device);
+    if (!device)
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for a device");
+    Status status = pool_create(options->n_threads, options->pin, &device->pool);
+    if (status == STATUS_OK)
+        status = gemm_lib_create(device->pool, &device->gemms);
+    if (status != STATUS_OK)
+        cpu_destroy(&device->base);
+    else
+        *out_device = &device->base;
+    return status;
+}
+
+static void cpu_memory_info(const HalDevice *base, HalMemoryInfo *info)
+{
+    const CpuDevice *device = (const CpuDevice *)base;
+    hal_host_memory(&info->total_bytes, &info->free_bytes);
+    info->workspace_bytes = device->workspace_bytes + (int64_t)gemm_lib_bytes(device->gemms);
+}
+
+static Status cpu_memory_alloc(HalDevice *base, size_t size_bytes, void **out_address)
+{
+    (void)base;
+    return hal_host_alloc(size_bytes, out_address);
+}
+
+static void cpu_memory_free(HalDevice *base, void *address, size_t size_bytes)
+{
+    (void)base;
+    hal_host_free(address, size_bytes);
+}
+
+static Status cpu_copy(HalDevice *base, HalCopyKind kind, void *dst, const void *src, size_t size_bytes)
+{
+    (void)base;
+    (void)kind;
+    memcpy(dst, src, size_bytes);
+    return STATUS_OK;
+}
+
+static void cpu_executable_unload(HalExecutable *base)
+{
+    CpuExecutable *executable = (CpuExecutable *)base;
+    executable->device->workspace_bytes -= executable->held_bytes;
+    if (executable->library)
+        dlclose(executable->library);
+    free(executable->kernels);
+    free(executable->workspace);
+    free(executable->scratch);
+    free(executable);
+}
+
+static Status table_find(void *library, const char *path, const PtcKernelTable **out_table)
+{
+    const PtcKernelTable *table = dlsym(library, PTC_KERNEL_SYMBOL);
+    if (!table)
+        return status_fail(STATUS_DEVICE, "%s has no %s", path, PTC_KERNEL_SYMBOL);
+    if (table->abi_version != PTC_KERNEL_ABI_VERSION)
+        return status_fail(STATUS_DEVICE, "%s has kernel ABI %u, this program %u", path, table->abi_version,
+                           PTC_KERNEL_ABI_VERSION);
+    for (uint32_t i = 0; i < table->n_kernels; i++)
+    {
+        const PtcKernel *kernel = &table->kernels[i];
+        if (kernel->n_phases < 1 || kernel->n_phases > PTC_KERNEL_MAX_PHASES || kernel->workspace_bytes < 0 ||
+            kernel->scratch_bytes < 0)
+            return status_fail(STATUS_DEVICE, "%s: kernel %u is malformed", path, i);
+    }
+    *out_table = table;
+    return STATUS_OK;
+}
+
+static size_t align_up(size_t bytes)
+{
+    return (bytes + WORKSPACE_ALIGN - 1) / WORKSPACE_ALIGN * WORKSPACE_ALIGN;
+}
+
+static Status executable_fill(CpuExecutable *executable, const PtcKernelTable *table)
+{
+    size_t n_workers = (size_t)pool_n_threads(executable->device->pool);
+    size_t workspace_bytes = 0;
+    executable->n_kernels = table->n_kernels;
+    executable->kernels = calloc(table->n_kernels ? table->n_kernels : 1, sizeof(HalKernel));
+    if (!executable->kernels)
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for %u kernels", table->n_kernels);
+    for (uint32_t i = 0; i < table->n_kernels; i++)
+    {
+        const PtcKernel *kernel = &table->kernels[i];
+        executable->kernels[i] = (HalKernel){kernel, executable};
+        size_t workspace = align_up((size_t)kernel->workspace_bytes);
+        size_t scratch = align_up((size_t)kernel->scratch_bytes);
+        workspace_bytes = workspace > workspace_bytes ? workspace : workspace_bytes;
+        executable->scratch_bytes = scratch > executable->scratch_bytes ? scratch : executable->scratch_bytes;
+    }
+    size_t all_scratch_bytes = executable->scratch_bytes * n_workers;
+    if (workspace_bytes)
+        executable->workspace = aligned_alloc(WORKSPACE_ALIGN, workspace_bytes);
+    if (all_scratch_bytes)
+        executable->scratch = aligned_alloc(WORKSPACE_ALIGN, all_scratch_bytes);
+    if ((workspace_bytes && !executable->workspace) || (all_scratch_bytes && !executable->scratch))
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for %zu bytes of kernel workspace",
+                           workspace_bytes + all_scratch_bytes);
+    executable->held_bytes = (int64_t)(workspace_bytes + all_scratch_bytes);
+    executable->device->workspace_bytes += executable->held_bytes;
+    return STATUS_OK;
+}
+
+static Status executable_open(CpuExecutable *executable, const char *path)
+{
+    executable->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!executable->library)
+        return status_fail(STATUS_DEVICE, "%s", dlerror());
+    const PtcKernelTable *table = NULL;
+    TRY(table_find(executable->library, path, &table));
+    return executable_fill(executable, table);
+}
+
+static Status cpu_executable_load(HalDevice *base, const char *path, HalExecutable **out_executable)
+{
+    CpuExecutable *executable = calloc(1, sizeof *executable);
+    if (!executable)
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for an executable");
+    executable->device = (CpuDevice *)base;
+    Status status = executable_open(executable, path);
+    if (status != STATUS_OK)
+        cpu_executable_unload(&executable->base);
+    else
+        *out_executable = &executable->base;
+    return status;
+}
+
+static Status cpu_executable_kernel(HalExecutable *base, const char *name, const HalKernel **out_kernel)
+{
+    CpuExecutable *executable = (CpuExecutable *)base;
+    for (uint32_t i = 0; i < executable->n_kernels; i++)
+        if (strcmp(executable->kernels[i].kernel->name, name) == 0)
+        {
+            *out_kernel = &executable->kernels[i];
+            return STATUS_OK;
+        }
+    return status_fail(STATUS_DEVICE, "no kernel '%s' in the executable", name);
+}
+
+typedef struct
+{
+    PtcTaskFn *run;
+    void *const *bufs;
+    const CpuExecutable *executable;
+} Launch;
+
+static void launch_task(void *ctx, int64_t task, int worker)
+{
+    const Launch *launch = ctx;
+    const CpuExecutable *executable = launch->executable;
+    void *scratch = executable->scratch ? executable->scratch + (size_t)worker * executable->scratch_bytes : NULL;
+    launch->run(launch->bufs, executable->workspace, scratch, task);
+}
+
+static Status cpu_launch(HalDevice *base, const HalKernel *kernel, void *const *bufs, size_t n_bufs)
+{
+    (void)n_bufs;
+    CpuDevice *device = (CpuDevice *)base;
+    ENSURE(kernel->executable->device == device);
+    for (uint32_t i = 0; i < kernel->kernel->n_phases; i++)
+    {
+        const PtcKernelPhase *phase = &kernel->kernel->phase[i];
+        Launch launch = {phase->run, bufs, kernel->executable};
+        pool_run(device->pool, phase->n_tasks, launch_task, &launch);
+    }
+    return STATUS_OK;
+}
+
+/* A HalGemm of this device is the library's Gemm. */
+static Status cpu_gemm_create(HalDevice *base, const GemmDesc *desc, const HalGemm **out_gemm)
+{
+    const Gemm *gemm = NULL;
+    TRY(gemm_create(((CpuDevice *)base)->gemms, desc, &gemm));
+    *out_gemm = (const HalGemm *)gemm;
+    return STATUS_OK;
+}
+
+static Status cpu_gemm_run(HalDevice *base, const HalGemm *gemm, const GemmArgs *args)
+{
+    (void)base;
+    return gemm_run((const Gemm *)gemm, args);
+}
+
+static Status cpu_sync(HalDevice *base)
+{
+    (void)base;
+    return STATUS_OK;
+}
+
+const HalOps hal_cpu_ops = {
+    .create = cpu_create,
+    .destroy = cpu_destroy,
+    .memory_info = cpu_memory_info,
+    .memory_alloc = cpu_memory_alloc,
+    .memory_free = cpu_memory_free,
+    .copy = cpu_copy,
+    .executable_load = cpu_executable_load,
+    .executable_unload = cpu_executable_unload,
+    .executable_kernel = cpu_executable_kernel,
+    .launch = cpu_launch,
+    .gemm_create = cpu_gemm_create,
+    .gemm_run = cpu_gemm_run,
+    .sync = cpu_sync,
+};

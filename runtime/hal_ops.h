@@ -1,0 +1,51 @@
+/* What a device back end implements. Included by hal.c and the back ends only. */
+#ifndef PTC_RUNTIME_HAL_OPS_H
+#define PTC_RUNTIME_HAL_OPS_H
+
+#include "runtime/hal.h"
+
+/* Each entry has the contract of its namesake in hal.h. Buffers are handled by hal.c from raw memory. */
+typedef struct
+{
+    Status (*create)(const HalOptions *options, HalDevice **out_device);
+    void (*destroy)(HalDevice *device);
+    void (*memory_info)(const HalDevice *device, HalMemoryInfo *info); /* fills total, free and workspace */
+    Status (*memory_alloc)(HalDevice *device, size_t size_bytes, void **out_address); /* size_bytes >= 1 */
+    void (*memory_free)(HalDevice *device, void *address, size_t size_bytes);
+    Status (*copy)(HalDevice *device, HalCopyKind kind, void *dst, const void *src, size_t size_bytes);
+    Status (*executable_load)(HalDevice *device, const char *path, HalExecutable **out_executable);
+    void (*executable_unload)(HalExecutable *executable);
+    Status (*executable_kernel)(HalExecutable *executable, const char *name, const HalKernel **out_kernel);
+    Status (*launch)(HalDevice *device, const HalKernel *kernel, void *const *bufs, size_t n_bufs);
+    Status (*gemm_create)(HalDevice *device, const GemmDesc *desc, const HalGemm **out_gemm);
+    Status (*gemm_run)(HalDevice *device, const HalGemm *gemm, const GemmArgs *args);
+    Status (*sync)(HalDevice *device);
+} HalOps;
+
+/* First member of each back end's own device and executable. */
+struct HalDevice
+{
+    const HalOps *ops;
+    const char *name;
+    bool computes;
+    int64_t buffer_bytes;
+    int64_t peak_buffer_bytes;
+};
+
+struct HalExecutable
+{
+    HalDevice *device;
+};
+
+#define BACKEND(name, computes, summary) extern const HalOps hal_##name##_ops;
+#include "runtime/backends.def"
+#undef BACKEND
+
+/* Host memory for back ends that live there: whole pages, zeroed when first touched, large pages where the
+ * kernel grants them. */
+Status hal_host_alloc(size_t size_bytes, void **out_address);
+void hal_host_free(void *address, size_t size_bytes);
+/* Total and available memory of the host. */
+void hal_host_memory(int64_t *out_total_bytes, int64_t *out_free_bytes);
+
+#endif
