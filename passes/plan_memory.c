@@ -85,7 +85,7 @@ static bool may_overwrite(const Planner *p, IrValue value, const char *global)
             const IrOpData *def = ir_op(m, ir_value(m, p->root[data->operands[i]])->def);
             if (def->code != IR_get || ir_attrs_str(&def->attrs, IR_ATTR_global) != global || data->code == IR_reshape)
                 continue;
-            if (p->position[op] > p->position[writer])
+            if (p->position[op] > p->position[writer] || data->code == IR_set) /* copies are made at the end */
                 return false;
             if (op == writer &&
                 (data->code != IR_call ||
@@ -123,6 +123,8 @@ static void place_in_globals(Planner *p)
         tried[root] = true;
         if (may_overwrite(p, root, ir_attrs_str(&data->attrs, IR_ATTR_global)))
             p->offset[root] = -1;
+        else
+            p->last_use[root] = UINT32_MAX; /* copied at the end */
     }
 }
 

@@ -1,0 +1,470 @@
+/* Turns a planned step function into a list of instructions with fixed addresses, and runs it. */
+#include "runtime/executor.h"
+
+#include "base/bug.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum
+{
+    ALIGNMENT = 64
+};
+
+typedef enum
+{
+    DO_LAUNCH,
+    DO_GEMM,
+    DO_CHECK_FINITE,
+    DO_COPY
+} InstrKind;
+
+typedef struct
+{
+    InstrKind kind;
+    const HalKernel *kernel; /* DO_LAUNCH */
+    void **bufs;
+    uint32_t n_bufs;
+    const HalGemm *gemm; /* DO_GEMM */
+    GemmArgs args;
+    void *dst;       /* DO_COPY */
+    const void *src; /* DO_COPY, DO_CHECK_FINITE */
+    size_t size_bytes;
+    uint32_t profile_row;
+    IrOp op;
+} Instr;
+
+typedef struct
+{
+    const char *name;
+    VEC(Instr) instrs;
+    double matmul_flops;
+} Program;
+
+struct Executor
+{
+    Arena *arena;
+    HalDevice *device;
+    const IrModule *m;
+    HalExecutable *executable;
+    HalBuffer *memory;      /* globals, then the arena */
+    int64_t *global_offset; /* by IrGlobal */
+    char *arena_base;
+    VEC(Program) programs;
+    VEC(ExecutorProfileRow) profile;
+    bool profiling;
+    ExecutorMemory sizes;
+    float *check; /* host copy of what check_finite looks at */
+};
+
+static char *global_address(const Executor *x, IrGlobal global)
+{
+    return (char *)hal_buffer_address(x->memory) + x->global_offset[global];
+}
+
+static int64_t align_up(int64_t size)
+{
+    return (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+/* ---- building */
+
+typedef struct
+{
+    Executor *x;
+    IrFunc func;
+    Program *program;
+    char **address;    /* by value */
+    VEC(Instr) copies; /* sets that are not in place: after all that reads old values */
+} Build;
+
+static uint32_t profile_row(Executor *x, const char *name)
+{
+    for (uint32_t i = 0; i < x->profile.len; i++)
+        if (strcmp(x->profile.data[i].name, name) == 0)
+            return i;
+    vec_push(x->arena, &x->profile, (ExecutorProfileRow){.name = arena_strdup(x->arena, name)});
+    return x->profile.len - 1;
+}
+
+/* Results planned at offset -1 are in the global that the first set of them names. */
+static void bind_results_in_globals(Build *b)
+{
+    const IrModule *m = b->x->m;
+    IR_FOR_OPS(m, b->func, op)
+    {
+        const IrOpData *data = ir_op(m, op);
+        if (data->code != IR_set)
+            continue;
+        IrValue value = data->operands[0];
+        while (ir_value_code(m, value) == IR_reshape)
+            value = ir_op(m, ir_value(m, value)->def)->operands[0];
+        const IrOpData *def = ir_op(m, ir_value(m, value)->def);
+        const IrAttr *offsets = ir_attrs_find(&def->attrs, IR_ATTR_offsets);
+        if (offsets && offsets->ints[ir_value(m, value)->result] == -1 && !b->address[value])
+            b->address[value] = global_address(b->x, ir_global_find(m, ir_attrs_str(&data->attrs, IR_ATTR_global)));
+    }
+}
+
+static void place_results(Build *b, const IrOpData *data)
+{
+    const IrAttr *offsets = ir_attrs_find(&data->attrs, IR_ATTR_offsets);
+    ENSURE(offsets && offsets->n == data->n_results);
+    for (uint32_t i = 0; i < data->n_results; i++)
+        if (offsets->ints[i] >= 0)
+            b->address[data->results[i]] = b->x->arena_base + offsets->ints[i];
+        else
+            ENSURE(b->address[data->results[i]]);
+}
+
+static Status build_call(Build *b, IrOp op)
+{
+    Executor *x = b->x;
+    const IrOpData *data = ir_op(x->m, op);
+    const char *name = ir_attrs_str(&data->attrs, IR_ATTR_fn);
+    place_results(b, data);
+    Instr instr = {.kind = DO_LAUNCH, .op = op, .n_bufs = data->n_operands + data->n_results};
+    instr.bufs = ARENA_ARRAY(x->arena, void *, instr.n_bufs);
+    for (uint32_t i = 0; i < data->n_operands; i++)
+        instr.bufs[i] = b->address[data->operands[i]];
+    for (uint32_t i = 0; i < data->n_results; i++)
+        instr.bufs[data->n_operands + i] = b->address[data->results[i]];
+    instr.profile_row = profile_row(x, name);
+    TRY(hal_executable_kernel(x->executable, name, &instr.kernel));
+    vec_push(x->arena, &b->program->instrs, instr);
+    return STATUS_OK;
+}
+
+static GemmDesc gemm_desc_of(const IrModule *m, const IrOpData *data)
+{
+    const IrType *a = ir_value_type(m, data->operands[0]), *c = ir_value_type(m, data->results[0]);
+    bool ta = ir_attrs_bool(&data->attrs, IR_ATTR_ta), tb = ir_attrs_bool(&data->attrs, IR_ATTR_tb);
+    int rank = c->rank;
+    int64_t rows = c->dims[rank - 2], cols = c->dims[rank - 1], inner = a->dims[ta ? rank - 2 : rank - 1];
+    GemmDesc desc = gemm_desc_make(rows, cols, inner, ta, tb);
+    for (int i = 0; i < rank - 2; i++)
+        desc.batch *= c->dims[i];
+    desc.stride_a = rows * inner;
+    desc.stride_b = inner * cols;
+    desc.stride_c = desc.stride_r = rows * cols;
+    desc.ldr = cols;
+    desc.dtype_ab = a->dtype == DT_BF16 ? GEMM_BF16 : GEMM_F32;
+    desc.dtype_c = c->dtype == DT_BF16 ? GEMM_BF16 : GEMM_F32;
+    desc.bias = ir_attrs_bool(&data->attrs, IR_ATTR_bias);
+    desc.residual = ir_attrs_bool(&data->attrs, IR_ATTR_residual);
+    const char *act = ir_attrs_str(&data->attrs, IR_ATTR_act);
+    desc.act = act ? gemm_act_from_name(act) : GEMM_ACT_none;
+    ENSURE(desc.act != GEMM_ACT_COUNT);
+    return desc;
+}
+
+static Status build_matmul(Build *b, IrOp op)
+{
+    Executor *x = b->x;
+    const IrOpData *data = ir_op(x->m, op);
+    place_results(b, data);
+    GemmDesc desc = gemm_desc_of(x->m, data);
+    Instr instr = {.kind = DO_GEMM, .op = op};
+    uint32_t at = 2;
+    instr.args.a = b->address[data->operands[0]];
+    instr.args.b = b->address[data->operands[1]];
+    if (desc.bias)
+        instr.args.bias = (const float *)(const void *)b->address[data->operands[at++]];
+    if (desc.residual)
+        instr.args.residual = b->address[data->operands[at++]];
+    instr.args.c = b->address[data->results[0]];
+    instr.profile_row = profile_row(
+        x, arena_printf(x->arena, "matmul %lldx%lldx%lld%s%s", (long long)(desc.batch * desc.m), (long long)desc.n,
+                        (long long)desc.k, desc.trans_a ? " ta" : "", desc.trans_b ? " tb" : ""));
+    TRY(hal_gemm_create(x->device, &desc, &instr.gemm));
+    b->program->matmul_flops += gemm_flops(&desc);
+    vec_push(x->arena, &b->program->instrs, instr);
+    return STATUS_OK;
+}
+
+static void build_set(Build *b, IrOp op)
+{
+    Executor *x = b->x;
+    const IrOpData *data = ir_op(x->m, op);
+    IrGlobal global = ir_global_find(x->m, ir_attrs_str(&data->attrs, IR_ATTR_global));
+    Instr instr = {.kind = DO_COPY,
+                   .op = op,
+                   .dst = global_address(x, global),
+                   .src = b->address[data->operands[0]],
+                   .size_bytes = (size_t)ir_type_size_bytes(&ir_global(x->m, global)->type)};
+    if (instr.src == instr.dst)
+        return;
+    instr.profile_row = profile_row(x, "copy");
+    vec_push(x->arena, &b->copies, instr);
+}
+
+static void build_check_finite(Build *b, IrOp op)
+{
+    Executor *x = b->x;
+    IrValue value = ir_op(x->m, op)->operands[0];
+    ENSURE(ir_value_type(x->m, value)->dtype == DT_F32);
+    Instr instr = {.kind = DO_CHECK_FINITE,
+                   .op = op,
+                   .src = b->address[value],
+                   .size_bytes = (size_t)ir_type_size_bytes(ir_value_type(x->m, value))};
+    instr.profile_row = profile_row(x, "check_finite");
+    x->check = arena_alloc(x->arena, instr.size_bytes);
+    vec_push(x->arena, &b->program->instrs, instr);
+}
+
+static Status build_op(Build *b, IrOp op)
+{
+    const IrModule *m = b->x->m;
+    const IrOpData *data = ir_op(m, op);
+    switch (data->code)
+    {
+    case IR_get:
+        b->address[data->results[0]] =
+            global_address(b->x, ir_global_find(m, ir_attrs_str(&data->attrs, IR_ATTR_global)));
+        return STATUS_OK;
+    case IR_reshape:
+        b->address[data->results[0]] = b->address[data->operands[0]];
+        return STATUS_OK;
+    case IR_call:
+        return build_call(b, op);
+    case IR_matmul:
+        return build_matmul(b, op);
+    case IR_set:
+        build_set(b, op);
+        return STATUS_OK;
+    case IR_check_finite:
+        build_check_finite(b, op);
+        return STATUS_OK;
+    default:
+        BUG("op %s in a planned function", ir_op_info(data->code)->name);
+    }
+}
+
+static Status build_program(Executor *x, IrFunc func)
+{
+    Program program = {.name = ir_func(x->m, func)->name};
+    Build b = {.x = x, .func = func, .program = &program, .address = ARENA_ARRAY(x->arena, char *, x->m->values.len)};
+    bind_results_in_globals(&b);
+    IR_FOR_OPS(x->m, func, op)
+    TRY(build_op(&b, op));
+    for (uint32_t i = 0; i < b.copies.len; i++)
+        vec_push(x->arena, &program.instrs, b.copies.data[i]);
+    vec_push(x->arena, &x->programs, program);
+    return STATUS_OK;
+}
+
+static int64_t *size_of_kind(ExecutorMemory *sizes, IrGlobalKind kind)
+{
+    switch (kind)
+    {
+    case IR_GLOBAL_PARAM:
+        return &sizes->param_bytes;
+    case IR_GLOBAL_STATE:
+        return &sizes->state_bytes;
+    case IR_GLOBAL_INPUT:
+        return &sizes->input_bytes;
+    case IR_GLOBAL_OUTPUT:
+        return &sizes->output_bytes;
+    }
+    BUG("global kind %d", (int)kind);
+}
+
+static Status allocate(Executor *x)
+{
+    int64_t total = 0;
+    x->global_offset = ARENA_ARRAY(x->arena, int64_t, x->m->globals.len);
+    for (IrGlobal g = 1; g < x->m->globals.len; g++)
+    {
+        int64_t size = align_up(ir_type_size_bytes(&ir_global(x->m, g)->type));
+        x->global_offset[g] = total;
+        *size_of_kind(&x->sizes, ir_global(x->m, g)->kind) += size;
+        total += size;
+    }
+    IR_FOR_FUNCS(x->m, f)
+    {
+        int64_t bytes = ir_attrs_int(&ir_func(x->m, f)->attrs, IR_ATTR_arena_bytes, 0);
+        if (bytes > x->sizes.arena_bytes)
+            x->sizes.arena_bytes = bytes;
+    }
+    TRY(hal_buffer_create(x->device, (size_t)(total + x->sizes.arena_bytes), &x->memory));
+    x->arena_base = (char *)hal_buffer_address(x->memory) + total;
+    return STATUS_OK;
+}
+
+static Status build(Executor *x, const char *so_path)
+{
+    if (so_path)
+        TRY(hal_executable_load(x->device, so_path, &x->executable));
+    TRY(allocate(x));
+    IR_FOR_FUNCS(x->m, f)
+    if (ir_func(x->m, f)->kind == IR_FUNC_STEP)
+        TRY(build_program(x, f));
+    x->sizes.workspace_bytes = hal_memory_info(x->device).workspace_bytes;
+    return STATUS_OK;
+}
+
+Status executor_create(HalDevice *device, const IrModule *m, const char *so_path, Executor **out_executor)
+{
+    Arena *arena = arena_create();
+    Executor *x = ARENA_NEW(arena, Executor);
+    *x = (Executor){.arena = arena, .device = device, .m = m};
+    Status status = build(x, so_path);
+    if (status != STATUS_OK)
+        executor_destroy(x);
+    else
+        *out_executor = x;
+    return status;
+}
+
+void executor_destroy(Executor *x)
+{
+    if (!x)
+        return;
+    if (x->memory)
+        hal_buffer_destroy(x->memory);
+    if (x->executable)
+        hal_executable_unload(x->executable);
+    arena_destroy(x->arena);
+}
+
+/* ---- running */
+
+static Status check_finite(Executor *x, const Instr *instr)
+{
+    TRY(hal_copy(x->device, HAL_COPY_FROM_DEVICE, x->check, instr->src, instr->size_bytes));
+    for (size_t i = 0; i < instr->size_bytes / sizeof *x->check; i++)
+        if (!isfinite(x->check[i]))
+            return status_fail(STATUS_NON_FINITE, "the loss is %f", (double)x->check[i]);
+    return STATUS_OK;
+}
+
+static Status run_instr(Executor *x, const Instr *instr)
+{
+    switch (instr->kind)
+    {
+    case DO_LAUNCH:
+        return hal_launch(x->device, instr->kernel, instr->bufs, instr->n_bufs);
+    case DO_GEMM:
+        return hal_gemm_run(x->device, instr->gemm, &instr->args);
+    case DO_CHECK_FINITE:
+        return check_finite(x, instr);
+    case DO_COPY:
+        return hal_copy(x->device, HAL_COPY_ON_DEVICE, instr->dst, instr->src, instr->size_bytes);
+    }
+    BUG("instruction kind %d", (int)instr->kind);
+}
+
+static double now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static Status run_profiled(Executor *x, const Instr *instr)
+{
+    double start_s = now_s();
+    TRY(run_instr(x, instr));
+    TRY(hal_sync(x->device));
+    x->profile.data[instr->profile_row].seconds += now_s() - start_s;
+    x->profile.data[instr->profile_row].n_runs++;
+    return STATUS_OK;
+}
+
+static const Program *find_program(const Executor *x, const char *func)
+{
+    for (uint32_t i = 0; i < x->programs.len; i++)
+        if (strcmp(x->programs.data[i].name, func) == 0)
+            return &x->programs.data[i];
+    BUG("no step function @%s", func);
+}
+
+Status executor_run(Executor *x, const char *func)
+{
+    const Program *program = find_program(x, func);
+    for (uint32_t i = 0; i < program->instrs.len; i++)
+    {
+        const Instr *instr = &program->instrs.data[i];
+        if (x->profiling)
+            TRY(run_profiled(x, instr));
+        else
+            TRY(run_instr(x, instr));
+    }
+    return hal_sync(x->device);
+}
+
+/* ---- globals and reports */
+
+void *executor_global_address(const Executor *x, const char *name)
+{
+    IrGlobal global = ir_global_find(x->m, name);
+    return global ? global_address(x, global) : NULL;
+}
+
+static IrGlobal must_find(const Executor *x, const char *name)
+{
+    IrGlobal global = ir_global_find(x->m, name);
+    if (!global)
+        BUG("no global '%s'", name);
+    return global;
+}
+
+Status executor_write_global(Executor *x, const char *name, const void *data)
+{
+    IrGlobal global = must_find(x, name);
+    return hal_copy(x->device, HAL_COPY_TO_DEVICE, global_address(x, global), data,
+                    (size_t)ir_type_size_bytes(&ir_global(x->m, global)->type));
+}
+
+Status executor_read_global(Executor *x, const char *name, void *data)
+{
+    IrGlobal global = must_find(x, name);
+    return hal_copy(x->device, HAL_COPY_FROM_DEVICE, data, global_address(x, global),
+                    (size_t)ir_type_size_bytes(&ir_global(x->m, global)->type));
+}
+
+Status executor_read_scalar(Executor *x, const char *name, double *out_value)
+{
+    float value = 0;
+    const IrType *type = &ir_global(x->m, must_find(x, name))->type;
+    ENSURE(type->dtype == DT_F32 && type->rank == 0);
+    TRY(executor_read_global(x, name, &value));
+    *out_value = (double)value;
+    return STATUS_OK;
+}
+
+ExecutorMemory executor_memory(const Executor *x)
+{
+    return x->sizes;
+}
+
+double executor_matmul_flops(const Executor *x, const char *func)
+{
+    return find_program(x, func)->matmul_flops;
+}
+
+void executor_profile_start(Executor *x)
+{
+    x->profiling = true;
+    for (uint32_t i = 0; i < x->profile.len; i++)
+    {
+        x->profile.data[i].seconds = 0;
+        x->profile.data[i].n_runs = 0;
+    }
+}
+
+static int by_seconds(const void *x, const void *y)
+{
+    const ExecutorProfileRow *a = x, *b = y;
+    return a->seconds > b->seconds ? -1 : a->seconds < b->seconds;
+}
+
+const ExecutorProfileRow *executor_profile_rows(Executor *x, uint32_t *out_n_rows)
+{
+    ExecutorProfileRow *rows = arena_memdup(x->arena, x->profile.data, x->profile.len * sizeof *rows);
+    qsort(rows, x->profile.len, sizeof *rows, by_seconds);
+    *out_n_rows = x->profile.len;
+    return rows;
+}
