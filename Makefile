@@ -29,7 +29,7 @@ test-release test-asan test-clang test-tsan: test-%: ## one part of it, or Threa
 bench: ## step times against PyTorch (docs/performance.md)
 	@tools/install-deps.sh bench
 	@tools/build.sh release
-	@tools/bench.sh
+	@tests/bench/run.sh build/release
 
 fuzz: ## every fuzz target, RUNS=1000000 executions each
 	@tools/install-deps.sh test

@@ -98,9 +98,9 @@ static bool expect_line_end(Parser *p)
 /* The token of this kind, and moves on. */
 static bool expect(Parser *p, TokenKind kind, const char *what, Token *out_token)
 {
+    *out_token = p->token;
     if (p->token.kind != kind)
         return fail(p, p->token.span, "expected %s", what);
-    *out_token = p->token;
     advance(p);
     return true;
 }

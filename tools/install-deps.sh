@@ -1,18 +1,22 @@
 #!/bin/sh
 # Installs the Debian packages that a goal needs, and only when one is missing.
-# usage: install-deps.sh build|demo|test
+# usage: install-deps.sh build|demo|test|bench|format
 set -eu
 
 build="gcc libc6-dev cmake ninja-build pkgconf libxml2-dev libdnnl-dev libjansson-dev libxxhash-dev zlib1g-dev
        libcmocka-dev"
 demo="dataset-fashion-mnist"
-test="dataset-fashion-mnist clang-14 clang libclang-rt-14-dev clang-format-14"
+format="clang-format-14"
+test="dataset-fashion-mnist clang libclang-rt-14-dev $format"
+bench="python3 python3-venv"
 
 case ${1:-} in
 build) packages=$build ;;
 demo) packages="$build $demo" ;;
 test) packages="$build $test" ;;
-*) echo "usage: $0 build|demo|test" >&2; exit 2 ;;
+bench) packages="$build $bench" ;;
+format) packages=$format ;;
+*) echo "usage: $0 build|demo|test|bench|format" >&2; exit 2 ;;
 esac
 
 missing=

@@ -27,7 +27,7 @@ declare -A STEPS=([vit]=20 [bert]=6) WARMUP=([vit]=5 [bert]=2)
 #   compile_ms                                  XML to ready; cold in the first round (empty $CACHE), warm afterwards
 #   peak_predicted_mib peak_real_mib            planned by the compiler, and the process's high-water mark
 # Expanded by eval for each run with $MODEL, $n_steps, $n_warmup, $THREADS and $CACHE set.
-OURS=${OURS:-'PTC_CACHE_DIR="$CACHE" "$BUILD/driver/ptc" bench --json --threads="$THREADS" --steps="$n_steps" --warmup="$n_warmup" "$SOURCE/examples/bench-$MODEL.xml"'}
+OURS=${OURS:-'PTC_CACHE_DIR="$CACHE" "$BUILD/bin/ptc" bench --json --threads="$THREADS" --steps="$n_steps" --warmup="$n_warmup" "$SOURCE/examples/bench-$MODEL.xml"'}
 
 # record WHO ROUND MODEL: tags the JSON lines on stdin and appends them to the raw file
 record()
