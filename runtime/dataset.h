@@ -52,7 +52,7 @@ bool dataset_field_find(const Dataset *dataset, const char *name, uint32_t *out_
 /* Copies one sample's field (sample_bytes) to dst. sample < dataset_n_samples. */
 Status dataset_read(const Dataset *dataset, uint32_t field, uint64_t sample, void *dst);
 /* Reads the whole field and refuses the first value outside low..high (both included), e.g. a label out of range. The
- * message names file, sample and value. Fields of 64-bit and 16-bit floats types are not supported (BUG). */
+ * message names file, sample and value. Fields of elem_get_f64's types only (else BUG). */
 Status dataset_check_range(const Dataset *dataset, uint32_t field, double low, double high);
 
 /* Where a batch of one field goes: batch x sample_elems elements of type elem, which may be a wider type than the
