@@ -1,0 +1,60 @@
+/* Prints a stage of a nest: index expressions, instructions, and the phases of a row body. The C and the CUDA printer
+ * differ in what opens and closes loops, in how a row is reduced, and in where tasks come from. */
+#ifndef PTC_CODEGEN_NEST_PRINT_H
+#define PTC_CODEGEN_NEST_PRINT_H
+
+#include "base/strbuf.h"
+#include "codegen/nest.h"
+
+enum
+{
+    PRINT_MAX_LEVELS = 16,
+    LEVEL_TASK = 0,
+    LEVEL_ROW = 1,
+    LEVEL_INNER = 2 /* the outermost inner loop; deeper ones follow */
+};
+
+typedef struct
+{
+    uint32_t atom;
+    int64_t div, mod;
+    uint32_t name;
+} PrintDigit;
+
+typedef struct
+{
+    Arena *arena;
+    const Nest *nest;
+    const NestStage *stage;
+    bool cuda;
+    bool flat;           /* one loop over f; digits are real divisions */
+    int64_t rows, inner; /* of the loops: a flat stage may be cut in rows */
+    uint32_t n_chain;    /* inner loops: chain[0] = 1 < ... < chain[n_chain] = inner, each divides the next */
+    int64_t chain[PRINT_MAX_LEVELS];
+    StrBuf task;                    /* before the row loop */
+    StrBuf level[PRINT_MAX_LEVELS]; /* the phase being printed */
+    StrBuf body;                    /* inside the row loop */
+    VEC(PrintDigit) digits;         /* quotients of the row number that have a name */
+    VEC(Idx) bases;                 /* per-row parts of addresses that have a name */
+    bool *atom_named;               /* atoms that have a name where the text is now */
+    uint32_t n_names;
+} NestPrinter;
+
+/* Sets the loops up; cuts a flat stage in rows where its index expressions want it (not for CUDA). */
+NestPrinter nest_printer_make(Arena *arena, const Nest *nest, const NestStage *stage, bool cuda);
+
+/* "const float *const a0 = (const float *)bufs[0];" for all operands and results. */
+void nest_print_pointers(StrBuf *out, const Nest *nest, bool cuda);
+/* Storage type and register type of a dtype. */
+const char *nest_storage_type(DType dtype);
+const char *nest_register_type(DType dtype);
+
+/* Fills task, body: the row body with all phases. */
+void nest_print_body(NestPrinter *p);
+/* The number of loops from LEVEL_INNER on. */
+static inline uint32_t nest_n_inner(const NestPrinter *p)
+{
+    return p->flat || p->cuda ? 1 : p->n_chain;
+}
+
+#endif

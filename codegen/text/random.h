@@ -1,0 +1,36 @@
+/* ---- random numbers: Philox4x32-10 (Salmon et al., SC 2011), first word, uniform in [0, 1) */
+PTC_INLINE float ptc_random(int32_t key0, int32_t key1, int32_t sample, uint32_t element, uint32_t stream)
+{
+    uint32_t c0 = element, c1 = (uint32_t)sample, c2 = (uint32_t)key1, c3 = stream;
+    uint32_t k0 = (uint32_t)key0, k1 = 0x70746331u;
+    for (int round = 0; round < 10; round++)
+    {
+        const uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+        const uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+        c1 = (uint32_t)p1;
+        c3 = (uint32_t)p0;
+        c0 = n0;
+        c2 = n2;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return (float)(int32_t)(c0 >> 8) * 0x1p-24f;
+}
+
+/* ---- bf16 storage: bits of the upper half of an f32, rounded to nearest even */
+PTC_INLINE float ptc_bf16_load(uint16_t bits)
+{
+    return ptc_bits_float((uint32_t)bits << 16);
+}
+PTC_INLINE uint16_t ptc_bf16_store(float f)
+{
+    const uint32_t bits = ptc_float_bits(f);
+    const uint32_t rounded = bits + 0x7FFFu + ((bits >> 16) & 1u);
+    return (uint16_t)((f == f ? rounded : bits | 0x400000u) >> 16);
+}
+PTC_INLINE float ptc_bf16_round(float f)
+{
+    const uint32_t bits = ptc_float_bits(f);
+    const uint32_t rounded = bits + 0x7FFFu + ((bits >> 16) & 1u);
+    return ptc_bits_float((f == f ? rounded : bits | 0x400000u) & 0xFFFF0000u);
+}
