@@ -18,7 +18,7 @@ enum
     KEY_LEN = 20
 };
 
-/* Measured with oneDNN 2.6 on Zen 4 (tests/bench/gemm_peak.c): its f32 kernels are 48 columns wide, full speed from
+/* Measured with oneDNN 2.6 on Zen 4 (tests/bench/gemm_bench.c): its f32 kernels are 48 columns wide, full speed from
  * 192 columns on. B^T is repacked for each tile of rows, so there tiles are wider and taller. More than
  * TILES_WANTED would cost speed on two cores; fewer would leave many cores idle. */
 enum
@@ -48,6 +48,8 @@ struct Gemm
     int64_t key[KEY_LEN];
     Tiling tiling;
     GemmKernel *kernels[2][2]; /* [last row of the grid][last column] */
+    bool add_after;            /* see kernels_create */
+    size_t add_after_offset;   /* of the product in the worker's scratch, bytes */
 };
 
 struct GemmLib
@@ -209,7 +211,6 @@ size_t gemm_lib_bytes(const GemmLib *lib)
 
 static Status scratch_grow(GemmLib *lib, size_t bytes)
 {
-    bytes = (bytes + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
     if (bytes <= lib->scratch_bytes)
         return STATUS_OK;
     char *scratch = aligned_alloc(SCRATCH_ALIGN, bytes * (size_t)pool_n_threads(lib->pool));
@@ -227,23 +228,47 @@ static int64_t tile_extent(int64_t total, int64_t tile, int64_t grid, int last)
     return last ? total - (grid - 1) * tile : tile;
 }
 
+static int64_t dtype_bytes(GemmDtype dtype)
+{
+    static const int64_t bytes[GEMM_DTYPE_COUNT] = {[GEMM_F32] = 4, [GEMM_BF16] = 2};
+    return bytes[dtype];
+}
+
+static size_t align_up(size_t bytes)
+{
+    return (bytes + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
+}
+
+/* The library adds into C at full speed only without an activation before the sum (else its reference loops run, a
+ * thousand times slower). With one, the product goes to scratch memory as f32 and we add. */
 static Status kernels_create(Gemm *gemm)
 {
     const Tiling *t = &gemm->tiling;
+    GemmDesc tile = gemm->desc;
+    bool adds = tile.accumulate || tile.residual;
+    gemm->add_after = adds && tile.act != GEMM_ACT_none;
+    tile.residual = false;
+    tile.accumulate = adds && !gemm->add_after;
+    if (gemm->add_after)
+    {
+        tile.dtype_c = GEMM_F32;
+        tile.ldc = t->tile_n;
+    }
+    size_t kernel_bytes = 0;
     for (int row = 0; row < 2; row++)
         for (int col = 0; col < 2; col++)
         {
             if ((row == 0 && t->grid_m == 1) || (col == 0 && t->grid_n == 1))
                 continue; /* every tile is in the last row or column */
-            GemmDesc tile = gemm->desc;
-            tile.m = tile_extent(tile.m, t->tile_m, t->grid_m, row);
-            tile.n = tile_extent(tile.n, t->tile_n, t->grid_n, col);
-            tile.accumulate = tile.accumulate || tile.residual;
-            tile.residual = false;
+            tile.m = tile_extent(gemm->desc.m, t->tile_m, t->grid_m, row);
+            tile.n = tile_extent(gemm->desc.n, t->tile_n, t->grid_n, col);
             TRY(gemm_kernel_create(gemm->lib->engine, &tile, &gemm->kernels[row][col]));
-            TRY(scratch_grow(gemm->lib, gemm_kernel_scratch_bytes(gemm->kernels[row][col])));
+            size_t bytes = align_up(gemm_kernel_scratch_bytes(gemm->kernels[row][col]));
+            kernel_bytes = bytes > kernel_bytes ? bytes : kernel_bytes;
         }
-    return STATUS_OK;
+    gemm->add_after_offset = kernel_bytes;
+    size_t product_bytes = gemm->add_after ? (size_t)(t->tile_m * t->tile_n) * sizeof(float) : 0;
+    return scratch_grow(gemm->lib, kernel_bytes + align_up(product_bytes));
 }
 
 static Status lib_reserve(GemmLib *lib)
@@ -308,48 +333,109 @@ typedef struct
 
 static const char *const_offset(const void *base, int64_t n_elems, GemmDtype dtype)
 {
-    static const int64_t elem_bytes[GEMM_DTYPE_COUNT] = {[GEMM_F32] = 4, [GEMM_BF16] = 2};
-    return (const char *)base + n_elems * elem_bytes[dtype];
+    return (const char *)base + n_elems * dtype_bytes(dtype);
 }
 
 static char *offset(void *base, int64_t n_elems, GemmDtype dtype)
 {
-    return (char *)base + (const_offset(base, n_elems, dtype) - (const char *)base);
+    return (char *)base + n_elems * dtype_bytes(dtype);
+}
+
+/* A tile of the result: where it starts and how large it is. */
+typedef struct
+{
+    int64_t item, m0, n0, m, n;
+    int last_row, last_col;
+} Tile;
+
+static Tile tile_make(const Gemm *gemm, int64_t index)
+{
+    const Tiling *t = &gemm->tiling;
+    int64_t col = index % t->grid_n;
+    int64_t row = index / t->grid_n % t->grid_m;
+    int last_row = row == t->grid_m - 1;
+    int last_col = col == t->grid_n - 1;
+    return (Tile){
+        .item = index / t->grid_n / t->grid_m,
+        .m0 = row * t->tile_m,
+        .n0 = col * t->tile_n,
+        .m = tile_extent(gemm->desc.m, t->tile_m, t->grid_m, last_row),
+        .n = tile_extent(gemm->desc.n, t->tile_n, t->grid_n, last_col),
+        .last_row = last_row,
+        .last_col = last_col,
+    };
 }
 
 /* The library adds into C, so a residual elsewhere is first copied there: the tile is in cache when added to. */
-static void residual_copy(const GemmDesc *d, char *c, const char *r, int64_t m, int64_t n)
+static void residual_copy(const GemmDesc *d, const Tile *tile, char *c, const char *r)
 {
     if (c == r)
         return;
-    size_t row_bytes = (size_t)(const_offset(c, n, d->dtype_c) - c);
-    for (int64_t i = 0; i < m; i++)
-        memcpy(offset(c, i * d->ldc, d->dtype_c), const_offset(r, i * d->ldr, d->dtype_c), row_bytes);
+    for (int64_t i = 0; i < tile->m; i++)
+        memcpy(offset(c, i * d->ldc, d->dtype_c), const_offset(r, i * d->ldr, d->dtype_c),
+               (size_t)(tile->n * dtype_bytes(d->dtype_c)));
 }
 
-static Status tile_run(const Gemm *gemm, const GemmArgs *args, int64_t tile, int worker)
+static float bf16_to_f32(uint16_t bits)
+{
+    uint32_t wide = (uint32_t)bits << 16;
+    float value;
+    memcpy(&value, &wide, sizeof value);
+    return value;
+}
+
+/* To nearest, ties to even; NaN stays NaN. */
+static uint16_t bf16_from_f32(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if (value != value)
+        return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+/* c = product + addend, row by row; addend may be c itself. */
+static void add_rows(const GemmDesc *d, const Tile *tile, const float *product, int64_t ld_product, char *c,
+                     const char *addend, int64_t ld_addend)
+{
+    for (int64_t i = 0; i < tile->m; i++)
+    {
+        const float *p = product + i * ld_product;
+        void *out = offset(c, i * d->ldc, d->dtype_c);
+        const void *in = const_offset(addend, i * ld_addend, d->dtype_c);
+        if (d->dtype_c == GEMM_F32)
+            for (int64_t j = 0; j < tile->n; j++)
+                ((float *)out)[j] = p[j] + ((const float *)in)[j];
+        else
+            for (int64_t j = 0; j < tile->n; j++)
+                ((uint16_t *)out)[j] = bf16_from_f32(p[j] + bf16_to_f32(((const uint16_t *)in)[j]));
+    }
+}
+
+static Status tile_run(const Gemm *gemm, const GemmArgs *args, int64_t index, int worker)
 {
     const GemmDesc *d = &gemm->desc;
-    const Tiling *t = &gemm->tiling;
-    int64_t col = tile % t->grid_n;
-    int64_t row = tile / t->grid_n % t->grid_m;
-    int64_t item = tile / t->grid_n / t->grid_m;
-    int64_t m0 = row * t->tile_m;
-    int64_t n0 = col * t->tile_n;
-    int last_row = row == t->grid_m - 1;
-    int last_col = col == t->grid_n - 1;
-    GemmArgs part = {
-        .a = const_offset(args->a, item * d->stride_a + (d->trans_a ? m0 : m0 * d->lda), d->dtype_ab),
-        .b = const_offset(args->b, item * d->stride_b + (d->trans_b ? n0 * d->ldb : n0), d->dtype_ab),
-        .c = offset(args->c, item * d->stride_c + m0 * d->ldc + n0, d->dtype_c),
-        .bias = d->bias ? args->bias + n0 : NULL,
-    };
+    Tile tile = tile_make(gemm, index);
+    int64_t a_elems = tile.item * d->stride_a + (d->trans_a ? tile.m0 : tile.m0 * d->lda);
+    int64_t b_elems = tile.item * d->stride_b + (d->trans_b ? tile.n0 * d->ldb : tile.n0);
+    char *c = offset(args->c, tile.item * d->stride_c + tile.m0 * d->ldc + tile.n0, d->dtype_c);
+    const char *residual = NULL;
     if (d->residual)
-        residual_copy(d, part.c, const_offset(args->residual, item * d->stride_r + m0 * d->ldr + n0, d->dtype_c),
-                      tile_extent(d->m, t->tile_m, t->grid_m, last_row),
-                      tile_extent(d->n, t->tile_n, t->grid_n, last_col));
+        residual = const_offset(args->residual, tile.item * d->stride_r + tile.m0 * d->ldr + tile.n0, d->dtype_c);
     char *scratch = gemm->lib->scratch ? gemm->lib->scratch + (size_t)worker * gemm->lib->scratch_bytes : NULL;
-    return gemm_kernel_run(gemm->kernels[last_row][last_col], worker, &part, scratch);
+    float *product = gemm->add_after ? (float *)(void *)(scratch + gemm->add_after_offset) : NULL;
+    if (residual && !product)
+        residual_copy(d, &tile, c, residual);
+    GemmArgs part = {
+        .a = const_offset(args->a, a_elems, d->dtype_ab),
+        .b = const_offset(args->b, b_elems, d->dtype_ab),
+        .c = product ? (void *)product : c,
+        .bias = d->bias ? args->bias + tile.n0 : NULL,
+    };
+    TRY(gemm_kernel_run(gemm->kernels[tile.last_row][tile.last_col], worker, &part, scratch));
+    if (product)
+        add_rows(d, &tile, product, gemm->tiling.tile_n, c, residual ? residual : c, residual ? d->ldr : d->ldc);
+    return STATUS_OK;
 }
 
 static void task_run(void *ctx, int64_t task, int worker)

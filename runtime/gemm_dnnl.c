@@ -10,6 +10,7 @@
 #include <dlfcn.h>
 #include <dnnl.h>
 #include <stdlib.h>
+#include <string.h>
 
 #if DNNL_VERSION_MAJOR >= 3
 typedef dnnl_memory_desc_t MemDesc;
@@ -244,6 +245,9 @@ static Status kernel_init(GemmKernel *kernel, const GemmDesc *t, MemDesc *descs,
     TRY_DNNL(dnnl_post_ops_create(ops));
     TRY(attr_fill(*attr, *ops, t));
     TRY(primitive_desc_make(kernel, descs, *attr));
+    if (strncmp(gemm_kernel_impl(kernel), "ref", 3) == 0) /* plain loops, a thousand times slower: say no instead */
+        return status_fail(STATUS_UNSUPPORTED, "oneDNN has no fast kernel for a %s product on this processor",
+                           t->dtype_ab == GEMM_BF16 ? "bf16" : "f32");
     return mems_make(kernel, descs);
 }
 
