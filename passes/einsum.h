@@ -1,0 +1,11 @@
+/* einsum as matmul: views and the transposed forms of matmul where the letters allow it, transposes where not. */
+#ifndef PTC_PASSES_EINSUM_H
+#define PTC_PASSES_EINSUM_H
+
+#include "ir/builder.h"
+
+/* Builds the primitives of einsum x, y {expr} at b; the result has the einsum's type. Without a letter that is summed
+ * it is a product; where an operand has no letter of its own it is a product and a sum (a row kernel, no matmul). */
+IrValue einsum_lower(IrBuilder *b, IrValue x, IrValue y, const char *expr);
+
+#endif
