@@ -159,7 +159,9 @@ static bool classify(Build *b)
             continue;
         if (nest->has_columns)
             return fail(b, "a whole sum beside a column reduction");
-        if (rows && rows == sizes.data[k])
+        if (rows == 1 && inner == sizes.data[k])
+            r->kind = REDUCE_ROW; /* beside row reductions of the only row */
+        else if (rows && rows == sizes.data[k])
             r->kind = REDUCE_WHOLE_ROWS;
         else if (rows || (flat && flat != sizes.data[k]))
             return fail(b, "reductions over different domains");

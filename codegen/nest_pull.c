@@ -307,7 +307,7 @@ bool pull_has_rule(IrCode code)
 static NestInst pull_guarded(Pull *p, IrValue value, Idx at, NestInst guard)
 {
     PullMemo *memo = NULL;
-    uint32_t slot = p->memo.len;
+    uint32_t slot = 0;
     for (uint32_t i = 0; i < p->memo.len && !memo; i++)
         if (p->memo.data[i].value == value && p->memo.data[i].at == at && p->memo.data[i].guard == guard)
             memo = &p->memo.data[i], slot = i;
@@ -335,7 +335,7 @@ static NestInst pull_guarded(Pull *p, IrValue value, Idx at, NestInst guard)
     NestInst inst = rule(p, op, value, at, guard);
     if (!inst)
         return 0;
-    if (slot < p->memo.len)
+    if (memo)
         p->memo.data[slot].inst = inst;
     else
         vec_push(p->arena, &p->memo, (PullMemo){value, at, guard, inst});
