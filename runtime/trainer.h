@@ -1,0 +1,92 @@
+/* Trainer: the loop over steps and epochs of one rank: batches in, step functions run, metrics and checkpoints out.
+ *
+ * The state of a run is (params, optimizer state, steps done, sampler position, seed); everything else is a function
+ * of it, so a run resumed at any step is bit-identical to one that was never interrupted. */
+#ifndef PTC_RUNTIME_TRAINER_H
+#define PTC_RUNTIME_TRAINER_H
+
+#include "base/strbuf.h"
+#include "runtime/dataset.h"
+#include "runtime/executor.h"
+#include "runtime/lr_schedule.h"
+
+#include <signal.h>
+
+enum
+{
+    TRAINER_MAX_METRICS = 16
+};
+
+/* The mean over all samples of "loss" (value[0]) and of each metric (in the order of TrainerOptions.metrics). */
+typedef struct
+{
+    uint64_t n_samples;
+    double loss;
+    double metric[TRAINER_MAX_METRICS];
+    double seconds;
+} TrainerEval;
+
+typedef struct
+{
+    uint64_t step; /* steps done, this one included */
+    uint64_t total_steps;
+    uint64_t epoch; /* of this step, from 0 */
+    uint32_t n_samples;
+    double loss;
+    double metric[TRAINER_MAX_METRICS]; /* of this batch */
+    double lr;
+    double grad_norm; /* NAN without clipping */
+    double step_s;    /* wall time of the whole step */
+    double data_s;    /* of it, waiting for data */
+} TrainerStep;
+
+/* Told what happens; all entries may be NULL. */
+typedef struct
+{
+    void *context;
+    void (*step)(void *context, const TrainerStep *step);
+    void (*eval)(void *context, uint64_t step, const TrainerEval *eval);
+    void (*note)(void *context, const char *text);
+} TrainerObserver;
+
+typedef struct
+{
+    uint64_t epochs;
+    uint64_t max_steps;  /* of the job; 0: epochs decide. The schedule ends there */
+    uint64_t stop_after; /* stop early after so many steps in all; 0: no. Changes nothing before that */
+    uint32_t batch;      /* rows of the batch inputs */
+    uint64_t seed;
+    bool shuffle;
+    LrSchedule lr;             /* total_steps is filled in */
+    uint64_t eval_every;       /* epochs; 0: at the end only */
+    uint64_t checkpoint_every; /* steps; 0: at the end only */
+    uint64_t log_every;        /* steps; 0: 1 */
+    uint32_t keep_last;        /* checkpoints; 0: the default */
+    const char *const *metrics;
+    uint32_t n_metrics;
+    const char *out_dir;                    /* checkpoints and metrics.jsonl; NULL: neither */
+    bool resume;                            /* from the newest good checkpoint of out_dir, if there is one */
+    const char *weights;                    /* a safetensors file to start from; NULL: the initialisers */
+    const char *digest;                     /* of model and job: a checkpoint with another digest is refused */
+    const volatile sig_atomic_t *stop_flag; /* set by a signal: checkpoint and return INTERRUPTED; NULL: none */
+    TrainerObserver observer;
+} TrainerOptions;
+
+typedef struct Trainer Trainer;
+
+/* Checks the data against the inputs of m, fills the params. train or test may be NULL when the caller never trains or
+ * never evaluates. executor, m, datasets and the strings of options must outlive the trainer. */
+Status trainer_create(Executor *executor, const IrModule *m, const Dataset *train, const Dataset *test,
+                      const TrainerOptions *options, Trainer **out_trainer);
+void trainer_destroy(Trainer *trainer); /* NULL is allowed */
+
+/* Trains to the end (or stop_after), evaluating and writing checkpoints as the options say; *out_eval is the last
+ * evaluation (n_samples 0: there was none). NON_FINITE: nothing was updated or written after the bad loss.
+ * INTERRUPTED: the checkpoint is written. */
+Status trainer_run(Trainer *trainer, TrainerEval *out_eval);
+/* One pass over the test data with the params as they are. */
+Status trainer_evaluate(Trainer *trainer, TrainerEval *out_eval);
+uint64_t trainer_steps_done(const Trainer *trainer);
+uint64_t trainer_total_steps(const Trainer *trainer);
+
+#endif
