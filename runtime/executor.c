@@ -2,6 +2,7 @@
 #include "runtime/executor.h"
 
 #include "base/bug.h"
+#include "ir/interp.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -47,6 +48,7 @@ struct Executor
 {
     Arena *arena;
     HalDevice *device;
+    InterpEnv *env; /* the reference interpreter instead of a device; then all below but m is unused */
     const IrModule *m;
     HalExecutable *executable;
     HalBuffer *memory;      /* globals, then the arena */
@@ -318,10 +320,22 @@ Status executor_create(HalDevice *device, const IrModule *m, const char *so_path
     return status;
 }
 
+Status executor_create_interp(const IrModule *m, Executor **out_executor)
+{
+    Arena *arena = arena_create();
+    Executor *x = ARENA_NEW(arena, Executor);
+    *x = (Executor){.arena = arena, .m = m, .env = ir_interp_env_create()};
+    ir_interp_bind_rest(x->env, m);
+    *out_executor = x;
+    return STATUS_OK;
+}
+
 void executor_destroy(Executor *x)
 {
     if (!x)
         return;
+    if (x->env)
+        ir_interp_env_destroy(x->env);
     if (x->memory)
         hal_buffer_destroy(x->memory);
     if (x->executable)
@@ -383,6 +397,8 @@ static const Program *find_program(const Executor *x, const char *func)
 
 Status executor_run(Executor *x, const char *func)
 {
+    if (x->env)
+        return ir_interp_run(x->env, x->m, ir_func_find(x->m, func));
     const Program *program = find_program(x, func);
     for (uint32_t i = 0; i < program->instrs.len; i++)
     {
@@ -397,12 +413,6 @@ Status executor_run(Executor *x, const char *func)
 
 /* ---- globals and reports */
 
-void *executor_global_address(const Executor *x, const char *name)
-{
-    IrGlobal global = ir_global_find(x->m, name);
-    return global ? global_address(x, global) : NULL;
-}
-
 static IrGlobal must_find(const Executor *x, const char *name)
 {
     IrGlobal global = ir_global_find(x->m, name);
@@ -411,18 +421,73 @@ static IrGlobal must_find(const Executor *x, const char *name)
     return global;
 }
 
+/* Between storage of a dtype and the interpreter's doubles. */
+static void convert(DType dtype, int64_t n, const void *storage, double *numbers)
+{
+    for (int64_t i = 0; i < n; i++)
+    {
+        switch (dtype)
+        {
+        case DT_F32:
+            numbers[i] = (double)((const float *)storage)[i];
+            break;
+        case DT_I32:
+            numbers[i] = ((const int32_t *)storage)[i];
+            break;
+        case DT_U8:
+        case DT_BOOL:
+            numbers[i] = ((const uint8_t *)storage)[i];
+            break;
+        default:
+            BUG("a global of dtype %s", dtype_name(dtype));
+        }
+    }
+}
+
+static void convert_back(DType dtype, int64_t n, const double *numbers, void *storage)
+{
+    for (int64_t i = 0; i < n; i++)
+    {
+        switch (dtype)
+        {
+        case DT_F32:
+            ((float *)storage)[i] = (float)numbers[i];
+            break;
+        case DT_I32:
+            ((int32_t *)storage)[i] = (int32_t)numbers[i];
+            break;
+        case DT_U8:
+        case DT_BOOL:
+            ((uint8_t *)storage)[i] = (uint8_t)numbers[i];
+            break;
+        default:
+            BUG("a global of dtype %s", dtype_name(dtype));
+        }
+    }
+}
+
 Status executor_write_global(Executor *x, const char *name, const void *data)
 {
     IrGlobal global = must_find(x, name);
-    return hal_copy(x->device, HAL_COPY_TO_DEVICE, global_address(x, global), data,
-                    (size_t)ir_type_size_bytes(&ir_global(x->m, global)->type));
+    const IrType *type = &ir_global(x->m, global)->type;
+    if (x->env)
+    {
+        convert((DType)type->dtype, ir_type_n_elems(type), data, ir_interp_find(x->env, name));
+        return STATUS_OK;
+    }
+    return hal_copy(x->device, HAL_COPY_TO_DEVICE, global_address(x, global), data, (size_t)ir_type_size_bytes(type));
 }
 
 Status executor_read_global(Executor *x, const char *name, void *data)
 {
     IrGlobal global = must_find(x, name);
-    return hal_copy(x->device, HAL_COPY_FROM_DEVICE, data, global_address(x, global),
-                    (size_t)ir_type_size_bytes(&ir_global(x->m, global)->type));
+    const IrType *type = &ir_global(x->m, global)->type;
+    if (x->env)
+    {
+        convert_back((DType)type->dtype, ir_type_n_elems(type), ir_interp_find(x->env, name), data);
+        return STATUS_OK;
+    }
+    return hal_copy(x->device, HAL_COPY_FROM_DEVICE, data, global_address(x, global), (size_t)ir_type_size_bytes(type));
 }
 
 Status executor_read_scalar(Executor *x, const char *name, double *out_value)
@@ -430,6 +495,11 @@ Status executor_read_scalar(Executor *x, const char *name, double *out_value)
     float value = 0;
     const IrType *type = &ir_global(x->m, must_find(x, name))->type;
     ENSURE(type->dtype == DT_F32 && type->rank == 0);
+    if (x->env)
+    {
+        *out_value = *ir_interp_find(x->env, name); /* unrounded */
+        return STATUS_OK;
+    }
     TRY(executor_read_global(x, name, &value));
     *out_value = (double)value;
     return STATUS_OK;

@@ -13,13 +13,13 @@ typedef struct Executor Executor;
 
 /* so_path: the compiled kernels of m (codegen/compile.h); NULL when m has none. m has the property PLANNED. */
 Status executor_create(HalDevice *device, const IrModule *m, const char *so_path, Executor **out_executor);
+/* The reference interpreter in place of a device: m in any stage of lowering, numbers kept in f64. */
+Status executor_create_interp(const IrModule *m, Executor **out_executor);
 void executor_destroy(Executor *executor); /* NULL is allowed */
 
 /* Runs a step function to its end. NON_FINITE when a check_finite failed: nothing after it has run. */
 Status executor_run(Executor *executor, const char *func);
 
-/* A global's memory on the device; dense, of the global's type. NULL when there is no such global. */
-void *executor_global_address(const Executor *executor, const char *name);
 /* Whole globals, to and from the host. The name must exist (BUG). */
 Status executor_write_global(Executor *executor, const char *name, const void *data);
 Status executor_read_global(Executor *executor, const char *name, void *data);

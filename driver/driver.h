@@ -1,0 +1,50 @@
+/* The `ptc` command: options, and what its subcommands share. The only folder that exits or prints. */
+#ifndef PTC_DRIVER_DRIVER_H
+#define PTC_DRIVER_DRIVER_H
+
+#include "base/diag.h"
+#include "base/status.h"
+#include "passes/manager.h"
+
+enum
+{
+    DRIVER_MAX_SETS = 64
+};
+
+typedef struct
+{
+    const char *operand; /* the one file; NULL when there is none */
+    const char *sets[DRIVER_MAX_SETS];
+    uint32_t n_sets;
+    const char *device;
+    const char *out_dir;
+    const char *weights;
+    const char *emit;
+    const char *output;
+    const char *passes;
+    PassOptions pass_options;
+    int n_threads;
+    uint64_t stop_after;
+    uint32_t n_steps, n_warmup;
+    bool resume, profile, pin, json;
+} Options;
+
+/* Reads the flags of one command; prints what is wrong (USAGE), or the help (then *out_done is set). */
+Status options_read(Arena *arena, int argc, char **argv, Options *out_options, bool *out_done);
+void options_print_help(const char *command, FILE *out);
+
+typedef Status CommandFn(Arena *arena, const Options *options);
+#define COMMAND(name, function, ...) CommandFn function;
+#include "driver/commands.def"
+#undef COMMAND
+
+/* Diagnostics to stderr, with colours on a terminal unless NO_COLOR is set. */
+void driver_print_diag(const Diag *diag);
+/* Opens -o FILE (or stdout); driver_close_output reports a failed write. */
+Status driver_open_output(const Options *options, FILE **out_file);
+Status driver_close_output(const Options *options, FILE *file);
+/* A whole file or "-" (stdin) into the arena. */
+Status driver_read_file(Arena *arena, const char *path, const char **out_text, size_t *out_n_bytes);
+double driver_now_s(void);
+
+#endif

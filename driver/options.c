@@ -1,0 +1,237 @@
+/* Reads flags by the tables options.def and commands.def, and prints help from them. */
+#include "driver/driver.h"
+
+#include "base/bug.h"
+#include "base/strbuf.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct
+{
+    char letter;
+    const char *name, *argument, *help;
+} flags[] = {
+#define OPTION(letter, name, argument, help) {letter, name, argument, help},
+#include "driver/options.def"
+#undef OPTION
+};
+
+static const struct
+{
+    const char *name;
+    CommandFn *run;
+    const char *operands, *help, *letters;
+} commands[] = {
+#define COMMAND(name, function, operands, help, letters) {#name, function, operands, help, letters},
+#include "driver/commands.def"
+#undef COMMAND
+};
+
+enum
+{
+    N_FLAGS = sizeof flags / sizeof flags[0],
+    N_COMMANDS = sizeof commands / sizeof commands[0]
+};
+
+static size_t find_command(const char *name)
+{
+    size_t i = 0;
+    while (i < N_COMMANDS && strcmp(commands[i].name, name) != 0)
+        i++;
+    return i;
+}
+
+static bool takes(size_t command, char letter)
+{
+    return strchr(commands[command].letters, letter) != NULL;
+}
+
+void options_print_help(const char *command, FILE *out)
+{
+    size_t only = command ? find_command(command) : N_COMMANDS;
+    if (only < N_COMMANDS)
+    {
+        fprintf(out, "usage: ptc %s%s %s\n%s\n", commands[only].name, *commands[only].letters ? " [flags]" : "",
+                commands[only].operands, commands[only].help);
+        if (*commands[only].letters)
+            fprintf(out, "\nflags:\n");
+    }
+    else
+    {
+        fprintf(out,
+                "usage: ptc [COMMAND] [flags] FILE\nCompiles and runs Transformer training jobs written in XML.\n\n"
+                "commands:\n");
+        for (size_t i = 0; i < N_COMMANDS; i++)
+            fprintf(out, "  %-8s %-14s %s\n", commands[i].name, commands[i].operands, commands[i].help);
+        fprintf(out, "\n  ptc COMMAND --help   the flags of a command\n  ptc --version\n");
+    }
+    for (size_t i = 0; only < N_COMMANDS && i < N_FLAGS; i++)
+    {
+        char left[64];
+        if (!takes(only, flags[i].letter))
+            continue;
+        snprintf(left, sizeof left, "--%s%s%s", flags[i].name, flags[i].argument ? "=" : "",
+                 flags[i].argument ? flags[i].argument : "");
+        fprintf(out, "  %-26s %s\n", left, flags[i].help);
+    }
+}
+
+static Status read_number(const char *name, const char *text, uint64_t max, uint64_t *out_number)
+{
+    char *end;
+    errno = 0;
+    unsigned long long number = strtoull(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end || errno || number > max)
+        return status_fail(STATUS_USAGE, "--%s wants a whole number from 0 to %llu, not '%s'", name,
+                           (unsigned long long)max, text);
+    *out_number = number;
+    return STATUS_OK;
+}
+
+static Status set_flag(Arena *arena, Options *o, size_t flag, const char *text)
+{
+    uint64_t number = 0;
+    const char *name = flags[flag].name;
+    switch (flags[flag].letter)
+    {
+    case 's':
+    case 'S':
+        if (o->n_sets == DRIVER_MAX_SETS)
+            return status_fail(STATUS_USAGE, "more than %d --set", DRIVER_MAX_SETS);
+        o->sets[o->n_sets++] = flags[flag].letter == 's' ? text : arena_printf(arena, "train.seed=%s", text);
+        break;
+    case 'd':
+        o->device = text;
+        break;
+    case 't':
+        TRY(read_number(name, text, 256, &number));
+        o->n_threads = (int)number;
+        break;
+    case 'm':
+        TRY(read_number(name, text, INT32_MAX, &o->stop_after));
+        break;
+    case 'o':
+        o->out_dir = text;
+        break;
+    case 'w':
+        o->weights = text;
+        break;
+    case 'r':
+        o->resume = true;
+        break;
+    case 'D':
+        o->pass_options.dump_dir = text;
+        break;
+    case 'A':
+        o->pass_options.dump_after = text;
+        break;
+    case 'P':
+        o->pass_options.print_after_all = true;
+        break;
+    case 'v':
+        o->pass_options.verify_each = true;
+        break;
+    case 'e':
+        o->pass_options.roundtrip_each = true;
+        break;
+    case 'E':
+        o->emit = text;
+        break;
+    case 'O':
+        o->output = text;
+        break;
+    case 'Q':
+        o->passes = text;
+        break;
+    case 'p':
+        o->profile = true;
+        break;
+    case 'k':
+        o->pin = true;
+        break;
+    case 'B':
+        TRY(read_number(name, text, 1000000, &number));
+        o->n_steps = (uint32_t)number;
+        break;
+    case 'W':
+        TRY(read_number(name, text, 1000000, &number));
+        o->n_warmup = (uint32_t)number;
+        break;
+    case 'j':
+        o->json = true;
+        break;
+    default:
+        BUG("flag --%s is not handled", name);
+    }
+    return STATUS_OK;
+}
+
+static Status unknown_flag(size_t command, const char *text)
+{
+    const char *names[N_FLAGS];
+    char word[64];
+    size_t n = 0;
+    for (size_t i = 0; i < N_FLAGS; i++)
+        if (takes(command, flags[i].letter))
+            names[n++] = flags[i].name;
+    const char *start = text + strspn(text, "-");
+    snprintf(word, sizeof word, "%.*s", (int)strcspn(start, "="), start);
+    const char *near = str_nearest(word, names, n);
+    return status_fail(STATUS_USAGE, "ptc %s does not know '%s'%s%s%s", commands[command].name, text,
+                       near ? "; did you mean --" : "", near ? near : "", near ? "?" : "");
+}
+
+static Status read_flags(Arena *arena, size_t command, int argc, char **argv, Options *o, bool *out_help)
+{
+    struct option longs[N_FLAGS + 2] = {{"help", no_argument, NULL, 'h'}};
+    int n = 1;
+    for (size_t i = 0; i < N_FLAGS; i++)
+        if (takes(command, flags[i].letter))
+            longs[n++] =
+                (struct option){flags[i].name, flags[i].argument ? required_argument : no_argument, NULL, 256 + (int)i};
+    optind = 1;
+    opterr = 0;
+    int key;
+    while ((key = getopt_long(argc, argv, ":ho:", longs, NULL)) != -1)
+    {
+        if (key == ':')
+            return status_fail(STATUS_USAGE, "'%s' wants a value", argv[optind - 1]);
+        if (key == '?' || (key == 'o' && !takes(command, 'O')))
+            return unknown_flag(command, argv[optind - 1]);
+        if (key == 'h')
+            *out_help = true;
+        else if (key == 'o')
+            o->output = optarg;
+        else
+            TRY(set_flag(arena, o, (size_t)key - 256, optarg));
+    }
+    if (optind + 1 < argc)
+        return status_fail(STATUS_USAGE, "one file at a time: '%s' and '%s'", argv[optind], argv[optind + 1]);
+    if (optind < argc)
+        o->operand = argv[optind];
+    if (o->operand && !*commands[command].operands)
+        return status_fail(STATUS_USAGE, "ptc %s takes no file", commands[command].name);
+    if (!o->operand && commands[command].operands[0] && commands[command].operands[0] != '[' && !*out_help)
+        return status_fail(STATUS_USAGE, "ptc %s wants a file: %s", commands[command].name, commands[command].operands);
+    return STATUS_OK;
+}
+
+Status options_read(Arena *arena, int argc, char **argv, Options *out_options, bool *out_done)
+{
+    size_t command = argc > 1 ? find_command(argv[1]) : N_COMMANDS;
+    bool named = command < N_COMMANDS, help = false;
+    *out_options = (Options){.device = "cpu", .n_steps = 20, .n_warmup = 3};
+    if (!named)
+        command = find_command("run");
+    TRY(read_flags(arena, command, argc - named, argv + named, out_options, &help));
+    *out_done = help;
+    if (help)
+    {
+        options_print_help(named ? commands[command].name : NULL, stdout);
+        return STATUS_OK;
+    }
+    return commands[command].run(arena, out_options);
+}

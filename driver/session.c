@@ -1,0 +1,268 @@
+/* From a model file to an executor: the one road, with the times of its parts. */
+#include "driver/session.h"
+
+#include "base/bug.h"
+#include "codegen/codegen.h"
+#include "codegen/compile.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+/* ---- loading */
+
+static void print_and_clear(Session *s, Status *status)
+{
+    driver_print_diag(s->diag);
+    if (diag_error_count(s->diag) > 0)
+    {
+        status_clear();
+        *status = STATUS_BAD_INPUT;
+    }
+}
+
+Status session_load(Arena *arena, const Options *options, Session *out_session)
+{
+    *out_session = (Session){.arena = arena, .options = options, .diag = diag_create(arena)};
+    FrontendOptions frontend = {.overrides = options->sets, .n_overrides = options->n_sets};
+    double start_s = driver_now_s();
+    Status status = frontend_load(arena, out_session->diag, options->operand, &frontend, &out_session->job);
+    print_and_clear(out_session, &status);
+    TRY(status);
+    const IrModule *m = out_session->job->module;
+    for (IrGlobal g = 1; g < m->globals.len; g++)
+        if (ir_global(m, g)->kind == IR_GLOBAL_PARAM)
+            out_session->n_params += (uint64_t)ir_type_n_elems(&ir_global(m, g)->type);
+    out_session->load_s = driver_now_s() - start_s;
+    return STATUS_OK;
+}
+
+/* ---- data */
+
+static DatasetSource source_of(const Session *s, const DataField *field, bool test)
+{
+    const DataSpec *data = &s->job->data;
+    int64_t limit = test ? data->test_limit : data->train_limit;
+    DatasetSource source = {.field = field->name,
+                            .format = field->format == DATA_SYNTHETIC ? "synthetic" : "idx",
+                            .path = test ? field->test_path : field->train_path,
+                            .rank = field->sample_type.rank,
+                            .n_samples = (uint64_t)limit,
+                            .seed = (uint64_t)s->job->train.seed + (test ? 1 : 0),
+                            .low = field->low,
+                            .high = field->high};
+    if (!elem_by_name(dtype_name((DType)field->sample_type.dtype), &source.elem))
+        BUG("no storage for %s", dtype_name((DType)field->sample_type.dtype));
+    memcpy(source.dims, field->sample_type.dims, sizeof source.dims);
+    return source;
+}
+
+/* The field that a failure is about: the one whose path the message names, else the whole <data>. */
+static Span blame(const Session *s, bool test)
+{
+    const DataSpec *data = &s->job->data;
+    for (uint32_t i = 0; i < data->n_fields; i++)
+    {
+        const char *path = test ? data->fields[i].test_path : data->fields[i].train_path;
+        if (path && strstr(status_detail(), path))
+            return test ? data->fields[i].test_span : data->fields[i].train_span;
+    }
+    return data->span;
+}
+
+static Status open_split(Session *s, bool test, Dataset **out_dataset)
+{
+    const DataSpec *data = &s->job->data;
+    DatasetSource *sources = ARENA_ARRAY(s->arena, DatasetSource, data->n_fields);
+    for (uint32_t i = 0; i < data->n_fields; i++)
+    {
+        const DataField *field = &data->fields[i];
+        bool there = field->format == DATA_SYNTHETIC ? (test ? data->test_limit : data->train_limit) > 0
+                                                     : (test ? field->test_path : field->train_path) != NULL;
+        if (!there)
+            return STATUS_OK;
+        sources[i] = source_of(s, field, test);
+    }
+    if (data->n_fields == 0)
+        return STATUS_OK;
+    Status status = dataset_open(sources, data->n_fields, out_dataset);
+    for (uint32_t i = 0; status == STATUS_OK && i < data->n_fields; i++)
+    {
+        uint32_t field;
+        const DataField *spec = &data->fields[i];
+        if (spec->n_classes > 0 && dataset_field_find(*out_dataset, spec->name, &field))
+            status = dataset_check_range(*out_dataset, field, 0, (double)spec->n_classes - 1);
+        const IrType *type = &spec->sample_type;
+        Elem elem = ELEM_F32;
+        if (status == STATUS_OK && elem_by_name(dtype_name((DType)type->dtype), &elem) &&
+            dataset_field_find(*out_dataset, spec->name, &field))
+            status = dataset_check_slot(*out_dataset, field, elem, type->rank, type->dims);
+    }
+    if (status == STATUS_BAD_INPUT)
+        diag_error(s->diag, blame(s, test), "%s", status_detail());
+    return status;
+}
+
+Status session_open_data(Session *s)
+{
+    Status status = open_split(s, false, &s->train);
+    Status second = open_split(s, true, &s->test);
+    if (diag_error_count(s->diag) > 0)
+        print_and_clear(s, &status);
+    return status != STATUS_OK ? status : second;
+}
+
+/* ---- compiling */
+
+static bool is_interp(const Session *s)
+{
+    return strcmp(s->options->device, "interp") == 0;
+}
+
+Status session_compile(Session *s)
+{
+    double start_s = driver_now_s();
+    s->module_arena = arena_create();
+    s->m = ir_module_clone(s->module_arena, s->job->module);
+    Status status =
+        pass_manager_run(&s->module_arena, &s->m, s->diag, pass_pipeline_default, &s->options->pass_options);
+    if (diag_error_count(s->diag) > 0)
+        print_and_clear(s, &status);
+    s->passes_s = driver_now_s() - start_s;
+    return status;
+}
+
+static int64_t status_field_bytes(const char *key)
+{
+    FILE *file = fopen("/proc/self/status", "r");
+    char line[256];
+    long long kib = 0;
+    while (file && fgets(line, sizeof line, file))
+        if (strncmp(line, key, strlen(key)) == 0)
+            kib = atoll(line + strlen(key));
+    if (file)
+        fclose(file);
+    return kib * 1024;
+}
+
+static Status build_kernels(Session *s, const char **out_so_path)
+{
+    Arena *scratch = arena_create();
+    StrBuf text = strbuf_make(scratch);
+    codegen_emit_c(&text, s->m);
+    CodegenObject object;
+    Status status = codegen_compile(s->arena, strbuf_text(&text), &object);
+    arena_destroy(scratch);
+    TRY(status);
+    s->kernels_cached = object.cached;
+    *out_so_path = object.so_path;
+    return STATUS_OK;
+}
+
+Status session_build(Session *s)
+{
+    double start_s = driver_now_s();
+    s->rss_before_bytes = status_field_bytes("VmRSS:");
+    Status status;
+    if (is_interp(s))
+        status = executor_create_interp(s->m, &s->executor);
+    else
+    {
+        const char *so_path = NULL;
+        HalOptions hal = {.n_threads = s->options->n_threads, .pin = s->options->pin};
+        TRY(hal_device_create(s->options->device, &hal, &s->device));
+        TRY(build_kernels(s, &so_path));
+        status = executor_create(s->device, s->m, so_path, &s->executor);
+    }
+    s->kernels_s = driver_now_s() - start_s;
+    return status;
+}
+
+void session_close(Session *s)
+{
+    executor_destroy(s->executor);
+    if (s->device)
+        hal_device_destroy(s->device);
+    if (s->module_arena)
+        arena_destroy(s->module_arena);
+    dataset_close(s->train);
+    dataset_close(s->test);
+}
+
+/* ---- training */
+
+/* Names the params and what is trained on: a checkpoint of another model or batch does not fit. */
+static const char *digest_of(const Session *s)
+{
+    StrBuf text = strbuf_make(s->arena);
+    const IrModule *m = s->job->module;
+    for (IrGlobal g = 1; g < m->globals.len; g++)
+        if (ir_global(m, g)->kind == IR_GLOBAL_PARAM)
+            strbuf_addf(&text, "%s %s\n", ir_global(m, g)->name, ir_type_text(s->arena, &ir_global(m, g)->type));
+    strbuf_addf(&text, "%s %lld", s->job->train.optimizer, (long long)s->job->train.batch);
+    return arena_printf(s->arena, "%016llx", (unsigned long long)XXH3_64bits(strbuf_text(&text), text.len));
+}
+
+static LrSchedule schedule_of(const TrainSpec *train)
+{
+    static const LrKind kinds[] = {
+        [SCHEDULE_CONSTANT] = LR_CONSTANT, [SCHEDULE_LINEAR] = LR_LINEAR, [SCHEDULE_COSINE] = LR_COSINE};
+    return (LrSchedule){.kind = kinds[train->schedule],
+                        .base_lr = train->lr,
+                        .warmup_steps = (uint64_t)train->warmup_steps,
+                        .end_factor = train->lr > 0 ? train->min_lr / train->lr : 0};
+}
+
+Status session_trainer(Session *s, const TrainerObserver *observer, bool with_out_dir,
+                       const volatile sig_atomic_t *stop_flag, Trainer **out_trainer)
+{
+    const TrainSpec *train = &s->job->train;
+    TrainerOptions options = {.epochs = (uint64_t)train->epochs,
+                              .max_steps = (uint64_t)train->max_steps,
+                              .stop_after = s->options->stop_after,
+                              .batch = (uint32_t)train->batch,
+                              .seed = (uint64_t)train->seed,
+                              .shuffle = s->job->data.shuffle,
+                              .lr = schedule_of(train),
+                              .eval_every = (uint64_t)train->eval_every,
+                              .checkpoint_every = (uint64_t)train->checkpoint_every,
+                              .log_every = (uint64_t)train->log_every,
+                              .metrics = s->job->metrics,
+                              .n_metrics = s->job->n_metrics,
+                              .out_dir = with_out_dir ? s->options->out_dir : NULL,
+                              .resume = s->options->resume,
+                              .weights = s->options->weights,
+                              .digest = digest_of(s),
+                              .stop_flag = stop_flag};
+    if (observer)
+        options.observer = *observer;
+    return trainer_create(s->executor, s->m, s->train, s->test, &options, out_trainer);
+}
+
+/* ---- memory */
+
+int64_t session_predicted_bytes(const Session *s)
+{
+    ExecutorMemory memory = executor_memory(s->executor);
+    return memory.param_bytes + memory.state_bytes + memory.input_bytes + memory.output_bytes + memory.arena_bytes +
+           memory.workspace_bytes;
+}
+
+void session_reset_peak(void)
+{
+    int file = open("/proc/self/clear_refs", O_WRONLY);
+    if (file >= 0)
+    {
+        if (write(file, "5", 1) != 1)
+            fprintf(stderr, "ptc: warning: cannot reset the peak memory counter; the real peak includes compiling\n");
+        close(file);
+    }
+}
+
+int64_t session_real_bytes(const Session *s)
+{
+    return status_field_bytes("VmHWM:") - s->rss_before_bytes;
+}

@@ -1,0 +1,45 @@
+/* A session: one model file loaded, compiled and ready on a device. What run, eval and bench start from. */
+#ifndef PTC_DRIVER_SESSION_H
+#define PTC_DRIVER_SESSION_H
+
+#include "driver/driver.h"
+#include "frontend/frontend.h"
+#include "runtime/trainer.h"
+
+typedef struct
+{
+    Arena *arena; /* of the job: lent */
+    const Options *options;
+    Diag *diag;
+    Job *job;
+    Arena *module_arena;
+    IrModule *m; /* after the passes */
+    HalDevice *device;
+    Executor *executor;
+    Dataset *train, *test;              /* NULL: no such split */
+    uint64_t n_params;                  /* numbers in params */
+    double load_s, passes_s, kernels_s; /* compile times: XML to IR, passes, kernels and executor */
+    bool kernels_cached;
+    int64_t rss_before_bytes; /* of the process, before the executor was made */
+} Session;
+
+/* Loads the model; diagnostics are printed. */
+Status session_load(Arena *arena, const Options *options, Session *out_session);
+/* Opens its data and checks it (label ranges). A fault in a file is reported at the <field> that names it. */
+Status session_open_data(Session *s);
+/* Runs the passes. */
+Status session_compile(Session *s);
+/* Generates kernels and makes the executor. */
+Status session_build(Session *s);
+void session_close(Session *s);
+
+/* A trainer for it; observer may be NULL. */
+Status session_trainer(Session *s, const TrainerObserver *observer, bool with_out_dir,
+                       const volatile sig_atomic_t *stop_flag, Trainer **out_trainer);
+
+/* Bytes planned on the device, and bytes the process has really had at its peak since session_reset_peak. */
+int64_t session_predicted_bytes(const Session *s);
+void session_reset_peak(void);
+int64_t session_real_bytes(const Session *s);
+
+#endif
