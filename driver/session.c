@@ -266,3 +266,16 @@ int64_t session_real_bytes(const Session *s)
 {
     return status_field_bytes("VmHWM:") - s->rss_before_bytes;
 }
+
+void session_print_profile(Session *s)
+{
+    uint32_t n_rows;
+    const ExecutorProfileRow *rows = executor_profile_rows(s->executor, &n_rows);
+    double total = 0;
+    for (uint32_t i = 0; i < n_rows; i++)
+        total += rows[i].seconds;
+    printf("%8s %6s %9s %10s  %s\n", "seconds", "%", "runs", "us/run", "what");
+    for (uint32_t i = 0; i < n_rows && rows[i].n_runs; i++)
+        printf("%8.3f %6.2f %9llu %10.1f  %s\n", rows[i].seconds, 100 * rows[i].seconds / total,
+               (unsigned long long)rows[i].n_runs, 1e6 * rows[i].seconds / (double)rows[i].n_runs, rows[i].name);
+}

@@ -42,4 +42,7 @@ int64_t session_predicted_bytes(const Session *s);
 void session_reset_peak(void);
 int64_t session_real_bytes(const Session *s);
 
+/* The executor's profile as a table on stdout. */
+void session_print_profile(Session *s);
+
 #endif

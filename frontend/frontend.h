@@ -61,7 +61,7 @@ typedef enum
     SCHEDULE_CONSTANT,
     SCHEDULE_LINEAR, /* to min_lr at the last step */
     SCHEDULE_COSINE
-} LrSchedule;
+} TrainSchedule;
 
 typedef struct
 {
@@ -72,7 +72,7 @@ typedef struct
     const char *optimizer; /* also an attribute of @train, with its settings */
     double lr;
     double min_lr; /* where LINEAR and COSINE end */
-    LrSchedule schedule;
+    TrainSchedule schedule;
     int64_t warmup_steps; /* linear from lr / warmup_steps; the schedule goes on from there */
     double momentum, beta1, beta2, eps, weight_decay;
     double clip_norm; /* 0: none */

@@ -1,0 +1,225 @@
+/* ptc run, check, eval: from a model file to a trained model, as far as each of them goes. */
+#include "base/bug.h"
+#include "base/strbuf.h"
+#include "codegen/codegen.h"
+#include "driver/progress.h"
+#include "driver/session.h"
+#include "ir/dot.h"
+#include "ir/text.h"
+
+#include <string.h>
+
+static const double mib = 1024.0 * 1024.0;
+
+/* ---- signals */
+
+static volatile sig_atomic_t stop_flag;
+
+static void on_signal(int signal_number)
+{
+    stop_flag = 1;
+    signal(signal_number, SIG_DFL); /* a second one ends the process at once */
+}
+
+static void catch_signals(void)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGUSR1};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+    {
+        struct sigaction action = {.sa_handler = on_signal};
+        sigaction(numbers[i], &action, NULL);
+    }
+}
+
+/* ---- what is printed */
+
+static void print_model(const Session *s)
+{
+    printf("%s: %.2f M parameters, %u units", s->job->module->name, (double)s->n_params / 1e6, s->job->n_units);
+    if (s->train)
+        printf(", %llu training samples", (unsigned long long)dataset_n_samples(s->train));
+    if (s->test)
+        printf(", %llu test samples", (unsigned long long)dataset_n_samples(s->test));
+    printf("\n");
+}
+
+static void print_compiled(const Session *s)
+{
+    printf("compiled in %.2f s (XML %.2f, passes %.2f, kernels %.2f%s), %.1f MiB planned\n",
+           s->load_s + s->passes_s + s->kernels_s, s->load_s, s->passes_s, s->kernels_s,
+           s->kernels_cached ? " from the cache" : "", (double)session_predicted_bytes(s) / mib);
+    fflush(stdout);
+}
+
+/* ---- --emit */
+
+static Status emit(Session *s)
+{
+    static const char *const kinds[] = {"ir", "c", "cuda", "dot"};
+    const char *kind = s->options->emit;
+    size_t i = 0;
+    while (i < 4 && strcmp(kinds[i], kind) != 0)
+        i++;
+    if (i == 4)
+        return status_fail(STATUS_USAGE, "--emit wants ir, c, cuda or dot, not '%s'", kind);
+    StrBuf text = strbuf_make(s->arena);
+    if (i == 0)
+        ir_print_module(&text, s->m);
+    else if (i == 1)
+        codegen_emit_c(&text, s->m);
+    else if (i == 2)
+        codegen_emit_cuda(&text, s->m, &(CodegenCudaTable){0});
+    else
+        ir_print_dot(&text, s->m);
+    FILE *out;
+    TRY(driver_open_output(s->options, &out));
+    fputs(strbuf_text(&text), out);
+    return driver_close_output(s->options, out);
+}
+
+/* ---- run */
+
+typedef struct
+{
+    Progress progress;
+    TrainerObserver shown; /* of progress */
+    const Session *session;
+    int64_t real_bytes; /* peak after a few steps: before checkpoints are written */
+} RunWatch;
+
+static void watch_step(void *context, const TrainerStep *step)
+{
+    RunWatch *watch = context;
+    if (watch->progress.n_steps < 3 && watch->progress.first_step != UINT64_MAX &&
+        step->step - watch->progress.first_step < 4)
+        watch->real_bytes = session_real_bytes(watch->session);
+    watch->shown.step(watch->shown.context, step);
+}
+
+static void watch_eval(void *context, uint64_t step, const TrainerEval *eval)
+{
+    RunWatch *watch = context;
+    watch->shown.eval(watch->shown.context, step, eval);
+}
+
+static void watch_note(void *context, const char *text)
+{
+    RunWatch *watch = context;
+    watch->shown.note(watch->shown.context, text);
+}
+
+static Status train(Session *s)
+{
+    RunWatch watch = {.progress = progress_make(s->job->metrics, s->job->n_metrics), .session = s};
+    watch.shown = progress_observer(&watch.progress);
+    TrainerObserver observer = {.context = &watch, .step = watch_step, .eval = watch_eval, .note = watch_note};
+    Trainer *trainer;
+    TRY(session_trainer(s, &observer, true, &stop_flag, &trainer));
+    session_reset_peak();
+    if (s->options->profile)
+        executor_profile_start(s->executor);
+    TrainerEval eval;
+    Status status = trainer_run(trainer, &eval);
+    progress_finish(&watch.progress);
+    if (status == STATUS_OK)
+    {
+        double waited = watch.progress.step_s > 0 ? watch.progress.data_s / watch.progress.step_s : 0;
+        printf("done: %llu steps in %.1f s, %.1f %% of it waiting for data; memory %.1f MiB planned, %.1f MiB real\n",
+               (unsigned long long)trainer_steps_done(trainer), watch.progress.step_s, 100 * waited,
+               (double)session_predicted_bytes(s) / mib, (double)watch.real_bytes / mib);
+        for (uint32_t i = 0; i < s->job->n_metrics && eval.n_samples; i++)
+            printf("test %s %.4f\n", s->job->metrics[i], eval.metric[i]);
+    }
+    if (s->options->profile)
+        session_print_profile(s);
+    trainer_destroy(trainer);
+    return status;
+}
+
+static Status run(Session *s)
+{
+    if (s->options->emit)
+    {
+        TRY(session_compile(s));
+        return emit(s);
+    }
+    if (s->options->resume && !s->options->out_dir)
+        return status_fail(STATUS_USAGE, "--resume wants --out, the folder with the checkpoints");
+    TRY(session_open_data(s));
+    if (!s->train)
+        return status_fail(STATUS_BAD_INPUT, "'%s' has no training data", s->options->operand);
+    print_model(s);
+    TRY(session_compile(s));
+    TRY(session_build(s));
+    print_compiled(s);
+    catch_signals();
+    return train(s);
+}
+
+Status cmd_run(Arena *arena, const Options *options)
+{
+    Session session;
+    TRY(session_load(arena, options, &session));
+    Status status = run(&session);
+    session_close(&session);
+    return status;
+}
+
+/* ---- check */
+
+static Status check(Session *s)
+{
+    TRY(session_open_data(s));
+    TRY(session_compile(s));
+    print_model(s);
+    printf("%s: ok\n", s->options->operand);
+    return STATUS_OK;
+}
+
+Status cmd_check(Arena *arena, const Options *options)
+{
+    Session session;
+    TRY(session_load(arena, options, &session));
+    Status status = check(&session);
+    session_close(&session);
+    return status;
+}
+
+/* ---- eval */
+
+static Status evaluate(Session *s)
+{
+    if (!s->options->out_dir && !s->options->weights)
+        return status_fail(STATUS_USAGE, "ptc eval wants --out (a folder with checkpoints) or --weights");
+    TRY(session_open_data(s));
+    if (!s->test)
+        return status_fail(STATUS_BAD_INPUT, "'%s' has no test data", s->options->operand);
+    TRY(session_compile(s));
+    TRY(session_build(s));
+    dataset_close(s->train); /* a trainer without training data neither logs nor writes */
+    s->train = NULL;
+    Progress progress = progress_make(s->job->metrics, s->job->n_metrics);
+    TrainerObserver observer = progress_observer(&progress);
+    Options options = *s->options;
+    options.resume = options.out_dir != NULL;
+    s->options = &options;
+    Trainer *trainer;
+    TRY(session_trainer(s, &observer, true, NULL, &trainer));
+    TrainerEval eval;
+    Status status = trainer_evaluate(trainer, &eval);
+    if (status == STATUS_OK)
+        observer.eval(observer.context, trainer_steps_done(trainer), &eval);
+    if (s->options->profile)
+        session_print_profile(s);
+    trainer_destroy(trainer);
+    return status;
+}
+
+Status cmd_eval(Arena *arena, const Options *options)
+{
+    Session session;
+    TRY(session_load(arena, options, &session));
+    Status status = evaluate(&session);
+    session_close(&session);
+    return status;
+}
