@@ -228,7 +228,10 @@ static void emit_group(Outliner *o, uint32_t id)
     }
     IrFunc kernel = share_kernel(o, k.func);
     if (kernel != k.func)
+    {
         ir_func_remove(m, k.func);
+        o->n_names--;
+    }
 
     IrValue *operands = ARENA_ARRAY(o->scratch, IrValue, k.args.len);
     for (uint32_t i = 0; i < k.args.len; i++)
@@ -280,7 +283,7 @@ void fuse_outline(FusePlan *plan)
     IR_FOR_FUNCS(m, f) /* kernels of functions done before */
     if (ir_func(m, f)->kind == IR_FUNC_KERNEL)
         share_kernel(&o, f);
-    o.n_names = m->funcs.len;
+    o.n_names = o.kernels.len;
     for (uint32_t i = 0; i < old.len; i++)
     {
         IrOp op = old.data[i];
