@@ -102,14 +102,15 @@ const char *ir_type_text(Arena *arena, const IrType *type)
 bool ir_type_stretch(const IrType *a, const IrType *b, IrType *out_type)
 {
     int rank = a->rank > b->rank ? a->rank : b->rank;
-    *out_type = (IrType){.dtype = a->dtype, .rank = (uint8_t)rank};
+    IrType common = {.dtype = a->dtype, .rank = (uint8_t)rank}; /* out_type may be a */
     for (int i = 0; i < rank; i++)
     {
         int64_t x = i < a->rank ? a->dims[a->rank - 1 - i] : 1;
         int64_t y = i < b->rank ? b->dims[b->rank - 1 - i] : 1;
         if (x != y && x != 1 && y != 1)
             return false;
-        out_type->dims[rank - 1 - i] = x == 1 ? y : x;
+        common.dims[rank - 1 - i] = x == 1 ? y : x;
     }
+    *out_type = common;
     return true;
 }
