@@ -2,15 +2,11 @@
 #include "example.h"
 
 #include "base/strbuf.h"
+#include "harness/test.h"
 #include "ir/text.h"
 #include "ir/verify.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 static const char *print(Arena *arena, const IrModule *m)
 {
