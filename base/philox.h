@@ -3,7 +3,7 @@
  *
  * A pure function of (counter, key): no state, the same on every device and for every number of threads. What
  * the four counter words mean is the caller's choice; two users of one key must use disjoint counters. The
- * generated kernels contain the same ten rounds; tests/data/test_philox.c holds the published test vectors. */
+ * generated kernels contain the same ten rounds; tests/data/philox_test.c holds the published test vectors. */
 #ifndef PTC_BASE_PHILOX_H
 #define PTC_BASE_PHILOX_H
 
