@@ -4,6 +4,7 @@
 #include "base/strbuf.h"
 #include "ir/text.h"
 #include "ir/verify.h"
+#include "passes/manager.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,4 +65,50 @@ static const char *run_verify(const GoldenCase *test)
     return ir_verify(test->arena, m, &why) ? "ok\n" : arena_printf(test->arena, "%s\n", why);
 }
 
-const GoldenVerb golden_verbs[] = {{"roundtrip", run_roundtrip}, {"verify", run_verify}, {NULL, NULL}};
+/* Reads "--passes=a,b --roundtrip-each"; NULL when a word is unknown. */
+static const char *opt_passes(const GoldenCase *test, PassOptions *options)
+{
+    const char *passes = NULL;
+    char *next = NULL;
+    for (char *word = strtok_r(arena_strdup(test->arena, test->args), " ", &next); word;
+         word = strtok_r(NULL, " ", &next))
+    {
+        if (strncmp(word, "--passes=", 9) == 0)
+            passes = word + 9;
+        else if (strcmp(word, "--roundtrip-each") == 0)
+            options->roundtrip_each = true;
+        else
+            return NULL;
+    }
+    return passes;
+}
+
+/* As `ptc opt --verify-each` does; the module lives in an arena of its own, as the manager wants it. */
+static const char *run_opt(const GoldenCase *test)
+{
+    PassOptions options = {.verify_each = true};
+    const char *passes = opt_passes(test, &options), *errors, *why;
+    if (!passes)
+        return arena_printf(test->arena, "bad arguments '%s', expected --passes=LIST [--roundtrip-each]\n", test->args);
+    Arena *arena = arena_create();
+    IrModule *m = parse(arena, test->file, test->input, &errors);
+    const char *output;
+    if (!m)
+        output = errors;
+    else if (!ir_verify(arena, m, &why))
+        output = arena_printf(arena, "%s\n", why);
+    else
+    {
+        Diag *diag = diag_create(test->arena);
+        for (uint32_t i = 0; i < m->files.len; i++)
+            diag_add_file(diag, m->files.data[i], NULL, 0);
+        Status status = pass_manager_run(&arena, &m, diag, passes, &options);
+        output = status == STATUS_OK ? print(test->arena, m) : diag_text(test->arena, diag);
+    }
+    output = arena_strdup(test->arena, output);
+    arena_destroy(arena);
+    return output;
+}
+
+const GoldenVerb golden_verbs[] = {
+    {"roundtrip", run_roundtrip}, {"verify", run_verify}, {"ptc opt", run_opt}, {NULL, NULL}};

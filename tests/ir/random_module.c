@@ -14,7 +14,8 @@ enum
     MAX_INT = 1000000,   /* integers stay below */
     MAX_FLOAT = 10000,   /* floats too */
     GRID = 17,           /* samples per operand */
-    N_SHAPES = 4,        /* shapes to begin with */
+    N_SHAPES = 3,        /* shapes to begin with */
+    N_LEAVES = 3,        /* of each */
     MAX_SHAPE_ELEMS = 96 /* of those */
 };
 
@@ -121,7 +122,7 @@ RandomValue random_want(Random *r, const IrType *type, double lo, double hi, dou
         if (random_below(r, n_found) < weight)
             found = v;
     }
-    if (!n_found || random_below(r, n_found + 4) == 0)
+    if (!n_found || random_below(r, n_found + 4) < 2)
         found = leaf(r, type);
     mark_used(r, found.value);
     if (!ir_type_same_shape(type_of(r, &found), type))
@@ -361,7 +362,8 @@ IrModule *random_module(Arena *arena, uint64_t seed, uint32_t n_ops)
     for (int i = 0; i < N_SHAPES; i++)
     {
         IrType type = random_shape(r, DT_F32);
-        leaf(r, &type);
+        for (int k = 0; k < N_LEAVES; k++)
+            leaf(r, &type);
     }
     for (uint32_t i = 0; i < n_ops; i++)
     {
