@@ -2,6 +2,7 @@
  * load whole, with no step lost that it reported as written. */
 #include "checkpoint_state.h"
 
+#include <dirent.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -58,6 +59,27 @@ static uint64_t run_and_kill(const char *out_dir, uint64_t from, uint32_t delay_
     return last;
 }
 
+/* Whatever has a checkpoint's name is whole, not only the one that `latest` names. */
+static void expect_all_whole(const char *out_dir)
+{
+    const char *checkpoints = path_in(out_dir, "checkpoints");
+    struct dirent **entries;
+    int n = scandir(checkpoints, &entries, NULL, alphasort);
+    for (int i = 0; i < n; i++)
+    {
+        if (strncmp(entries[i]->d_name, "step-", 5) == 0)
+        {
+            Checkpoint *checkpoint = NULL;
+            EXPECT_OK(checkpoint_open_folder(path_in(checkpoints, entries[i]->d_name), &checkpoint));
+            expect_whole(checkpoint);
+            checkpoint_close(checkpoint);
+        }
+        free(entries[i]);
+    }
+    if (n >= 0)
+        free(entries);
+}
+
 static void test_kill_at_random_moments(void **state)
 {
     const char *out_dir = *state;
@@ -68,6 +90,7 @@ static void test_kill_at_random_moments(void **state)
     {
         uint32_t delay_us = random_next(seed, &counter) % MAX_DELAY_US;
         uint64_t reported = run_and_kill(out_dir, newest + 1, delay_us);
+        expect_all_whole(out_dir);
         Checkpoint *checkpoint = NULL;
         Arena *arena = arena_create();
         StrBuf warnings = strbuf_make(arena);
