@@ -42,13 +42,19 @@ static bool check_attrs(Verifier *v, const IrAttrs *attrs)
     {
         const IrAttr *attr = &attrs->data[i];
         if (attr->key <= IR_ATTR_NONE || attr->key >= IR_ATTR_COUNT)
+        {
+            v->op = 0;
             return fail(v, "has an attribute of no known key");
+        }
         if (i && attrs->data[i - 1].key >= attr->key)
             return fail(v, "attribute '%s' is out of order", ir_attr_name(attr->key));
         IrAttrKind kind = ir_attr_kind(attr->key);
         if ((kind == IR_KIND_STR && !attr->s) || (kind == IR_KIND_INTS && attr->n && !attr->ints) ||
             (kind == IR_KIND_BOOL && attr->i != 1))
+        {
+            v->op = 0; /* it cannot be printed */
             return fail(v, "attribute '%s' has no value", ir_attr_name(attr->key));
+        }
     }
     return true;
 }
