@@ -246,6 +246,20 @@ static Status resume(Trainer *t)
     return status;
 }
 
+/* A new run must not overwrite another one's checkpoints. */
+static Status refuse_used_folder(Trainer *t)
+{
+    Checkpoint *checkpoint = NULL;
+    Status status = checkpoint_open(t->options.out_dir, NULL, &checkpoint);
+    if (status == STATUS_OK && !checkpoint)
+        return STATUS_OK;
+    if (checkpoint)
+        checkpoint_close(checkpoint);
+    return status_fail(STATUS_BAD_INPUT,
+                       "'%s' holds the checkpoints of a run: go on from them with --resume, or choose another --out",
+                       t->options.out_dir);
+}
+
 /* ---- checkpoints */
 
 static uint32_t count_kind(const Trainer *t, IrGlobalKind kind)
@@ -334,6 +348,8 @@ static Status set_up(Trainer *t)
         TRY(load_weights(t));
     if (t->options.resume && t->options.out_dir)
         TRY(resume(t));
+    else if (t->train && t->options.out_dir)
+        TRY(refuse_used_folder(t));
     return open_log(t);
 }
 
