@@ -1,0 +1,335 @@
+/* The job around the graph: --set, dimensions, <train> and <data>. */
+#include "frontend/expand.h"
+
+#include "base/strbuf.h"
+
+#include <float.h>
+#include <string.h>
+
+/* ---- --set */
+
+static XmlElem *find_child(const XmlElem *parent, ElementId id, const char *name)
+{
+    for (XmlElem *e = parent->first; e; e = e->next)
+    {
+        const XmlAttr *attr = xml_attr(e, "name");
+        if (e->id == id && (!name || (attr && strcmp(attr->value, name) == 0)))
+            return e;
+    }
+    return NULL;
+}
+
+static void set_attr(Arena *arena, XmlElem *e, const char *name, const XmlAttr *value)
+{
+    for (uint32_t i = 0; i < e->n_attrs; i++)
+        if (strcmp(e->attrs[i].name, name) == 0)
+        {
+            e->attrs[i] = *value;
+            return;
+        }
+    XmlAttr *attrs = ARENA_ARRAY(arena, XmlAttr, e->n_attrs + 1);
+    if (e->n_attrs)
+        memcpy(attrs, e->attrs, sizeof *attrs * e->n_attrs);
+    attrs[e->n_attrs++] = *value;
+    e->attrs = attrs;
+}
+
+/* All paths that --set takes for this model. */
+static void collect_paths(Arena *arena, const XmlElem *root, const char *const **out_paths, uint32_t *out_n)
+{
+    VEC(const char *) paths = {0};
+    uint32_t n_attrs;
+    const AttrInfo *attrs = element_attrs(&n_attrs);
+    for (const XmlElem *e = root->first; e; e = e->next)
+    {
+        const XmlAttr *name = xml_attr(e, "name");
+        if (e->id == EL_dim && name)
+            vec_push(arena, &paths, name->value);
+        for (uint32_t i = 0; i < n_attrs && (e->id == EL_train || e->id == EL_data); i++)
+            if (element_has(e->id, &attrs[i]))
+                vec_push(arena, &paths, arena_printf(arena, "%s.%s", e->name, attrs[i].name));
+        for (const XmlElem *field = e->id == EL_data ? e->first : NULL; field; field = field->next)
+            for (uint32_t i = 0; i < n_attrs; i++)
+                if (element_has(EL_field, &attrs[i]) && xml_attr(field, "name"))
+                    vec_push(arena, &paths,
+                             arena_printf(arena, "data.%s.%s", xml_attr(field, "name")->value, attrs[i].name));
+    }
+    *out_paths = paths.data;
+    *out_n = paths.len;
+}
+
+/* The element and the attribute that a path means; NULL when it means none. */
+static XmlElem *find_target(Arena *arena, XmlElem *root, const char *path, const char **out_attr)
+{
+    const char *dot = strchr(path, '.');
+    if (!dot)
+    {
+        *out_attr = "value";
+        return find_child(root, EL_dim, path);
+    }
+    const char *head = arena_strndup(arena, path, (size_t)(dot - path));
+    const char *last = strrchr(path, '.') + 1;
+    ElementId id = strcmp(head, "train") == 0 ? EL_train : strcmp(head, "data") == 0 ? EL_data : EL_NONE;
+    XmlElem *e = id ? find_child(root, id, NULL) : NULL;
+    if (e && last != dot + 1)
+        e = find_child(e, EL_field, arena_strndup(arena, dot + 1, (size_t)(last - dot - 2)));
+    *out_attr = last;
+    return e && element_attr(e->id, last) ? e : NULL;
+}
+
+void job_override(Arena *arena, Diag *diag, XmlElem *root, const FrontendOptions *options)
+{
+    if (!options->n_overrides)
+        return;
+    StrBuf buf = strbuf_make(arena);
+    for (uint32_t i = 0; i < options->n_overrides; i++)
+        strbuf_addf(&buf, "%s\n", options->overrides[i]);
+    const Source *source = source_from_text(arena, diag, "--set", strbuf_text(&buf), buf.len);
+    uint32_t at = 0;
+    for (uint32_t i = 0; source && i < options->n_overrides; i++)
+    {
+        const char *text = options->overrides[i];
+        uint32_t n = (uint32_t)strlen(text), n_path = (uint32_t)strcspn(text, "=");
+        const char *path = arena_strndup(arena, text, n_path), *name;
+        XmlElem *e = text[n_path] ? find_target(arena, root, path, &name) : NULL;
+        if (e)
+        {
+            XmlAttr value = {.name = name,
+                             .value = text + n_path + 1,
+                             .source = source,
+                             .name_at = at,
+                             .value_at = at + n_path + 1,
+                             .value_bytes = n - n_path - 1};
+            set_attr(arena, e, name, &value);
+        }
+        else if (!text[n_path])
+            diag_error(diag, source_span(source, at, n), "expected PATH=VALUE");
+        else
+        {
+            const char *const *paths;
+            uint32_t n_paths;
+            collect_paths(arena, root, &paths, &n_paths);
+            diag_error(diag, source_span(source, at, n_path), "the model has no '%s' to set", path);
+            diag_suggest(diag, str_nearest(path, paths, n_paths));
+        }
+        at += n + 1;
+    }
+}
+
+/* ---- dimensions */
+
+void job_dims(Expander *x, const XmlElem *root)
+{
+    for (const XmlElem *e = root->first; e; e = e->next)
+        if (e->id == EL_dim)
+            expand_dim(x, e);
+}
+
+/* ---- training */
+
+static const XmlElem *only_child(Expander *x, const XmlElem *root, ElementId id)
+{
+    const XmlElem *found = NULL;
+    for (const XmlElem *e = root->first; e; e = e->next)
+    {
+        if (e->id == id && found)
+        {
+            expand_error(x, xml_elem_span(e), NULL, "<%s> is there twice", e->name);
+            diag_note(x->diag, xml_elem_span(found), "it is here too");
+        }
+        else if (e->id == id)
+            found = e;
+    }
+    if (!found)
+        expand_error(x, xml_elem_span(root), NULL, "the model has no <%s>", element_info(id)->name);
+    return found;
+}
+
+static void optimizer_attrs(Expander *x)
+{
+    const TrainSpec *t = &x->job->train;
+    IrAttrs *attrs = &ir_func(x->m, x->b.func)->attrs;
+    Arena *arena = x->arena;
+    ir_attrs_put(arena, attrs, ir_attr_str(IR_ATTR_optimizer, t->optimizer));
+    if (strcmp(t->optimizer, "sgd") == 0)
+        ir_attrs_put(arena, attrs, ir_attr_float(IR_ATTR_momentum, t->momentum));
+    else
+    {
+        ir_attrs_put(arena, attrs, ir_attr_float(IR_ATTR_beta1, t->beta1));
+        ir_attrs_put(arena, attrs, ir_attr_float(IR_ATTR_beta2, t->beta2));
+        ir_attrs_put(arena, attrs, ir_attr_float(IR_ATTR_eps, t->eps));
+    }
+    ir_attrs_put(arena, attrs, ir_attr_float(IR_ATTR_weight_decay, t->weight_decay));
+    if (t->clip_norm > 0)
+        ir_attrs_put(arena, attrs, ir_attr_float(IR_ATTR_clip_norm, t->clip_norm));
+}
+
+static LrSchedule schedule_of(const char *text)
+{
+    return strcmp(text, "linear") == 0 ? SCHEDULE_LINEAR
+           : strcmp(text, "cosine") == 0 ? SCHEDULE_COSINE
+                                         : SCHEDULE_CONSTANT;
+}
+
+void job_train(Expander *x, const XmlElem *root)
+{
+    const XmlElem *e = only_child(x, root, EL_train);
+    TrainSpec *t = &x->job->train;
+    const int64_t many = 1000000000, largest_batch = 1 << 20;
+    int64_t batch = 1;
+    bool ok = e != NULL;
+    if (e)
+    {
+        const char *schedule = "constant";
+        int64_t wanted = x->job->train.batch; /* from the options */
+        t->span = xml_elem_span(e);
+        ok = attr_int(x, e, "batch", 1, largest_batch, &batch);
+        t->eval_batch = batch;
+        batch = wanted ? wanted : batch;
+        ok = attr_int(x, e, "eval_batch", 1, largest_batch, &t->eval_batch) && ok;
+        ok = attr_int(x, e, "epochs", 0, many, &t->epochs) && ok;
+        ok = attr_int(x, e, "max_steps", 0, many, &t->max_steps) && ok;
+        ok = attr_text(x, e, "optimizer", &t->optimizer) && ok;
+        ok = attr_float(x, e, "lr", 0, 1e6, &t->lr) && ok;
+        ok = attr_float(x, e, "min_lr", 0, 1e6, &t->min_lr) && ok;
+        ok = attr_text(x, e, "schedule", &schedule) && ok;
+        ok = attr_int(x, e, "warmup_steps", 0, many, &t->warmup_steps) && ok;
+        ok = attr_float(x, e, "momentum", 0, 0.999999, &t->momentum) && ok;
+        ok = attr_float(x, e, "beta1", 0, 0.999999, &t->beta1) && ok;
+        ok = attr_float(x, e, "beta2", 0, 0.999999, &t->beta2) && ok;
+        ok = attr_float(x, e, "eps", 1e-30, 1, &t->eps) && ok;
+        ok = attr_float(x, e, "weight_decay", 0, 1e3, &t->weight_decay) && ok;
+        ok = attr_float(x, e, "clip_norm", 0, 1e30, &t->clip_norm) && ok;
+        ok = attr_int(x, e, "seed", 0, INT64_MAX, &t->seed) && ok;
+        ok = attr_int(x, e, "eval_every", 0, many, &t->eval_every) && ok;
+        ok = attr_int(x, e, "checkpoint_every", 0, many, &t->checkpoint_every) && ok;
+        ok = attr_int(x, e, "log_every", 1, many, &t->log_every) && ok;
+        t->schedule = ok ? schedule_of(schedule) : SCHEDULE_CONSTANT;
+    }
+    t->batch = batch;
+    Symbol *s = frame_find_here(x->root, "b");
+    if (s)
+        expand_error(x, s->span, NULL, "the name 'b' is taken: it is the batch");
+    else
+    {
+        s = frame_add(x, "b", SYM_NUMBER, (Span){0});
+        s->number = batch;
+        s->is_dim = true;
+    }
+    if (ok)
+        optimizer_attrs(x);
+}
+
+/* ---- data */
+
+static const char *field_path(Expander *x, const XmlElem *e, const char *name, const char *dir, Span *out_span)
+{
+    const char *text;
+    const XmlAttr *attr = xml_attr(e, name);
+    *out_span = attr_or_elem_span(e, name);
+    if (!attr || !attr_text(x, e, name, &text))
+        return NULL;
+    if (!*text)
+    {
+        expand_error(x, *out_span, NULL, "attribute '%s' is empty", name);
+        return NULL;
+    }
+    return source_join(x->arena, dir, text);
+}
+
+static void read_field(Expander *x, const XmlElem *e, DataField *field, const char *dir)
+{
+    const char *format;
+    field->span = xml_elem_span(e);
+    if (!attr_name(x, e, "name", &field->name) || !attr_text(x, e, "format", &format) ||
+        !attr_int(x, e, "classes", 1, INT32_MAX, &field->n_classes) ||
+        !attr_float(x, e, "low", -FLT_MAX, FLT_MAX, &field->low) ||
+        !attr_float(x, e, "high", -FLT_MAX, FLT_MAX, &field->high))
+        return;
+    field->format = strcmp(format, "synthetic") == 0 ? DATA_SYNTHETIC : DATA_IDX;
+    field->train_path = field_path(x, e, "train", dir, &field->train_span);
+    field->test_path = field_path(x, e, "test", dir, &field->test_span);
+    if (field->format == DATA_IDX && !xml_attr(e, "train"))
+        expand_error(x, xml_elem_span(e), NULL, "attribute 'train' is missing on <field> (format idx)");
+    if (field->format == DATA_SYNTHETIC && (xml_attr(e, "train") || xml_attr(e, "test")))
+        expand_error(x, xml_elem_span(e), NULL, "a synthetic <field> has no files");
+    if (field->format == DATA_SYNTHETIC && field->low > field->high)
+        expand_error(x, attr_or_elem_span(e, "low"), NULL, "low is %g, more than high, %g", field->low, field->high);
+}
+
+void job_data(Expander *x, const XmlElem *root)
+{
+    const XmlElem *e = only_child(x, root, EL_data);
+    DataSpec *data = &x->job->data;
+    if (!e)
+        return;
+    uint32_t n = 0;
+    for (const XmlElem *field = e->first; field; field = field->next)
+        n++;
+    data->fields = ARENA_ARRAY(x->arena, DataField, n + 1);
+    data->span = xml_elem_span(e);
+    attr_bool(x, e, "shuffle", &data->shuffle);
+    attr_int(x, e, "train_limit", 0, INT64_MAX, &data->train_limit);
+    attr_int(x, e, "test_limit", 0, INT64_MAX, &data->test_limit);
+    for (const XmlElem *field = e->first; field; field = field->next)
+    {
+        read_field(x, field, &data->fields[data->n_fields], root->source->dir);
+        for (uint32_t i = 0; i < data->n_fields; i++)
+            if (strcmp(data->fields[i].name, xml_attr(field, "name")->value) == 0)
+                expand_error(x, xml_attr_value_span(xml_attr(field, "name")), NULL, "the field '%s' is there twice",
+                             data->fields[i].name);
+        data->n_fields++;
+        if (data->fields[data->n_fields - 1].format == DATA_SYNTHETIC && data->train_limit == 0)
+            expand_error(x, xml_elem_span(e), NULL, "synthetic data needs train_limit: how many samples there are");
+    }
+}
+
+/* Fields and inputs are the same set; and the test split is there for all fields or for none. */
+void job_check(Expander *x, const XmlElem *root)
+{
+    DataSpec *data = &x->job->data;
+    uint32_t n_tests = 0;
+    for (uint32_t i = 0; i < data->n_fields; i++)
+    {
+        DataField *field = &data->fields[i];
+        if (!field->name)
+            continue;
+        IrGlobal global = ir_global_find(x->m, arena_printf(x->arena, "batch.%s", field->name));
+        if (!global)
+        {
+            expand_error(x, field->span, NULL, "there is no <input name=\"%s\"> for this field", field->name);
+            continue;
+        }
+        const IrType *type = &ir_global(x->m, global)->type;
+        field->sample_type = (IrType){.dtype = type->dtype};
+        for (int k = 1; k < type->rank; k++)
+            field->sample_type.dims[field->sample_type.rank++] = type->dims[k];
+        n_tests += field->test_path != NULL;
+        if (n_tests && !field->test_path && field->format == DATA_IDX)
+            expand_error(x, field->span, NULL, "attribute 'test' is missing on <field>: another field has it");
+    }
+    for (const XmlElem *e = root->first; e; e = e->next)
+    {
+        const XmlAttr *name = e->id == EL_input ? xml_attr(e, "name") : NULL;
+        bool found = !name;
+        for (uint32_t i = 0; i < data->n_fields; i++)
+            found = found || (data->fields[i].name && strcmp(data->fields[i].name, name->value) == 0);
+        if (!found && data->span.file)
+            expand_error(x, xml_attr_value_span(name), NULL, "there is no <field name=\"%s\"> in <data>", name->value);
+    }
+}
+
+void expand_data(Expander *x, const XmlElem *e)
+{
+    (void)x, (void)e; /* job_data has read it */
+}
+
+void expand_train(Expander *x, const XmlElem *e)
+{
+    (void)x, (void)e; /* job_train has read it */
+}
+
+void expand_field(Expander *x, const XmlElem *e)
+{
+    (void)x, (void)e; /* job_data has read it */
+}

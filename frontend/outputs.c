@@ -1,0 +1,111 @@
+/* <loss> and <metric>: weighted sums over the batch, with the batch mask always multiplied in, so that a padded last
+ * batch counts only its samples. */
+#include "frontend/expand.h"
+
+#include <string.h>
+
+void outputs_prepare(Expander *x)
+{
+    const int64_t batch = x->job->train.batch;
+    ir_global_add(x->m, IR_GLOBAL_INPUT, "batch.mask", ir_type(DT_F32, 1, &batch), NULL, 0, (Span){0});
+    x->mask = (Symbol){.name = "mask", .kind = SYM_INPUT, .global = "batch.mask"};
+    x->key = (Symbol){.name = "key", .kind = SYM_INPUT, .global = "rng.key"};
+    x->sample = (Symbol){.name = "sample", .kind = SYM_INPUT, .global = "batch.sample"};
+}
+
+static void set_output(Expander *x, const XmlElem *e, const char *name, IrValue value)
+{
+    if (ir_global_find(x->m, name))
+        expand_error(x, xml_elem_span(e), NULL, "the name '%s' is not free for an output", name);
+    else
+    {
+        ir_global_add(x->m, IR_GLOBAL_OUTPUT, name, *ir_value_type(x->m, value), NULL, 0, xml_elem_span(e));
+        ir_build_set(&x->b, name, value);
+    }
+}
+
+static IrValue sum_all(Expander *x, IrValue value)
+{
+    const int64_t axes[IR_MAX_RANK] = {0, 1, 2, 3, 4, 5, 6, 7};
+    return ir_build_reduce(&x->b, IR_reduce_sum, value, axes, ir_value_type(x->m, value)->rank);
+}
+
+/* value as f32 [b, ...]; 0 after an error. */
+static IrValue read_value(Expander *x, const XmlElem *e)
+{
+    IrValue value;
+    if (!expand_operand(x, e, "value", &value))
+        return 0;
+    const IrType *type = ir_value_type(x->m, value);
+    if (type->rank >= 1 && type->dims[0] == x->job->train.batch)
+        return ir_build_cast(&x->b, value, DT_F32);
+    expand_error(x, attr_or_elem_span(e, "value"), NULL,
+                 "the value is %s: expected one number a sample or a token, [b ...] with b = %lld",
+                 expand_shape_text(x->arena, type), (long long)x->job->train.batch);
+    return 0;
+}
+
+/* The mask over the value's shape, times weight= if given; 0 after an error. */
+static IrValue read_weight(Expander *x, const XmlElem *e, IrValue value)
+{
+    const IrType type = ir_type_with_dtype(*ir_value_type(x->m, value), DT_F32);
+    const int64_t first = 0;
+    IrValue mask = ir_build_broadcast(&x->b, symbol_value(x, &x->mask), type, &first);
+    IrValue weight;
+    if (!xml_attr(e, "weight"))
+        return mask;
+    if (!expand_operand(x, e, "weight", &weight))
+        return 0;
+    weight = ir_build_cast(&x->b, weight, DT_F32);
+    IrValue stretched = ir_build_stretch(&x->b, weight, &type);
+    if (stretched)
+        return ir_build2(&x->b, IR_mul, mask, stretched);
+    expand_error(x, attr_or_elem_span(e, "weight"), NULL, "the weight is %s, the value is %s",
+                 expand_shape_text(x->arena, ir_value_type(x->m, weight)), expand_shape_text(x->arena, &type));
+    return 0;
+}
+
+/* Sets NAME.sum and NAME.weight. */
+static bool make_mean(Expander *x, const XmlElem *e, const char *name, IrValue *out_sum, IrValue *out_weight)
+{
+    IrValue value = read_value(x, e);
+    IrValue weight = value ? read_weight(x, e, value) : 0;
+    if (!weight)
+        return false;
+    *out_sum = sum_all(x, ir_build2(&x->b, IR_mul, value, weight));
+    *out_weight = sum_all(x, weight);
+    set_output(x, e, arena_printf(x->arena, "%s.sum", name), *out_sum);
+    set_output(x, e, arena_printf(x->arena, "%s.weight", name), *out_weight);
+    return true;
+}
+
+void expand_loss(Expander *x, const XmlElem *e)
+{
+    IrValue sum, weight;
+    if (x->loss)
+    {
+        expand_error(x, xml_elem_span(e), NULL, "<loss> is there twice");
+        diag_note(x->diag, xml_elem_span(x->loss), "it is here too");
+        return;
+    }
+    x->loss = e;
+    if (!make_mean(x, e, "loss", &sum, &weight))
+        return;
+    IrValue tiny = ir_build_const(&x->b, ir_type_scalar(DT_F32), 1e-20);
+    set_output(x, e, "loss", ir_build2(&x->b, IR_div, sum, ir_build2(&x->b, IR_max, weight, tiny)));
+}
+
+void expand_metric(Expander *x, const XmlElem *e)
+{
+    const char *name;
+    IrValue sum, weight;
+    if (!attr_name(x, e, "name", &name))
+        return;
+    bool taken = strcmp(name, "loss") == 0;
+    for (uint32_t i = 0; i < x->metrics.len; i++)
+        taken = taken || strcmp(x->metrics.data[i], name) == 0;
+    if (taken)
+        expand_error(x, attr_or_elem_span(e, "name"), NULL, "the metric '%s' is there already", name);
+    else if (make_mean(x, e, name, &sum, &weight))
+        vec_push(x->arena, &x->metrics, name);
+}

@@ -1,0 +1,359 @@
+/* Params, inputs, dimensions and the core elements without axis patterns. */
+#include "frontend/expand.h"
+
+#include "base/strbuf.h"
+#include "ir/expr.h"
+#include "ir/init.h"
+
+#include <ctype.h>
+#include <string.h>
+
+enum
+{
+    MAX_PARAMS = 20000
+};
+
+/* ---- declarations */
+
+void expand_dim(Expander *x, const XmlElem *e)
+{
+    const char *name;
+    int64_t value;
+    if (!attr_name(x, e, "name", &name) || !attr_int(x, e, "value", INT64_MIN, INT64_MAX, &value))
+        return;
+    Symbol *s = frame_add(x, name, SYM_NUMBER, attr_or_elem_span(e, "name"));
+    if (!s)
+        return;
+    s->number = value;
+    s->is_dim = true;
+}
+
+void expand_input(Expander *x, const XmlElem *e)
+{
+    const char *name, *dtype_text;
+    DType dtype;
+    IrType type;
+    if (!attr_name(x, e, "name", &name) || !attr_text(x, e, "dtype", &dtype_text) ||
+        !dtype_by_name(dtype_text, &dtype) || !attr_shape(x, e, "shape", dtype, NULL, &type))
+        return;
+    Symbol *s = frame_add(x, name, SYM_INPUT, attr_or_elem_span(e, "name"));
+    if (!s)
+        return;
+    s->global = arena_printf(x->arena, "batch.%s", name);
+    int64_t batch = x->job->train.batch;
+    if (type.rank < 1 || type.dims[0] != batch)
+        expand_error(x, attr_or_elem_span(e, "shape"), NULL, "the first axis of an input is the batch, 'b'");
+    if (ir_global_find(x->m, s->global))
+        expand_error(x, attr_or_elem_span(e, "name"), NULL, "the name '%s' is not free for an input", name);
+    else
+        ir_global_add(x->m, IR_GLOBAL_INPUT, s->global, type, NULL, 0, xml_elem_span(e));
+}
+
+static bool is_param_name(const char *text)
+{
+    bool start = true;
+    for (const char *p = text; *p; p++)
+    {
+        if (!isalnum((unsigned char)*p) && *p != '_' && (*p != '.' || start))
+            return false;
+        start = *p == '.';
+    }
+    return !start;
+}
+
+static IrValue tied_param(Expander *x, const XmlElem *e, const char *tie)
+{
+    Span span = attr_or_elem_span(e, "tie");
+    IrGlobal global = ir_global_find(x->m, tie);
+    if (!global || ir_global(x->m, global)->kind != IR_GLOBAL_PARAM)
+    {
+        VEC(const char *) names = {0};
+        for (IrGlobal g = 1; g < x->m->globals.len; g++)
+            if (ir_global(x->m, g)->kind == IR_GLOBAL_PARAM)
+                vec_push(x->arena, &names, ir_global(x->m, g)->name);
+        expand_error(x, span, str_nearest(tie, names.data, names.len), "there is no param '%s' before this one", tie);
+        return 0;
+    }
+    const IrType have = ir_global(x->m, global)->type;
+    IrType want;
+    if (xml_attr(e, "shape"))
+    {
+        if (!attr_shape(x, e, "shape", DT_F32, NULL, &want))
+            return 0;
+        if (!ir_type_same_shape(&want, &have))
+        {
+            expand_error(x, attr_or_elem_span(e, "shape"), NULL, "param '%s' is %s, not %s", tie,
+                         expand_shape_text(x->arena, &have), expand_shape_text(x->arena, &want));
+            return 0;
+        }
+    }
+    return ir_build_get(&x->b, tie);
+}
+
+static IrValue new_param(Expander *x, const XmlElem *e, const char *name)
+{
+    IrType type;
+    const char *init, *hf, *why;
+    bool trainable;
+    if (!xml_attr(e, "shape") || !xml_attr(e, "init"))
+    {
+        expand_error(x, xml_elem_span(e), NULL, "attribute '%s' is missing on <param>",
+                     xml_attr(e, "shape") ? "init" : "shape");
+        return 0;
+    }
+    if (!attr_shape(x, e, "shape", DT_F32, NULL, &type) || !attr_text(x, e, "init", &init) ||
+        !attr_bool(x, e, "trainable", &trainable) || !attr_text(x, e, "hf", &hf))
+        return 0;
+    bool decay = type.rank >= 2;
+    if (!attr_bool(x, e, "decay", &decay))
+        return 0;
+    if (!ir_init_check(x->arena, init, &why))
+    {
+        const char *const *names;
+        uint32_t n = ir_init_names(&names);
+        const char *word = arena_strndup(x->arena, init, strcspn(init, "("));
+        expand_error(x, attr_or_elem_span(e, "init"), strncmp(why, "unknown", 7) ? NULL : str_nearest(word, names, n),
+                     "%s", why);
+        return 0;
+    }
+    IrGlobal old = ir_global_find(x->m, name);
+    if (old)
+    {
+        expand_error(x, attr_or_elem_span(e, "name"), NULL, "there is a param '%s' already: name the block or the repeat",
+                     name);
+        diag_note(x->diag, ir_global(x->m, old)->span, "it is defined here");
+        return 0;
+    }
+    if (x->n_params++ == MAX_PARAMS)
+    {
+        expand_error(x, xml_elem_span(e), NULL, "the model has more than %d params", MAX_PARAMS);
+        x->gave_up = true;
+        return 0;
+    }
+    IrAttr attrs[5];
+    uint32_t n = 0;
+    attrs[n++] = ir_attr_str(IR_ATTR_init, init);
+    attrs[n++] = ir_attr_bool(IR_ATTR_decay, decay);
+    attrs[n++] = ir_attr_bool(IR_ATTR_trainable, trainable);
+    attrs[n++] = ir_attr_int(IR_ATTR_unit, x->b.unit);
+    if (hf)
+        attrs[n++] = ir_attr_str(IR_ATTR_hf, hf);
+    ir_global_add(x->m, IR_GLOBAL_PARAM, name, type, attrs, n, xml_elem_span(e));
+    return ir_build_get(&x->b, name);
+}
+
+void expand_param(Expander *x, const XmlElem *e)
+{
+    const char *name, *tie;
+    if (!attr_text(x, e, "name", &name) || !attr_text(x, e, "tie", &tie))
+        return;
+    if (!is_param_name(name))
+    {
+        expand_error(x, attr_or_elem_span(e, "name"), NULL, "'%.60s' is not a name of letters, digits, '_' and '.'",
+                     name);
+        return;
+    }
+    IrValue value = tie ? tied_param(x, e, tie) : new_param(x, e, arena_printf(x->arena, "%s%s", x->frame->prefix, name));
+    Symbol *s = frame_add(x, name, SYM_VALUE, attr_or_elem_span(e, "name"));
+    if (s)
+        s->value = value;
+}
+
+/* ---- map */
+
+/* Every name of the expression that is not a function's. False after an error or with poison. */
+static bool collect_vars(Expander *x, const XmlAttr *attr, const char *text, IrExprVar *vars, uint32_t max,
+                         uint32_t *out_n)
+{
+    bool ok = true;
+    *out_n = 0;
+    for (const char *p = text; *p;)
+    {
+        if (isdigit((unsigned char)*p) || *p == '.')
+        { /* a number, with the 'e' of its exponent */
+            p += strspn(p, "0123456789.");
+            if ((*p == 'e' || *p == 'E') && (isdigit((unsigned char)p[1]) || ((p[1] == '-' || p[1] == '+') && p[2])))
+                p += 2;
+            continue;
+        }
+        if (!isalpha((unsigned char)*p) && *p != '_')
+        {
+            p++;
+            continue;
+        }
+        const char *start = p;
+        while (isalnum((unsigned char)*p) || *p == '_')
+            p++;
+        if (p[strspn(p, " ")] == '(')
+            continue;
+        const char *name = arena_strndup(x->arena, start, (size_t)(p - start));
+        uint32_t i = 0;
+        while (i < *out_n && strcmp(vars[i].name, name) != 0)
+            i++;
+        if (i < *out_n)
+            continue;
+        Span span = attr_place(attr, (uint32_t)(start - text), (uint32_t)(p - start));
+        if (*out_n == max)
+        {
+            expand_error(x, span, NULL, "more than %u values in one expression", max);
+            return false;
+        }
+        const Symbol *s = frame_find(x->frame, name);
+        if (s && s->kind < SYM_VALUE)
+        {
+            expand_error(x, span, NULL, "'%s' is a number: write {%s}", name, name);
+            ok = false;
+            continue;
+        }
+        vars[*out_n].name = name;
+        ok = expand_value(x, span, name, &vars[*out_n].value) && ok;
+        (*out_n)++;
+    }
+    return ok;
+}
+
+enum
+{
+    MAX_VARS = 64
+};
+
+void expand_map(Expander *x, const XmlElem *e)
+{
+    const XmlAttr *attr = xml_attr(e, "expr");
+    const char *text, *why = NULL;
+    IrExprVar vars[MAX_VARS];
+    uint32_t n, at = 0;
+    IrValue value = 0;
+    if (xml_attr(e, "in"))
+        expand_error(x, xml_attr_name_span(xml_attr(e, "in")), NULL, "<map> names its values in expr=");
+    else if (attr_text(x, e, "expr", &text) && collect_vars(x, attr, text, vars, MAX_VARS, &n))
+    {
+        value = ir_try_expr(&x->b, text, vars, n, &why, &at);
+        if (!value)
+            expand_error(x, attr_place(attr, at, 1), NULL, "%s", why);
+    }
+    expand_result(x, e, value);
+}
+
+/* ---- movement */
+
+/* axis= from 0, or from the end when negative. */
+static bool read_axis(Expander *x, const XmlElem *e, int rank, int64_t *out_axis)
+{
+    if (!attr_int(x, e, "axis", INT64_MIN, INT64_MAX, out_axis))
+        return false;
+    if (*out_axis < -rank || *out_axis >= rank)
+    {
+        expand_error(x, attr_or_elem_span(e, "axis"), NULL, "axis %lld of a value with %d axes", (long long)*out_axis,
+                     rank);
+        return false;
+    }
+    *out_axis += *out_axis < 0 ? rank : 0;
+    return true;
+}
+
+void expand_gather(Expander *x, const XmlElem *e)
+{
+    IrValue operands[2];
+    uint32_t n;
+    bool ok = expand_operands(x, e, 2, 2, operands, &n);
+    expand_result(x, e, ok ? expand_op(x, e, IR_gather, NULL, operands, 2, NULL, 0) : 0);
+}
+
+void expand_concat(Expander *x, const XmlElem *e)
+{
+    enum
+    {
+        MAX_PARTS = 64
+    };
+    IrValue operands[MAX_PARTS + 1];
+    uint32_t n;
+    int64_t axis;
+    IrValue value = 0;
+    if (expand_operands(x, e, 2, MAX_PARTS, operands, &n) &&
+        read_axis(x, e, ir_value_type(x->m, operands[0])->rank, &axis))
+    {
+        IrAttr attr = ir_attr_int(IR_ATTR_axis, axis);
+        value = expand_op(x, e, IR_concat, NULL, operands, n, &attr, 1);
+    }
+    expand_result(x, e, value);
+}
+
+static IrValue make_slice(Expander *x, const XmlElem *e, IrValue value)
+{
+    IrType type = *ir_value_type(x->m, value);
+    int64_t axis, start = 0, size, index = 0, starts[IR_MAX_RANK] = {0};
+    if (!read_axis(x, e, type.rank, &axis))
+        return 0;
+    int64_t extent = type.dims[axis];
+    bool one = xml_attr(e, "index");
+    if (one && (xml_attr(e, "start") || xml_attr(e, "size")))
+    {
+        expand_error(x, xml_attr_name_span(xml_attr(e, "index")), NULL, "'index' goes without 'start' and 'size'");
+        return 0;
+    }
+    if (!attr_int(x, e, "start", 0, extent - 1, &start) || !attr_int(x, e, "index", -extent, extent - 1, &index))
+        return 0;
+    size = extent - start;
+    if (!attr_int(x, e, "size", 1, extent - start, &size))
+        return 0;
+    starts[axis] = one ? index + (index < 0 ? extent : 0) : start;
+    type.dims[axis] = one ? 1 : size;
+    IrAttr attr = ir_attr_ints(IR_ATTR_starts, starts, type.rank);
+    IrValue out = expand_op(x, e, IR_slice, &type, &value, 1, &attr, 1);
+    if (!out || !one)
+        return out;
+    IrType dropped = {.dtype = type.dtype};
+    for (int i = 0; i < type.rank; i++)
+        if (i != axis)
+            dropped.dims[dropped.rank++] = type.dims[i];
+    return expand_op(x, e, IR_reshape, &dropped, &out, 1, NULL, 0);
+}
+
+void expand_slice(Expander *x, const XmlElem *e)
+{
+    IrValue value;
+    uint32_t n;
+    bool ok = expand_operands(x, e, 1, 1, &value, &n);
+    expand_result(x, e, ok ? make_slice(x, e, value) : 0);
+}
+
+void expand_pad(Expander *x, const XmlElem *e)
+{
+    IrValue value, out = 0;
+    uint32_t n;
+    int64_t axis, before, after, lo[IR_MAX_RANK] = {0}, hi[IR_MAX_RANK] = {0};
+    double fill;
+    const int64_t most = 1 << 30;
+    if (expand_operands(x, e, 1, 1, &value, &n) && read_axis(x, e, ir_value_type(x->m, value)->rank, &axis) &&
+        attr_int(x, e, "before", 0, most, &before) && attr_int(x, e, "after", 0, most, &after) &&
+        attr_float(x, e, "value", -3e38, 3e38, &fill))
+    {
+        uint32_t rank = ir_value_type(x->m, value)->rank;
+        lo[axis] = before;
+        hi[axis] = after;
+        const IrAttr attrs[] = {ir_attr_ints(IR_ATTR_lo, lo, rank), ir_attr_ints(IR_ATTR_hi, hi, rank),
+                                ir_attr_float(IR_ATTR_value, fill)};
+        out = expand_op(x, e, IR_pad, NULL, &value, 1, attrs, 3);
+    }
+    expand_result(x, e, out);
+}
+
+void expand_iota(Expander *x, const XmlElem *e)
+{
+    const char *dtype_text;
+    DType dtype;
+    IrType type;
+    int64_t axis;
+    IrValue value = 0;
+    if (!xml_attr(e, "shape") || xml_attr(e, "in"))
+        expand_error(x, xml_elem_span(e), NULL,
+                     xml_attr(e, "in") ? "<iota> takes no values" : "attribute 'shape' is missing on <iota>");
+    else if (attr_text(x, e, "dtype", &dtype_text) && dtype_by_name(dtype_text, &dtype) &&
+             attr_shape(x, e, "shape", dtype, NULL, &type) && read_axis(x, e, type.rank, &axis))
+    {
+        IrAttr attr = ir_attr_int(IR_ATTR_axis, axis);
+        value = expand_op(x, e, IR_iota, &type, NULL, 0, &attr, 1);
+    }
+    expand_result(x, e, value);
+}
