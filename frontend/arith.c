@@ -32,7 +32,7 @@ static ArithValue number(int64_t n)
 }
 
 __attribute__((format(printf, 4, 5))) static ArithValue fail(Eval *x, const char *at, uint32_t n, const char *format,
-                                                              ...)
+                                                             ...)
 {
     if (!x->why)
     {
@@ -233,8 +233,8 @@ static ArithValue eval_compare(Eval *x)
         return number(1);
     if (op < 2)
     {
-        bool equal = a.text || b.text ? strcmp(arith_text(x->arena, a), arith_text(x->arena, b)) == 0
-                                      : a.number == b.number;
+        bool equal =
+            a.text || b.text ? strcmp(arith_text(x->arena, a), arith_text(x->arena, b)) == 0 : a.number == b.number;
         return number(equal == (op == 0));
     }
     if (a.text || b.text)

@@ -1,6 +1,7 @@
 /* The arithmetic of {expressions} and of test=: whole numbers, text, comparisons.
  *
- *   expr = or;  || && == != < <= > >= + - * / % unary - !  primary = number | 'text' | name | (expr) | min(a, b) | max(a, b)
+ *   expr = or;  || && == != < <= > >= + - * / % unary - !  primary = number | 'text' | name | (expr) | min(a, b) |
+ * max(a, b)
  *
  * Division must be exact: an extent that does not divide is a mistake, not something to round. */
 #ifndef PTC_FRONTEND_ARITH_H

@@ -53,14 +53,15 @@ static IrValue make_einsum(Expander *x, const XmlElem *e, const IrValue *operand
     bool dots = sides[0].ellipsis >= 0;
     if (sides[1].ellipsis >= 0)
     {
-        expand_error(x, attr_place(attr, sides[1].at, sides[1].n_bytes), NULL, "'...' can only be in the first operand");
+        expand_error(x, attr_place(attr, sides[1].at, sides[1].n_bytes), NULL,
+                     "'...' can only be in the first operand");
         return 0;
     }
     for (int side = 0; side < 3; side++)
     {
         uint32_t unused;
-        if (side < 2 && !pattern_fit(x, attr, text, &sides[side], ir_value_type(x->m, operands[side]),
-                                     side ? &unused : &spread))
+        if (side < 2 &&
+            !pattern_fit(x, attr, text, &sides[side], ir_value_type(x->m, operands[side]), side ? &unused : &spread))
             return 0;
         if (side == 2 && !check_result_dots(x, attr, &sides[2], dots, spread))
             return 0;

@@ -32,18 +32,18 @@ static const ElementInfo elements[EL_COUNT] = {
 #undef VALUE_ATTRIBUTE
 };
 
-#define NAME         .kind = KIND_NAME
-#define NAMES        .kind = KIND_NAMES
-#define INT          .kind = KIND_INT
-#define FLOAT        .kind = KIND_FLOAT
-#define BOOL         .kind = KIND_BOOL
-#define CHOICE(list) .kind = KIND_CHOICE, .choices = list
-#define SHAPE        .kind = KIND_SHAPE
-#define TEXT         .kind = KIND_TEXT
-#define TEST         .kind = KIND_TEST
-#define PATH         .kind = KIND_PATH
-#define REQUIRED     .required = true
-#define OPTIONAL     .required = false
+#define NAME          .kind = KIND_NAME
+#define NAMES         .kind = KIND_NAMES
+#define INT           .kind = KIND_INT
+#define FLOAT         .kind = KIND_FLOAT
+#define BOOL          .kind = KIND_BOOL
+#define CHOICE(list)  .kind = KIND_CHOICE, .choices = list
+#define SHAPE         .kind = KIND_SHAPE
+#define TEXT          .kind = KIND_TEXT
+#define TEST          .kind = KIND_TEST
+#define PATH          .kind = KIND_PATH
+#define REQUIRED      .required = true
+#define OPTIONAL      .required = false
 #define ABSENT(value) .absent = value
 
 static const AttrInfo attrs[] = {

@@ -138,8 +138,8 @@ bool expand_operands(Expander *x, const XmlElem *e, uint32_t min, uint32_t max, 
         if (min == max)
             expand_error(x, attr_or_elem_span(e, "in"), NULL, "<%s> takes %u values, given %u", e->name, min, n_names);
         else
-            expand_error(x, attr_or_elem_span(e, "in"), NULL, "<%s> takes %u to %u values, given %u", e->name, min,
-                         max, n_names);
+            expand_error(x, attr_or_elem_span(e, "in"), NULL, "<%s> takes %u to %u values, given %u", e->name, min, max,
+                         n_names);
         return false;
     }
     for (const char *p = text + strspn(text, " "); *p; p += strspn(p, " "))
@@ -276,8 +276,8 @@ void expand_repeat(Expander *x, const XmlElem *e)
     uint32_t errors = diag_error_count(x->diag);
     for (int64_t i = 0; i < count && count_step(x, e) && diag_error_count(x->diag) == errors; i++)
     {
-        const char *prefix = name ? arena_printf(x->arena, "%s%s.%lld.", outer->prefix, name, (long long)i)
-                                  : outer->prefix;
+        const char *prefix =
+            name ? arena_printf(x->arena, "%s%s.%lld.", outer->prefix, name, (long long)i) : outer->prefix;
         enter(x, frame_open(x, outer, false, prefix), xml_elem_span(e), NULL, i);
         Symbol *s = frame_add(x, index, SYM_NUMBER, attr_or_elem_span(e, "index"));
         s->number = i;

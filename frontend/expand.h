@@ -75,7 +75,7 @@ typedef struct
     uint64_t n_steps, max_steps; /* elements expanded and rounds begun */
     uint64_t max_ops;
     uint32_t n_params;
-    bool gave_up; /* a limit was hit */
+    bool gave_up;             /* a limit was hit */
     Symbol mask, key, sample; /* the inputs that losses and random ops read */
     const XmlElem *loss;
     VEC(const char *) metrics;
@@ -84,7 +84,7 @@ typedef struct
 
 /* ---- errors: with the trail of blocks and rounds; suggestion may be NULL */
 __attribute__((format(printf, 4, 5))) void expand_error(Expander *x, Span span, const char *suggestion,
-                                                         const char *format, ...);
+                                                        const char *format, ...);
 
 /* ---- scopes (scope.c) */
 Frame *frame_open(Expander *x, Frame *up, bool is_block, const char *prefix);

@@ -99,8 +99,9 @@ static bool include_file(Includer *x, const XmlElem *e, XmlElem **out_first)
             return true;
     if (x->depth == MAX_INCLUDE_DEPTH || x->seen.len == MAX_FILES)
     {
-        diag_error(x->diag, span, x->depth == MAX_INCLUDE_DEPTH ? "includes are nested more than %d deep"
-                                                                : "more than %d files are included",
+        diag_error(x->diag, span,
+                   x->depth == MAX_INCLUDE_DEPTH ? "includes are nested more than %d deep"
+                                                 : "more than %d files are included",
                    x->depth == MAX_INCLUDE_DEPTH ? MAX_INCLUDE_DEPTH : MAX_FILES);
         return false;
     }

@@ -164,9 +164,9 @@ static void optimizer_attrs(Expander *x)
         ir_attrs_put(arena, attrs, ir_attr_float(IR_ATTR_clip_norm, t->clip_norm));
 }
 
-static LrSchedule schedule_of(const char *text)
+static TrainSchedule schedule_of(const char *text)
 {
-    return strcmp(text, "linear") == 0 ? SCHEDULE_LINEAR
+    return strcmp(text, "linear") == 0   ? SCHEDULE_LINEAR
            : strcmp(text, "cosine") == 0 ? SCHEDULE_COSINE
                                          : SCHEDULE_CONSTANT;
 }

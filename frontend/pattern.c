@@ -83,7 +83,8 @@ bool pattern_parse(Expander *x, const XmlAttr *attr, const char *text, uint32_t 
         if (!comma && i + 1 < n_operands)
             return fail(x, attr, from, end - from, "expected two operands: 'a b, b c -> a c'");
         if (comma && i + 1 == n_operands)
-            return fail(x, attr, (uint32_t)(comma - text), 1, n_operands == 1 ? "expected one operand" : "expected two operands");
+            return fail(x, attr, (uint32_t)(comma - text), 1,
+                        n_operands == 1 ? "expected one operand" : "expected two operands");
         uint32_t to = comma ? (uint32_t)(comma - text) : end;
         if (!parse_side(x, attr, text, from, to, groups, &out_sides[i]))
             return false;
@@ -103,8 +104,8 @@ void pattern_spread(Expander *x, PatternSide *side, uint32_t spread)
         PatternAxis axis = side->axes[i];
         bool dots = (int)axis.group == side->ellipsis;
         for (uint32_t k = 0; dots && k < spread && out.n_axes < PATTERN_MAX_AXES; k++)
-            out.axes[out.n_axes++] = (PatternAxis){
-                .name = arena_printf(x->arena, "..%u", k), .at = axis.at, .group = axis.group + k};
+            out.axes[out.n_axes++] =
+                (PatternAxis){.name = arena_printf(x->arena, "..%u", k), .at = axis.at, .group = axis.group + k};
         if ((int)axis.group > side->ellipsis)
             axis.group = axis.group + spread - 1;
         if (!dots && out.n_axes < PATTERN_MAX_AXES)

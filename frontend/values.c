@@ -109,18 +109,22 @@ static IrValue new_param(Expander *x, const XmlElem *e, const char *name)
         return 0;
     if (!ir_init_check(x->arena, init, &why))
     {
-        const char *const *names;
-        uint32_t n = ir_init_names(&names);
+        static const char *const names[] = {
+#define INIT(init_name, ...) #init_name,
+#include "ir/inits.def"
+#undef INIT
+        };
         const char *word = arena_strndup(x->arena, init, strcspn(init, "("));
-        expand_error(x, attr_or_elem_span(e, "init"), strncmp(why, "unknown", 7) ? NULL : str_nearest(word, names, n),
-                     "%s", why);
+        expand_error(x, attr_or_elem_span(e, "init"),
+                     strncmp(why, "unknown", 7) ? NULL : str_nearest(word, names, sizeof names / sizeof *names), "%s",
+                     why);
         return 0;
     }
     IrGlobal old = ir_global_find(x->m, name);
     if (old)
     {
-        expand_error(x, attr_or_elem_span(e, "name"), NULL, "there is a param '%s' already: name the block or the repeat",
-                     name);
+        expand_error(x, attr_or_elem_span(e, "name"), NULL,
+                     "there is a param '%s' already: name the block or the repeat", name);
         diag_note(x->diag, ir_global(x->m, old)->span, "it is defined here");
         return 0;
     }
@@ -153,7 +157,8 @@ void expand_param(Expander *x, const XmlElem *e)
                      name);
         return;
     }
-    IrValue value = tie ? tied_param(x, e, tie) : new_param(x, e, arena_printf(x->arena, "%s%s", x->frame->prefix, name));
+    IrValue value =
+        tie ? tied_param(x, e, tie) : new_param(x, e, arena_printf(x->arena, "%s%s", x->frame->prefix, name));
     Symbol *s = frame_add(x, name, SYM_VALUE, attr_or_elem_span(e, "name"));
     if (s)
         s->value = value;

@@ -92,7 +92,7 @@ const XmlAttr *xml_attr(const XmlElem *e, const char *name)
 /* ---- errors */
 
 __attribute__((format(printf, 4, 5))) static void fail(Tree *tree, uint32_t offset, uint32_t n_bytes,
-                                                        const char *format, ...)
+                                                       const char *format, ...)
 {
     if (tree->failed)
         return;
@@ -293,7 +293,8 @@ static void on_start(void *context, const xmlChar *local, const xmlChar *prefix,
         return;
     }
     drop_editor_attrs(e, n_attrs, attrs);
-    bool is_xinclude = ns && (strcmp((const char *)ns, XINCLUDE_NS) == 0 || strcmp((const char *)ns, XINCLUDE_NS_OLD) == 0);
+    bool is_xinclude =
+        ns && (strcmp((const char *)ns, XINCLUDE_NS) == 0 || strcmp((const char *)ns, XINCLUDE_NS_OLD) == 0);
     if (is_xinclude)
         e->name = arena_printf(tree->arena, "xi:%s", e->name);
     else if (ns)

@@ -40,7 +40,7 @@ enum
 XmlElem *xml_parse(Arena *arena, Diag *diag, const Source *source);
 
 const XmlAttr *xml_attr(const XmlElem *e, const char *name); /* NULL when absent */
-Span xml_elem_span(const XmlElem *e);                         /* the element's name */
+Span xml_elem_span(const XmlElem *e);                        /* the element's name */
 Span xml_attr_name_span(const XmlAttr *attr);
 Span xml_attr_value_span(const XmlAttr *attr);
 /* Of n bytes of the resolved value from offset. */
