@@ -92,11 +92,119 @@ static void scatter_print_c(StrBuf *out, const Use *use)
                 width, (long long)ir_type_n_elems(use->types[0]));
 }
 
+/* ---- attention: operands q, k, v [, bias] [, key, sample] [, out, lse, dout] */
+
+enum
+{
+    ATTENTION_QB = 64, /* PTC_QB and PTC_KB of text/attention_c.h */
+    ATTENTION_KB = 128
+};
+
+typedef struct
+{
+    int64_t b, t, h, d, s, g;
+    uint32_t bias, key, rest; /* operand numbers; 0: none */
+} AttentionUse;
+
+static AttentionUse attention_use(const Use *use)
+{
+    const IrType *q = use->types[0], *k = use->types[1];
+    AttentionUse a = {q->dims[0], q->dims[1], q->dims[2], q->dims[3], k->dims[1], k->dims[2], 0, 0, 3};
+    if (ir_attrs_bool(&use->op->attrs, IR_ATTR_bias))
+        a.bias = a.rest++;
+    if (ir_attrs_float(&use->op->attrs, IR_ATTR_p, 0) > 0)
+    {
+        a.key = a.rest;
+        a.rest += 2;
+    }
+    return a;
+}
+
+static const char *attention_check(const Use *use)
+{
+    for (uint32_t i = 0; i < 3; i++)
+        if (use->types[i]->dtype != DT_F32)
+            return "attention of a dtype that is not f32";
+    return NULL;
+}
+
+static int64_t pad16(int64_t n)
+{
+    return (n + 15) / 16 * 16;
+}
+
+static CodegenKernelInfo attention_info(const Use *use)
+{
+    AttentionUse a = attention_use(use);
+    int64_t n_floats = (a.d + ATTENTION_KB) * ATTENTION_QB + (ATTENTION_QB + ATTENTION_KB) * pad16(a.d);
+    return (CodegenKernelInfo){
+        .n_phases = 1, .n_tasks = {a.b * a.h * tasks_of(a.t, ATTENTION_QB)}, .scratch_bytes = n_floats * 4};
+}
+
+static CodegenKernelInfo attention_grad_info(const Use *use)
+{
+    AttentionUse a = attention_use(use);
+    int64_t n_floats =
+        2 * (a.d + ATTENTION_KB) * ATTENTION_QB + (3 * ATTENTION_QB + ATTENTION_KB + 2 * a.s) * pad16(a.d);
+    return (CodegenKernelInfo){.n_phases = 1, .n_tasks = {a.b * a.g}, .scratch_bytes = n_floats * 4};
+}
+
+/* Stride of a bias axis: 0 where it is broadcast. */
+static void bias_strides(const Use *use, const AttentionUse *a, int64_t *out_strides)
+{
+    int64_t stride = a->bias ? use->types[a->bias]->dims[3] : 0;
+    for (int axis = 2; axis >= 0; axis--)
+    {
+        int64_t extent = a->bias ? use->types[a->bias]->dims[axis] : 1;
+        out_strides[axis] = extent == 1 ? 0 : stride;
+        stride *= extent;
+    }
+}
+
+static void attention_print_dims(StrBuf *out, const Use *use, const AttentionUse *a)
+{
+    const IrAttrs *attrs = &use->op->attrs;
+    int64_t strides[3];
+    bias_strides(use, a, strides);
+    strbuf_addf(out, "    static const PtcAttention dims = {%lld, %lld, %lld, %lld, %lld, %lld, (float)",
+                (long long)a->b, (long long)a->t, (long long)a->h, (long long)a->d, (long long)a->s, (long long)a->g);
+    strbuf_add_f64(out, ir_attrs_float(attrs, IR_ATTR_scale, 1));
+    strbuf_addf(out, ", %d, %lld, %lld, %lld, %lld, (float)", ir_attrs_bool(attrs, IR_ATTR_causal),
+                (long long)ir_attrs_int(attrs, IR_ATTR_window, 0), (long long)strides[0], (long long)strides[1],
+                (long long)strides[2]);
+    strbuf_add_f64(out, ir_attrs_float(attrs, IR_ATTR_p, 0));
+    strbuf_addf(out, ", %uu};\n", (uint32_t)ir_attrs_int(attrs, IR_ATTR_stream, 0));
+}
+
+static void print_operand(StrBuf *out, uint32_t number)
+{
+    if (number)
+        strbuf_addf(out, "bufs[%u], ", number);
+    else
+        strbuf_add(out, "0, ");
+}
+
+static void attention_print_c(StrBuf *out, const Use *use)
+{
+    AttentionUse a = attention_use(use);
+    bool grad = use->op->code == IR_attention_grad;
+    attention_print_dims(out, use, &a);
+    strbuf_addf(out, "    ptc_attention%s(&dims, bufs[0], bufs[1], bufs[2], ", grad ? "_grad" : "");
+    print_operand(out, a.bias);
+    print_operand(out, a.key);
+    print_operand(out, a.key ? a.key + 1 : 0);
+    for (uint32_t i = a.rest; i < use->op->n_operands + use->op->n_results; i++)
+        strbuf_addf(out, "bufs[%u], ", i);
+    strbuf_add(out, "scratch, task);\n");
+}
+
 /* ---- the table */
 
 static const Template templates[IR_CODE_COUNT] = {
     [IR_gather] = {codegen_text_gather_c, gather_check, gather_info, gather_print_c},
     [IR_scatter_add] = {codegen_text_gather_c, scatter_check, scatter_info, scatter_print_c},
+    [IR_attention] = {codegen_text_attention_c, attention_check, attention_info, attention_print_c},
+    [IR_attention_grad] = {codegen_text_attention_c, attention_check, attention_grad_info, attention_print_c},
 };
 
 static Use use_of(const IrModule *m, IrOp op, uint32_t number)

@@ -1,19 +1,28 @@
-/* ---- random numbers: Philox4x32-10 (Salmon et al., SC 2011), first word, uniform in [0, 1) */
+/* ---- random numbers: Philox4x32-10 (Salmon et al., SC 2011), first word, uniform in [0, 1). Written out, for a loop
+ * within would keep the caller's loop from being vectorised. */
+#define PTC_PHILOX_ROUND(k0, k1)                                                                                       \
+    {                                                                                                                  \
+        const uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;                               \
+        const uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ (k0), n2 = (uint32_t)(p0 >> 32) ^ c3 ^ (k1);                   \
+        c1 = (uint32_t)p1;                                                                                             \
+        c3 = (uint32_t)p0;                                                                                             \
+        c0 = n0;                                                                                                       \
+        c2 = n2;                                                                                                       \
+    }
 PTC_INLINE float ptc_random(int32_t key0, int32_t key1, int32_t sample, uint32_t element, uint32_t stream)
 {
+    const uint32_t k0 = (uint32_t)key0, k1 = 0x70746331u, w0 = 0x9E3779B9u, w1 = 0xBB67AE85u;
     uint32_t c0 = element, c1 = (uint32_t)sample, c2 = (uint32_t)key1, c3 = stream;
-    uint32_t k0 = (uint32_t)key0, k1 = 0x70746331u;
-    for (int round = 0; round < 10; round++)
-    {
-        const uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-        const uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-        c1 = (uint32_t)p1;
-        c3 = (uint32_t)p0;
-        c0 = n0;
-        c2 = n2;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
+    PTC_PHILOX_ROUND(k0, k1)
+    PTC_PHILOX_ROUND(k0 + w0, k1 + w1)
+    PTC_PHILOX_ROUND(k0 + 2 * w0, k1 + 2 * w1)
+    PTC_PHILOX_ROUND(k0 + 3 * w0, k1 + 3 * w1)
+    PTC_PHILOX_ROUND(k0 + 4 * w0, k1 + 4 * w1)
+    PTC_PHILOX_ROUND(k0 + 5 * w0, k1 + 5 * w1)
+    PTC_PHILOX_ROUND(k0 + 6 * w0, k1 + 6 * w1)
+    PTC_PHILOX_ROUND(k0 + 7 * w0, k1 + 7 * w1)
+    PTC_PHILOX_ROUND(k0 + 8 * w0, k1 + 8 * w1)
+    PTC_PHILOX_ROUND(k0 + 9 * w0, k1 + 9 * w1)
     return (float)(int32_t)(c0 >> 8) * 0x1p-24f;
 }
 

@@ -180,6 +180,28 @@ KernelData kernel_data_make(Arena *arena, const IrModule *m, IrFunc func, uint64
     }
     InterpEnv *env = ir_interp_env_create();
     ir_interp_env_round_bf16(env, true);
+    const char *name = ir_func(m, func)->name;
+    size_t n_name = strlen(name);
+    IrFunc forward = n_name > 5 && strcmp(name + n_name - 5, "_grad") == 0
+                         ? ir_func_find(m, arena_strndup(arena, name, n_name - 5))
+                         : 0;
+    if (forward)
+    {
+        uint32_t n_shared = 0, n_outputs = 0;
+        IR_FOR_OPS(m, forward, op)
+        {
+            n_shared += ir_op(m, op)->code == IR_arg;
+            n_outputs += ir_op(m, op)->code == IR_output;
+        }
+        if (ir_interp_call(env, m, forward, (const double *const *)data.values, data.values + n_shared) != STATUS_OK)
+            BUG("the interpreter failed: %s", status_detail());
+        for (uint32_t i = n_shared; i < n_shared + n_outputs; i++)
+            for (int64_t k = 0; k < ir_type_n_elems(&data.types[i]); k++)
+            {
+                data.values[i][k] = (double)(float)data.values[i][k];
+                store(data.bytes[i], (DType)data.types[i].dtype, k, data.values[i][k]);
+            }
+    }
     if (ir_interp_call(env, m, func, (const double *const *)data.values, data.values + data.n_args) != STATUS_OK)
         BUG("the interpreter failed: %s", status_detail());
     ir_interp_env_destroy(env);

@@ -25,7 +25,8 @@ typedef struct
     void *bytes[32];    /* the same in storage form; outputs hold 0x5A bytes */
 } KernelData;
 
-/* Args from the seed: floats in [-2, 2), i32 in 0..4, bool; outputs by the interpreter. */
+/* Args from the seed: floats in [-2, 2), i32 in 0..4, bool; outputs by the interpreter. Kernel X_grad shares the first
+ * args of kernel X; its next args are what X gives for them. */
 KernelData kernel_data_make(Arena *arena, const IrModule *m, IrFunc func, uint64_t seed);
 /* NULL when the outputs in `bytes` agree with the interpreter's; otherwise what differs. */
 const char *kernel_data_compare(Arena *arena, const KernelData *data, double tolerance);

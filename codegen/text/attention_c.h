@@ -1,0 +1,361 @@
+/* ---- attention: flash style (Dao et al., 2022), the scores of one tile at a time, transposed: rows are keys, vectors
+ * run over queries, so that the softmax of a query is a lane. All products go through one register tile,
+ *     c[r][0 .. nv * VL) (+)= sum over k of a[r][k * a_step] * b[k * ldb ..],  r < PTC_MR.
+ * Rows of a beyond the last are read as copies of the last and not stored. QB and PAD are known to codegen/template.c. */
+#if defined(__AVX512F__)
+#define PTC_VL 16
+#define PTC_NV 4
+#define PTC_TILE_FULL ptc_tile4
+#elif defined(__AVX__)
+#define PTC_VL 8
+#define PTC_NV 2
+#define PTC_TILE_FULL ptc_tile2
+#else
+#define PTC_VL 4
+#define PTC_NV 2
+#define PTC_TILE_FULL ptc_tile2
+#endif
+#define PTC_MR 6
+#define PTC_QB 64  /* queries of a tile */
+#define PTC_KB 128 /* keys of a tile */
+#define PTC_PAD(n) (((n) + 15) / 16 * 16)
+
+typedef float ptc_v __attribute__((vector_size(4 * PTC_VL), aligned(4), may_alias));
+
+#if defined(__clang__)
+#define PTC_TILE_FUNC  static __attribute__((noinline, unused))
+#define PTC_CONTRACT _Pragma("clang fp contract(fast)")
+#else
+#define PTC_TILE_FUNC  static __attribute__((noinline, unused, optimize("fp-contract=fast")))
+#define PTC_CONTRACT
+#endif
+
+#define PTC_TILE(NVEC)                                                                                                 \
+    PTC_TILE_FUNC void ptc_tile##NVEC(const float *const *a, int64_t a_step, const float *b, int64_t ldb, int64_t n,   \
+                                      float *c, int64_t ldc, int64_t m, int add)                                       \
+    {                                                                                                                  \
+        PTC_CONTRACT                                                                                                   \
+        ptc_v acc[PTC_MR][NVEC];                                                                                       \
+        const float *a0 = a[0], *a1 = a[1], *a2 = a[2], *a3 = a[3], *a4 = a[4], *a5 = a[5];                            \
+        for (int r = 0; r < PTC_MR; r++)                                                                               \
+            for (int v = 0; v < NVEC; v++)                                                                             \
+                acc[r][v] = add && r < m ? *(const ptc_v *)(c + r * ldc + v * PTC_VL) : (ptc_v){0};                    \
+        for (int64_t k = 0; k < n; k++)                                                                                \
+        {                                                                                                              \
+            ptc_v x[NVEC];                                                                                             \
+            for (int v = 0; v < NVEC; v++)                                                                             \
+                x[v] = *(const ptc_v *)(b + v * PTC_VL);                                                               \
+            const float y[PTC_MR] = {*a0, *a1, *a2, *a3, *a4, *a5};                                                    \
+            for (int r = 0; r < PTC_MR; r++)                                                                           \
+                for (int v = 0; v < NVEC; v++)                                                                         \
+                    acc[r][v] = acc[r][v] + y[r] * x[v];                                                               \
+            a0 += a_step, a1 += a_step, a2 += a_step, a3 += a_step, a4 += a_step, a5 += a_step;                        \
+            b += ldb;                                                                                                  \
+        }                                                                                                              \
+        for (int r = 0; r < PTC_MR; r++)                                                                               \
+            for (int v = 0; v < NVEC && r < m; v++)                                                                    \
+                *(ptc_v *)(c + r * ldc + v * PTC_VL) = acc[r][v];                                                      \
+    }
+PTC_TILE(1)
+PTC_TILE(2)
+PTC_TILE(3)
+#if PTC_NV == 4
+PTC_TILE(4)
+#endif
+
+/* c [m, n_cols rounded up to 16] (+)= a b, a(i, k) = a[i * a_row + k * a_step]. */
+static void ptc_product(const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t ldb, int64_t m,
+                        int64_t n_cols, int64_t n, float *c, int64_t ldc, int add)
+{
+    for (int64_t i = 0; i < m; i += PTC_MR)
+    {
+        const float *rows[PTC_MR];
+        for (int64_t r = 0; r < PTC_MR; r++)
+            rows[r] = a + (i + r < m ? i + r : m - 1) * a_row;
+        for (int64_t j = 0; j < n_cols; j += PTC_NV * PTC_VL)
+        {
+            const int64_t nv = (n_cols - j + PTC_VL - 1) / PTC_VL;
+            float *to = c + i * ldc + j;
+            if (nv >= PTC_NV)
+                PTC_TILE_FULL(rows, a_step, b + j, ldb, n, to, ldc, m - i, add);
+            else if (nv == 3)
+                ptc_tile3(rows, a_step, b + j, ldb, n, to, ldc, m - i, add);
+            else if (nv == 2)
+                ptc_tile2(rows, a_step, b + j, ldb, n, to, ldc, m - i, add);
+            else
+                ptc_tile1(rows, a_step, b + j, ldb, n, to, ldc, m - i, add);
+        }
+    }
+}
+
+typedef struct
+{
+    int64_t b, t, h, d, s, g;
+    float scale;
+    int causal;
+    int64_t window;
+    int64_t bias_b, bias_h, bias_t; /* strides of the bias [.., S]; 0: broadcast */
+    float p;
+    uint32_t stream;
+} PtcAttention;
+
+/* to[x * ld + q] = from[q * stride + x] * factor; queries beyond n are zero. */
+PTC_FUNC void ptc_transpose(float *to, const float *from, int64_t stride, int64_t n, int64_t d, float factor)
+{
+    for (int64_t q = 0; q < PTC_QB; q++)
+        for (int64_t x = 0; x < d; x++)
+            to[x * PTC_QB + q] = q < n ? from[q * stride + x] * factor : 0.0f;
+}
+
+/* Rows of n floats, ld apart, as rows that may be read in whole vectors: themselves, or a padded copy. */
+PTC_FUNC const float *ptc_pad_rows(const float *from, int64_t stride, int64_t n_rows, int64_t n, float *copy,
+                                   int64_t *out_ld)
+{
+    if (n % PTC_VL == 0)
+    {
+        *out_ld = stride;
+        return from;
+    }
+    *out_ld = PTC_PAD(n);
+    for (int64_t r = 0; r < n_rows; r++)
+        for (int64_t x = 0; x < PTC_PAD(n); x++)
+            copy[r * PTC_PAD(n) + x] = x < n ? from[r * stride + x] : 0.0f;
+    return copy;
+}
+
+/* The keys that some query of t0 .. t0 + nq - 1 sees: lo..hi-1. */
+PTC_INLINE void ptc_key_range(const PtcAttention *a, int64_t t0, int64_t nq, int64_t *lo, int64_t *hi)
+{
+    const int64_t shift = a->s - a->t;
+    *lo = 0;
+    *hi = a->s;
+    if (a->window && t0 + shift - a->window > 0)
+        *lo = t0 + shift - a->window;
+    if (a->window && t0 + nq + shift + a->window < *hi)
+        *hi = t0 + nq + shift + a->window;
+    if (a->causal && t0 + nq + shift < *hi)
+        *hi = t0 + nq + shift;
+    if (*hi < *lo)
+        *hi = *lo;
+}
+
+/* Adds the bias and masks keys in the tile of scores [nk][PTC_QB]. */
+PTC_FUNC void ptc_mask_scores(const PtcAttention *a, const float *bias, float *scores, int64_t batch, int64_t head,
+                              int64_t t0, int64_t s0, int64_t nq, int64_t nk)
+{
+    const int64_t shift = a->s - a->t;
+    for (int64_t s = 0; s < nk; s++)
+    {
+        float *row = scores + s * PTC_QB;
+        if (bias)
+        {
+            const float *from = bias + batch * a->bias_b + head * a->bias_h + t0 * a->bias_t + s0 + s;
+            for (int64_t q = 0; q < nq; q++)
+                row[q] += from[q * a->bias_t];
+        }
+        if (!a->causal && !a->window)
+            continue;
+        const int32_t first = (int32_t)(s0 + s - shift - t0); /* the query that sits at this key */
+        const int32_t reach = a->window ? (int32_t)a->window : INT32_MAX / 2;
+        const int32_t ahead = a->causal ? 0 : reach;
+        PTC_SIMD
+        for (int32_t q = 0; q < PTC_QB; q++)
+            row[q] = first - q > ahead || q - first > reach ? -PTC_INF : row[q];
+    }
+}
+
+/* Factors 0 or 1 / (1 - p) of one key for the tile's queries. */
+PTC_FUNC void ptc_drop_row(const PtcAttention *a, const int32_t *key, int32_t sample, int64_t head, int64_t t0,
+                           int64_t s, float *factors)
+{
+    const uint32_t first = (uint32_t)((head * a->t + t0) * a->s + s), step = (uint32_t)a->s;
+    const int32_t key0 = key[0], key1 = key[1];
+    const uint32_t stream = a->stream;
+    const float p = a->p, keep = 1.0f / (1.0f - a->p);
+    PTC_SIMD
+    for (uint32_t q = 0; q < PTC_QB; q++)
+        factors[q] = ptc_random(key0, key1, sample, first + q * step, stream) >= p ? keep : 0.0f;
+}
+
+PTC_FUNC void ptc_attention(const PtcAttention *a, const float *q, const float *k, const float *v, const float *bias,
+                            const int32_t *key, const int32_t *sample, float *out, float *lse, float *scratch,
+                            int64_t task)
+{
+    const int64_t blocks = (a->t + PTC_QB - 1) / PTC_QB;
+    const int64_t block = task % blocks, head = task / blocks % a->h, batch = task / blocks / a->h;
+    const int64_t t0 = block * PTC_QB, nq = a->t - t0 < PTC_QB ? a->t - t0 : PTC_QB;
+    const int64_t q_ld = a->h * a->d, k_ld = a->g * a->d, d_pad = PTC_PAD(a->d);
+    const int64_t kv = (batch * a->s * a->g + head / (a->h / a->g)) * a->d;
+    float *qt = scratch;                            /* [d][QB] */
+    float *scores = qt + a->d * PTC_QB;             /* [KB][QB] */
+    float *acc = scores + PTC_KB * PTC_QB;          /* [QB][d_pad] */
+    float *v_pad = acc + PTC_QB * d_pad;            /* [KB][d_pad] */
+    float max[PTC_QB], sum[PTC_QB], shift[PTC_QB], drop[PTC_QB];
+    int64_t lo, hi;
+
+    ptc_transpose(qt, q + ((batch * a->t + t0) * a->h + head) * a->d, q_ld, nq, a->d, a->scale);
+    for (int l = 0; l < PTC_QB; l++)
+        max[l] = -PTC_INF, sum[l] = 0.0f;
+    memset(acc, 0, (size_t)(PTC_QB * d_pad) * sizeof(float));
+    ptc_key_range(a, t0, nq, &lo, &hi);
+    for (int64_t s0 = lo; s0 < hi; s0 += PTC_KB)
+    {
+        const int64_t nk = hi - s0 < PTC_KB ? hi - s0 : PTC_KB;
+        ptc_product(k + kv + s0 * k_ld, k_ld, 1, qt, PTC_QB, nk, nq, a->d, scores, PTC_QB, 0);
+        if (bias || a->causal || a->window)
+            ptc_mask_scores(a, bias, scores, batch, head, t0, s0, nq, nk);
+        const int64_t lanes = PTC_PAD(nq);
+        for (int64_t l = 0; l < lanes; l++)
+            shift[l] = max[l];
+        for (int64_t s = 0; s < nk; s++)
+        {
+            const float *row = scores + s * PTC_QB;
+            PTC_SIMD
+            for (int64_t l = 0; l < lanes; l++)
+                max[l] = row[l] > max[l] ? row[l] : max[l];
+        }
+        PTC_SIMD
+        for (int64_t l = 0; l < lanes; l++)
+        {
+            const float base = max[l] > -PTC_INF ? max[l] : 0.0f;
+            const float factor = ptc_exp(shift[l] - base);
+            sum[l] *= factor;
+            drop[l] = factor; /* of what was summed so far */
+            shift[l] = base;
+        }
+        if (s0 > lo)
+            for (int64_t i = 0; i < nq; i++)
+            {
+                const float factor = drop[i];
+                PTC_SIMD
+                for (int64_t x = 0; x < d_pad; x++)
+                    acc[i * d_pad + x] *= factor;
+            }
+        for (int64_t s = 0; s < nk; s++)
+        {
+            float *row = scores + s * PTC_QB;
+            PTC_SIMD
+            for (int64_t l = 0; l < lanes; l++)
+            {
+                row[l] = ptc_exp(row[l] - shift[l]);
+                sum[l] += row[l];
+            }
+            if (a->p > 0.0f)
+            {
+                ptc_drop_row(a, key, sample[batch], head, t0, s0 + s, drop);
+                PTC_SIMD
+                for (int64_t l = 0; l < lanes; l++)
+                    row[l] *= drop[l];
+            }
+        }
+        int64_t v_ld;
+        const float *v_rows = ptc_pad_rows(v + kv + s0 * k_ld, k_ld, nk, a->d, v_pad, &v_ld);
+        ptc_product(scores, 1, PTC_QB, v_rows, v_ld, nq, a->d, nk, acc, d_pad, 1);
+    }
+    for (int64_t i = 0; i < nq; i++)
+    {
+        float *to = out + ((batch * a->t + t0 + i) * a->h + head) * a->d;
+        const float factor = sum[i] > 0.0f ? 1.0f / sum[i] : 0.0f;
+        PTC_SIMD
+        for (int64_t x = 0; x < a->d; x++)
+            to[x] = acc[i * d_pad + x] * factor;
+        lse[(batch * a->h + head) * a->t + t0 + i] = sum[i] > 0.0f ? max[i] + ptc_log(sum[i]) : -PTC_INF;
+    }
+}
+
+/* Gradients of one (batch, key head): all its query heads and their blocks. The scores are computed again. */
+PTC_FUNC void ptc_attention_grad(const PtcAttention *a, const float *q, const float *k, const float *v,
+                                 const float *bias, const int32_t *key, const int32_t *sample, const float *out,
+                                 const float *lse, const float *dout, float *dq, float *dk, float *dv, float *scratch,
+                                 int64_t task)
+{
+    const int64_t group = task % a->g, batch = task / a->g, heads = a->h / a->g;
+    const int64_t q_ld = a->h * a->d, k_ld = a->g * a->d, d_pad = PTC_PAD(a->d);
+    const int64_t kv = (batch * a->s * a->g + group) * a->d;
+    float *qt = scratch;                     /* [d][QB] */
+    float *dot = qt + a->d * PTC_QB;         /* [d][QB] */
+    float *probs = dot + a->d * PTC_QB;      /* [KB][QB] */
+    float *dscores = probs + PTC_KB * PTC_QB; /* [KB][QB] */
+    float *acc_q = dscores + PTC_KB * PTC_QB; /* [QB][d_pad] */
+    float *acc_k = acc_q + PTC_QB * d_pad; /* [s][d_pad] */
+    float *acc_v = acc_k + a->s * d_pad;      /* [s][d_pad] */
+    float *pad_k = acc_v + a->s * d_pad;      /* [KB][d_pad] */
+    float *pad_q = pad_k + PTC_KB * d_pad;      /* [QB][d_pad] */
+    float *pad_do = pad_q + PTC_QB * d_pad;     /* [QB][d_pad] */
+    float base[PTC_QB], delta[PTC_QB], drop[PTC_QB];
+    const float scale = a->scale;
+
+    memset(acc_k, 0, (size_t)(2 * a->s * d_pad) * sizeof(float));
+    for (int64_t head = group * heads; head < (group + 1) * heads; head++)
+        for (int64_t t0 = 0; t0 < a->t; t0 += PTC_QB)
+        {
+            const int64_t nq = a->t - t0 < PTC_QB ? a->t - t0 : PTC_QB, lanes = PTC_PAD(nq);
+            const int64_t at = ((batch * a->t + t0) * a->h + head) * a->d;
+            int64_t lo, hi, q_rows_ld, do_ld, k_rows_ld;
+            for (int64_t i = 0; i < PTC_QB; i++)
+            {
+                const float l = i < nq ? lse[(batch * a->h + head) * a->t + t0 + i] : PTC_INF;
+                base[i] = l > -PTC_INF ? l : PTC_INF;
+                delta[i] = 0.0f;
+                for (int64_t x = 0; x < a->d && i < nq; x += 64)
+                {
+                    float products[64];
+                    const int64_t n = a->d - x < 64 ? a->d - x : 64;
+                    const float *o = out + at + i * q_ld + x, *g = dout + at + i * q_ld + x;
+                    PTC_SIMD
+                    for (int64_t y = 0; y < n; y++)
+                        products[y] = o[y] * g[y];
+                    delta[i] += ptc_sum_f(products, n);
+                }
+            }
+            ptc_transpose(qt, q + at, q_ld, nq, a->d, scale);
+            ptc_transpose(dot, dout + at, q_ld, nq, a->d, 1.0f);
+            const float *q_rows = ptc_pad_rows(q + at, q_ld, nq, a->d, pad_q, &q_rows_ld);
+            const float *do_rows = ptc_pad_rows(dout + at, q_ld, nq, a->d, pad_do, &do_ld);
+            memset(acc_q, 0, (size_t)(PTC_QB * d_pad) * sizeof(float));
+            ptc_key_range(a, t0, nq, &lo, &hi);
+            for (int64_t s0 = lo; s0 < hi; s0 += PTC_KB)
+            {
+                const int64_t nk = hi - s0 < PTC_KB ? hi - s0 : PTC_KB;
+                const float *k_at = k + kv + s0 * k_ld, *v_at = v + kv + s0 * k_ld;
+                ptc_product(k_at, k_ld, 1, qt, PTC_QB, nk, nq, a->d, probs, PTC_QB, 0);
+                ptc_product(v_at, k_ld, 1, dot, PTC_QB, nk, nq, a->d, dscores, PTC_QB, 0);
+                if (bias || a->causal || a->window)
+                    ptc_mask_scores(a, bias, probs, batch, head, t0, s0, nq, nk);
+                for (int64_t s = 0; s < nk; s++)
+                {
+                    float *p = probs + s * PTC_QB, *ds = dscores + s * PTC_QB;
+                    if (a->p > 0.0f)
+                    {
+                        ptc_drop_row(a, key, sample[batch], head, t0, s0 + s, drop);
+                        PTC_SIMD
+                        for (int64_t l = 0; l < lanes; l++)
+                        {
+                            const float w = ptc_exp(p[l] - base[l]);
+                            ds[l] = w * (ds[l] * drop[l] - delta[l]) * scale;
+                            p[l] = w * drop[l];
+                        }
+                        continue;
+                    }
+                    PTC_SIMD
+                    for (int64_t l = 0; l < lanes; l++)
+                    {
+                        const float w = ptc_exp(p[l] - base[l]);
+                        ds[l] = w * (ds[l] - delta[l]) * scale;
+                        p[l] = w;
+                    }
+                }
+                const float *k_rows = ptc_pad_rows(k_at, k_ld, nk, a->d, pad_k, &k_rows_ld);
+                ptc_product(probs, PTC_QB, 1, do_rows, do_ld, nk, a->d, nq, acc_v + s0 * d_pad, d_pad, 1);
+                ptc_product(dscores, PTC_QB, 1, q_rows, q_rows_ld, nk, a->d, nq, acc_k + s0 * d_pad, d_pad, 1);
+                ptc_product(dscores, 1, PTC_QB, k_rows, k_rows_ld, nq, a->d, nk, acc_q, d_pad, 1);
+            }
+            for (int64_t i = 0; i < nq; i++)
+                memcpy(dq + at + i * q_ld, acc_q + i * d_pad, (size_t)a->d * sizeof(float));
+        }
+    for (int64_t s = 0; s < a->s; s++)
+    {
+        memcpy(dk + kv + s * k_ld, acc_k + s * d_pad, (size_t)a->d * sizeof(float));
+        memcpy(dv + kv + s * k_ld, acc_v + s * d_pad, (size_t)a->d * sizeof(float));
+    }
+}
