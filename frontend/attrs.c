@@ -31,17 +31,13 @@ Span attr_or_elem_span(const XmlElem *e, const char *name)
 static bool lookup(void *context, const char *name, ArithValue *out_value, const char **out_why)
 {
     Expander *x = context;
-    const Symbol *s = frame_find(x->frame, name);
-    if (s && s->kind == SYM_NUMBER)
-        *out_value = (ArithValue){.number = s->number};
-    else if (s && s->kind == SYM_TEXT)
-        *out_value = (ArithValue){.text = s->text};
-    else
+    const Symbol *s = frame_find(x, name, false);
+    if (!s)
     {
-        *out_why = s ? arena_printf(x->arena, "'%s' is a value, not a number", name)
-                     : arena_printf(x->arena, "unknown dimension or parameter '%s'", name);
+        *out_why = arena_printf(x->arena, "unknown dimension or parameter '%s'", name);
         return false;
     }
+    *out_value = s->kind == SYM_NUMBER ? (ArithValue){.number = s->number} : (ArithValue){.text = s->text};
     return true;
 }
 
@@ -223,7 +219,7 @@ bool attr_shape(Expander *x, const XmlElem *e, const char *name, DType dtype, co
         }
         if (like && strcmp(token, "_") == 0)
             value = (ArithValue){.number = type.rank < like->rank ? like->dims[type.rank] : 1};
-        const Symbol *s = value.text ? frame_find(x->frame, token) : NULL;
+        const Symbol *s = value.text ? frame_find(x, token, false) : NULL;
         if (s && s->kind == SYM_NUMBER)
             value = (ArithValue){.number = s->number};
         if (value.text && s && s->kind == SYM_TEXT)

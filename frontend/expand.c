@@ -102,11 +102,13 @@ bool expand_value(Expander *x, Span span, const char *name, IrValue *out_value)
         *out_value = x->prev;
         return x->prev != 0;
     }
-    Symbol *s = frame_find(x->frame, name);
-    if (!s || s->kind < SYM_VALUE)
+    Symbol *s = frame_find(x, name, true);
+    if (!s)
     {
-        expand_error(x, span, frame_nearest(x, name, true), s ? "'%s' is a number, not a value" : "unknown value '%s'",
-                     name);
+        if (frame_find(x, name, false))
+            expand_error(x, span, NULL, "'%s' is a number, not a value", name);
+        else
+            expand_error(x, span, frame_nearest(x, name, true), "unknown value '%s'", name);
         return false;
     }
     *out_value = symbol_value(x, s);
@@ -432,7 +434,7 @@ static bool bind_axis(Expander *x, const XmlAttr *in, const char *token, uint32_
     }
     else
     {
-        const Symbol *known = frame_find_here(x->frame, token);
+        const Symbol *known = frame_find_here(x->frame, token, false);
         if (!known)
         {
             Symbol *s = frame_add(x, token, SYM_NUMBER, span);

@@ -88,10 +88,10 @@ __attribute__((format(printf, 4, 5))) void expand_error(Expander *x, Span span, 
 
 /* ---- scopes (scope.c) */
 Frame *frame_open(Expander *x, Frame *up, bool is_block, const char *prefix);
-/* In the frame's own body, not further. */
-Symbol *frame_find_here(const Frame *frame, const char *name);
-/* As the frame sees it; NULL when unknown. */
-Symbol *frame_find(const Frame *frame, const char *name);
+/* A value or a number (or text) in the frame's own body, not further. */
+Symbol *frame_find_here(const Frame *frame, const char *name, bool values);
+/* As the current body sees it; NULL when unknown. */
+Symbol *frame_find(const Expander *x, const char *name, bool values);
 /* Tells when the name is taken in this body and returns NULL then. */
 Symbol *frame_add(Expander *x, const char *name, SymbolKind kind, Span span);
 /* The extent that the current body gives to an axis name; false when it gives none. */

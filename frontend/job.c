@@ -207,7 +207,7 @@ void job_train(Expander *x, const XmlElem *root)
         t->schedule = ok ? schedule_of(schedule) : SCHEDULE_CONSTANT;
     }
     t->batch = batch;
-    Symbol *s = frame_find_here(x->root, "b");
+    Symbol *s = frame_find_here(x->root, "b", false);
     if (s)
         expand_error(x, s->span, NULL, "the name 'b' is taken: it is the batch");
     else

@@ -1,5 +1,6 @@
-/* Names in bodies. A block's body sees its own names and the root's numbers, nothing else: what a block means never
- * depends on what is called how where it is used. */
+/* Names in bodies: numbers (dimensions, parameters) are one set of names, values another. A block's body sees its own
+ * names and the root's numbers, nothing else: what a block means never depends on what is called how where it is used.
+ */
 #include "frontend/expand.h"
 
 #include "base/strbuf.h"
@@ -23,30 +24,41 @@ Frame *frame_open(Expander *x, Frame *up, bool is_block, const char *prefix)
     return frame;
 }
 
-Symbol *frame_find_here(const Frame *frame, const char *name)
+static bool is_value(SymbolKind kind)
+{
+    return kind >= SYM_VALUE;
+}
+
+Symbol *frame_find_here(const Frame *frame, const char *name, bool values)
 {
     for (Symbol *s = frame->buckets[bucket_of(name)]; s; s = s->next)
-        if (strcmp(s->name, name) == 0)
+        if (is_value(s->kind) == values && strcmp(s->name, name) == 0)
             return s;
     return NULL;
 }
 
-Symbol *frame_find(const Frame *frame, const char *name)
+/* The frame where a search goes on. */
+static const Frame *next_frame(const Expander *x, const Frame *frame, bool values)
 {
-    bool numbers_only = false;
-    for (; frame; frame = frame->up)
+    if (!frame->is_block)
+        return frame->up;
+    return values ? NULL : x->root;
+}
+
+Symbol *frame_find(const Expander *x, const char *name, bool values)
+{
+    for (const Frame *frame = x->frame; frame; frame = next_frame(x, frame, values))
     {
-        Symbol *s = frame_find_here(frame, name);
-        if (s && (!numbers_only || s->kind == SYM_NUMBER))
+        Symbol *s = frame_find_here(frame, name, values);
+        if (s)
             return s;
-        numbers_only = numbers_only || frame->is_block;
     }
     return NULL;
 }
 
 Symbol *frame_add(Expander *x, const char *name, SymbolKind kind, Span span)
 {
-    Symbol *old = frame_find_here(x->frame, name);
+    Symbol *old = frame_find_here(x->frame, name, is_value(kind));
     if (old)
     {
         expand_error(x, span, NULL, "the name '%s' is taken", name);
@@ -68,7 +80,7 @@ bool frame_dim(const Expander *x, const char *name, int64_t *out_extent)
 {
     for (const Frame *frame = x->frame; frame; frame = frame->up)
     {
-        const Symbol *s = frame_find_here(frame, name);
+        const Symbol *s = frame_find_here(frame, name, false);
         if (s && s->kind == SYM_NUMBER && s->is_dim)
         {
             *out_extent = s->number;
@@ -82,16 +94,16 @@ bool frame_dim(const Expander *x, const char *name, int64_t *out_extent)
 
 const char *frame_nearest(Expander *x, const char *name, bool values)
 {
-    VEC(const char *) names = {0};
-    bool numbers_only = false;
-    for (const Frame *frame = x->frame; frame; frame = frame->up)
+    enum
     {
+        MAX_CANDIDATES = 10000
+    };
+    VEC(const char *) names = {0};
+    for (const Frame *frame = x->frame; frame; frame = next_frame(x, frame, values))
         for (int i = 0; i < N_BUCKETS; i++)
-            for (const Symbol *s = frame->buckets[i]; s && names.len < 10000; s = s->next)
-                if ((s->kind >= SYM_VALUE) == values && !(numbers_only && s->kind != SYM_NUMBER))
+            for (const Symbol *s = frame->buckets[i]; s && names.len < MAX_CANDIDATES; s = s->next)
+                if (is_value(s->kind) == values)
                     vec_push(x->arena, &names, s->name);
-        numbers_only = numbers_only || frame->is_block;
-    }
     return str_nearest(name, names.data, names.len);
 }
 

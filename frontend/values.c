@@ -203,8 +203,7 @@ static bool collect_vars(Expander *x, const XmlAttr *attr, const char *text, IrE
             expand_error(x, span, NULL, "more than %u values in one expression", max);
             return false;
         }
-        const Symbol *s = frame_find(x->frame, name);
-        if (s && s->kind < SYM_VALUE)
+        if (!frame_find(x, name, true) && frame_find(x, name, false))
         {
             expand_error(x, span, NULL, "'%s' is a number: write {%s}", name, name);
             ok = false;
