@@ -443,6 +443,17 @@ static bool infer_einsum(Infer *x)
     return give(x, out);
 }
 
+/* The activations of docs/ir.md (runtime/gemm_act.def has the same names). */
+static bool want_act(Infer *x)
+{
+    static const char *const acts[] = {"relu", "gelu_erf", "gelu_tanh", "silu"};
+    const char *act = ir_attrs_str(x->attrs, IR_ATTR_act);
+    for (size_t i = 0; act && i < sizeof acts / sizeof *acts; i++)
+        if (strcmp(act, acts[i]) == 0)
+            return true;
+    return act ? fail(x, "there is no activation '%s'", act) : true;
+}
+
 static bool infer_matmul(Infer *x)
 {
     const IrType *a = x->in[0], *b = x->in[1];
@@ -456,6 +467,8 @@ static bool infer_matmul(Infer *x)
     if (ka != kb)
         return fail(x, "cannot multiply %s by %s: %lld against %lld", text(x, a), text(x, b), (long long)ka,
                     (long long)kb);
+    if (!want_act(x))
+        return false;
     IrType out = *a;
     out.dims[r - 2] = rows;
     out.dims[r - 1] = cols;
