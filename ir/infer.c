@@ -494,6 +494,13 @@ static bool infer_matmul(Infer *x)
 
 /* ---- composites */
 
+static bool infer_softmax(Infer *x)
+{
+    if (x->in[0]->rank < 1)
+        return fail(x, "operand 1 is %s, expected at least one axis", text(x, x->in[0]));
+    return give(x, *x->in[0]);
+}
+
 static bool infer_norm(Infer *x)
 {
     const IrType *a = x->in[0];

@@ -245,6 +245,13 @@ bool pass_autodiff(PassContext *ctx)
         diag_error(ctx->diag, loss.span, "the loss is %s, expected a scalar f32[]", ir_type_text(ctx->scratch, type));
         return false;
     }
+    for (IrGlobal g = 1; g < a.m->globals.len; g++)
+        if (strncmp(ir_global(a.m, g)->name, "grad:", 5) == 0)
+        {
+            diag_error(ctx->diag, ir_global(a.m, g)->span, "the module has gradients already: \"%s\"",
+                       ir_global(a.m, g)->name);
+            return false;
+        }
     find_needs(&a);
     take_attentions_apart(&a);
     find_needs(&a);

@@ -190,8 +190,8 @@ static bool is_grad_name(const char *name)
     return strncmp(name, grad_prefix, strlen(grad_prefix)) == 0;
 }
 
-/* The gradients in program order; their sets and output globals go away. */
-static Gradients take_gradients(Optimizer *o)
+/* The gradients in program order; their sets and output globals go away. False when one belongs to no param. */
+static bool take_gradients(Optimizer *o, Gradients *out_grads)
 {
     IrModule *m = o->m;
     Gradients grads = {0};
@@ -203,7 +203,12 @@ static Gradients take_gradients(Optimizer *o)
         if (!is_grad_name(name))
             continue;
         IrGlobal param = ir_global_find(m, name + strlen(grad_prefix));
-        ENSURE(param);
+        if (!param || ir_global(m, param)->kind != IR_GLOBAL_PARAM ||
+            !ir_type_same_shape(&ir_global(m, param)->type, ir_value_type(m, data->operands[0])))
+        {
+            diag_error(o->ctx->diag, data->span, "'%s' is not the gradient of a param", name);
+            return false;
+        }
         vec_push(o->ctx->scratch, &grads, (Gradient){op, data->operands[0], param});
         ir_op_remove(m, op);
     }
@@ -217,7 +222,8 @@ static Gradients take_gradients(Optimizer *o)
         const char *name = ir_attrs_str(&ir_op(m, grads.data[i].set)->attrs, IR_ATTR_global);
         grads.data[i].param = ir_global_find(m, name + strlen(grad_prefix));
     }
-    return grads;
+    *out_grads = grads;
+    return true;
 }
 
 /* Like torch.nn.utils.clip_grad_norm_: all gradients times min(1, clip / (norm + 1e-6)). */
@@ -263,7 +269,8 @@ static void update_param(const Optimizer *o, IrBuilder *b, const Gradient *gradi
     {
         const char *name = state_name(o, *state, param.name);
         IrAttr attrs[] = {ir_attr_str(IR_ATTR_of, param.name), ir_attr_str(IR_ATTR_init, "zeros")};
-        ir_global_add(m, IR_GLOBAL_STATE, name, param.type, attrs, 2, param.span);
+        if (!ir_global_find(m, name))
+            ir_global_add(m, IR_GLOBAL_STATE, name, param.type, attrs, 2, param.span);
         scope_bind(&scope, *state, ir_build_get(b, name));
     }
     if (ir_attrs_bool(&param.attrs, IR_ATTR_decay) && o->weight_decay != 0)
@@ -285,16 +292,40 @@ static IrOp find_loss_set(const IrModule *m, IrFunc train)
     IR_FOR_OPS(m, train, op)
     if (ir_op(m, op)->code == IR_set && strcmp(ir_attrs_str(&ir_op(m, op)->attrs, IR_ATTR_global), "loss") == 0)
         return op;
-    BUG("@train does not set \"loss\"");
+    return 0;
+}
+
+/* What autodiff leaves behind has these; IR from elsewhere may not. */
+static bool check_entry(const Optimizer *o, IrOp loss_set)
+{
+    if (!loss_set)
+    {
+        diag_error(o->ctx->diag, (Span){0}, "@train does not set \"loss\"");
+        return false;
+    }
+    static const char *const inputs[] = {"lr", "step"};
+    for (int i = 0; i < 2; i++)
+    {
+        IrGlobal global = ir_global_find(o->m, inputs[i]);
+        IrType want = ir_type_scalar(i ? DT_I32 : DT_F32);
+        if (global &&
+            (ir_global(o->m, global)->kind != IR_GLOBAL_INPUT || !ir_type_equal(&ir_global(o->m, global)->type, &want)))
+        {
+            diag_error(o->ctx->diag, ir_global(o->m, global)->span, "\"%s\" must be an input %s", inputs[i],
+                       ir_type_text(o->ctx->scratch, &want));
+            return false;
+        }
+    }
+    return true;
 }
 
 bool pass_optimizer(PassContext *ctx)
 {
     Optimizer o = {.ctx = ctx, .m = ctx->m, .train = ir_func_find(ctx->m, "train")};
     IrOp loss_set = find_loss_set(o.m, o.train);
-    if (!read_attrs(&o, ir_op(o.m, loss_set)->span))
+    Gradients grads = {0};
+    if (!check_entry(&o, loss_set) || !read_attrs(&o, ir_op(o.m, loss_set)->span) || !take_gradients(&o, &grads))
         return false;
-    Gradients grads = take_gradients(&o);
     IrBuilder b = ir_builder(o.m, o.train);
     b.span = ir_op(o.m, loss_set)->span;
     b.phase = IR_PHASE_OPTIMIZER;
