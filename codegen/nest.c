@@ -13,7 +13,7 @@ typedef struct
     Nest *nest;
     VEC(IrValue) outputs;
     int32_t *depth; /* by value: row reductions in sequence before it */
-    bool *final;    /* by value: depends on a column or whole sum */
+    uint8_t *final; /* by value: bits 1 << NEST_COLUMNS, 1 << NEST_WHOLE of the sums that it depends on */
     const char *why;
 } Build;
 
@@ -149,7 +149,7 @@ static bool classify(Build *b)
         inner = my_inner;
         groups = my_groups ? my_groups : groups;
     }
-    nest->has_columns = groups > 0;
+    nest->has_final[NEST_COLUMNS] = groups > 0;
     nest->groups = groups ? groups : 1;
     int64_t flat = 0;
     for (uint32_t k = 0; k < nest->reduces.len; k++)
@@ -157,19 +157,39 @@ static bool classify(Build *b)
         NestReduce *r = &nest->reduces.data[k];
         if (r->kind != REDUCE_WHOLE)
             continue;
-        if (nest->has_columns)
-            return fail(b, "a whole sum beside a column reduction");
         if (rows == 1 && inner == sizes.data[k])
             r->kind = REDUCE_ROW; /* beside row reductions of the only row */
-        else if (rows && rows == sizes.data[k])
-            r->kind = REDUCE_WHOLE_ROWS;
+        else if (rows && (rows == sizes.data[k] || rows * inner == sizes.data[k]))
+        {
+            r->kind = REDUCE_WHOLE_LATER;
+            r->n_later = sizes.data[k];
+            if (r->n_later > NEST_MAX_CHUNKS * (int64_t)NEST_CHUNK)
+                return fail(b, "a whole sum of too many values");
+        }
         else if (rows || (flat && flat != sizes.data[k]))
             return fail(b, "reductions over different domains");
         else
             flat = sizes.data[k];
     }
     if (!rows && !flat)
-        flat = n_elems(b, b->outputs.data[0]);
+    {
+        /* Outputs of two sizes: one value per row, and one per element. */
+        int64_t least = n_elems(b, b->outputs.data[0]);
+        for (uint32_t i = 0; i < b->outputs.len; i++)
+        {
+            int64_t n = n_elems(b, b->outputs.data[i]);
+            flat = n > flat ? n : flat;
+            least = n < least ? n : least;
+        }
+        if (least < flat && flat % least == 0)
+        {
+            rows = least;
+            inner = flat / least;
+        }
+    }
+    for (uint32_t k = 0; k < nest->reduces.len; k++)
+        nest->has_final[NEST_WHOLE] |=
+            nest->reduces.data[k].kind == REDUCE_WHOLE || nest->reduces.data[k].kind == REDUCE_WHOLE_LATER;
     nest->main.flat = rows == 0;
     nest->main.rows = rows ? rows : 1;
     nest->main.inner = rows ? inner : flat;
@@ -182,12 +202,12 @@ static bool order(Build *b)
 {
     Nest *nest = b->nest;
     b->depth = ARENA_ARRAY(b->arena, int32_t, b->m->values.len);
-    b->final = ARENA_ARRAY(b->arena, bool, b->m->values.len);
+    b->final = ARENA_ARRAY(b->arena, uint8_t, b->m->values.len);
     IR_FOR_OPS(b->m, b->func, op)
     {
         const IrOpData *data = ir_op(b->m, op);
         int32_t depth = 0;
-        bool final = false;
+        uint8_t final = 0;
         for (uint32_t i = 0; i < data->n_operands; i++)
         {
             if (b->depth[data->operands[i]] > depth)
@@ -212,7 +232,7 @@ static bool order(Build *b)
             if (r->kind == REDUCE_ROW)
                 b->depth[r->result] = depth + 1;
             else
-                b->final[r->result] = true;
+                b->final[r->result] = 1 << (r->kind == REDUCE_COLUMN ? NEST_COLUMNS : NEST_WHOLE);
             if ((uint32_t)depth + 1 > nest->main.n_phases)
                 nest->main.n_phases = (uint32_t)depth + 1;
         }
@@ -259,7 +279,7 @@ static bool build_main(Build *b)
     NestStage *stage = &nest->main;
     int64_t total = stage->rows * stage->inner;
     stage->idx = idx_table_make(b->arena, total);
-    Pull p = {.arena = b->arena, .nest = nest, .stage = stage};
+    Pull p = {.arena = b->arena, .nest = nest, .stage = stage, .final = -1};
     Idx full = idx_digit(&stage->idx, 1, total);
     Idx row = idx_digit(&stage->idx, stage->inner, stage->rows);
     for (p.phase = 0; p.phase < stage->n_phases; p.phase++)
@@ -269,7 +289,8 @@ static bool build_main(Build *b)
             NestReduce *r = &nest->reduces.data[k];
             if (r->phase != p.phase)
                 continue;
-            r->source = pull_value(&p, r->operand, r->kind == REDUCE_WHOLE_ROWS ? row : full);
+            r->at = r->kind == REDUCE_WHOLE_LATER && r->n_later == stage->rows ? row : full;
+            r->source = pull_value(&p, r->operand, r->at);
             if (!r->source)
                 return fail(b, p.why);
             if ((r->kind == REDUCE_ROW || r->kind == REDUCE_WHOLE) && !nest_reduce_is_direct(stage, r))
@@ -290,30 +311,36 @@ static bool build_main(Build *b)
     return true;
 }
 
-static bool build_final(Build *b)
+static bool build_final(Build *b, int which)
 {
     Nest *nest = b->nest;
-    NestStage *stage = &nest->final;
-    for (uint32_t k = 0; k < nest->reduces.len; k++)
-        nest->has_final |= nest->reduces.data[k].kind != REDUCE_ROW;
-    if (!nest->has_final)
+    NestStage *stage = &nest->final[which];
+    if (!nest->has_final[which])
         return true;
-    stage->rows = nest->has_columns ? nest->groups : 1;
-    stage->inner = nest->has_columns ? nest->main.inner : 1;
-    stage->flat = !nest->has_columns;
+    stage->rows = which == NEST_COLUMNS ? nest->groups : 1;
+    stage->inner = which == NEST_COLUMNS ? nest->main.inner : 1;
+    stage->flat = which == NEST_WHOLE;
     stage->n_phases = 1;
     int64_t total = stage->rows * stage->inner;
     stage->idx = idx_table_make(b->arena, total);
-    Pull p = {.arena = b->arena, .nest = nest, .stage = stage, .final = true};
+    Pull p = {.arena = b->arena, .nest = nest, .stage = stage, .final = which};
     for (uint32_t i = 0; i < b->outputs.len; i++)
     {
-        if (!b->final[b->outputs.data[i]])
+        uint8_t final = b->final[b->outputs.data[i]];
+        if (!(final & 1 << which))
             continue;
+        if (final != 1 << which)
+            return fail(b, "an output depends on column sums and on whole sums");
         if (n_elems(b, b->outputs.data[i]) != total)
             return fail(b, "an output that depends on a column reduction has another number of elements");
         if (!add_store(b, &p, i, idx_digit(&stage->idx, 1, total), true))
             return false;
     }
+    return true;
+}
+
+static void place_partials(Nest *nest)
+{
     for (uint32_t k = 0; k < nest->reduces.len; k++)
     {
         NestReduce *r = &nest->reduces.data[k];
@@ -322,10 +349,9 @@ static bool build_final(Build *b)
             nest->workspace_bytes += slot_bytes(nest->groups * nest_chunks_per_group(nest) * nest->main.inner);
         else if (r->kind == REDUCE_WHOLE)
             nest->workspace_bytes += slot_bytes((nest->main.inner + NEST_CHUNK - 1) / NEST_CHUNK);
-        else if (r->kind == REDUCE_WHOLE_ROWS)
-            nest->workspace_bytes += slot_bytes(nest->main.rows);
+        else if (r->kind == REDUCE_WHOLE_LATER)
+            nest->workspace_bytes += slot_bytes(r->n_later);
     }
-    return true;
 }
 
 Nest *nest_build(Arena *arena, const IrModule *m, IrFunc func, const char **out_why)
@@ -334,8 +360,12 @@ Nest *nest_build(Arena *arena, const IrModule *m, IrFunc func, const char **out_
     nest->m = m;
     nest->func = func;
     Build b = {.arena = arena, .m = m, .func = func, .nest = nest};
-    if (collect(&b) && classify(&b) && order(&b) && build_main(&b) && build_final(&b))
+    if (collect(&b) && classify(&b) && order(&b) && build_main(&b) && build_final(&b, NEST_COLUMNS) &&
+        build_final(&b, NEST_WHOLE))
+    {
+        place_partials(nest);
         return nest;
+    }
     ENSURE(b.why);
     *out_why = b.why;
     return NULL;

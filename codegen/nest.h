@@ -3,8 +3,8 @@
  * Stage 0 walks a domain of rows x inner elements (f = row * inner + i), in tasks of rows. Its row body is a chain of
  * phases: phase p computes what depends on p row reductions in sequence, then reduces; what is full and needed again
  * in a later phase is recomputed when cheap, else kept in a slot of the worker's scratch (one row long). Column and
- * whole sums leave partial results per task in the workspace; stage 1, when there is one, adds them in order and
- * computes what depends on them.
+ * whole sums leave partial results per task in the workspace; up to two final stages add them in order and compute what
+ * depends on them.
  *
  * Values are instructions in the order of computation; where they are computed (task, row, an inner loop) follows from
  * their operands and index expressions. The orders of all sums:
@@ -19,8 +19,12 @@
 
 enum
 {
-    NEST_CHUNK = 32768,   /* elements of a whole sum's chunk, and of a flat task */
-    NEST_ROW_TASK = 49152 /* elements of a task of rows, about */
+    NEST_CHUNK = 32768,    /* elements of a whole sum's chunk, and of a flat task */
+    NEST_ROW_TASK = 49152, /* elements of a task of rows, about */
+    NEST_COLUMNS = 0,      /* numbers of the final stages */
+    NEST_WHOLE = 1,
+    NEST_FINALS = 2,
+    NEST_MAX_CHUNKS = 1024 /* of a whole sum that waits in the workspace (the prelude's ptc_OP_chunks) */
 };
 
 typedef uint32_t NestInst; /* 0 = none */
@@ -60,10 +64,10 @@ typedef struct
 
 typedef enum
 {
-    REDUCE_ROW,       /* over the inner elements: one result a row */
-    REDUCE_COLUMN,    /* over the rows of a group: one result per inner element */
-    REDUCE_WHOLE,     /* over the whole flat domain */
-    REDUCE_WHOLE_ROWS /* over one value per row */
+    REDUCE_ROW,        /* over the inner elements: one result a row */
+    REDUCE_COLUMN,     /* over the rows of a group: one result per inner element */
+    REDUCE_WHOLE,      /* over the whole flat domain */
+    REDUCE_WHOLE_LATER /* in a domain of rows, over one value per row or per element: those wait in the workspace */
 } NestReduceKind;
 
 typedef struct
@@ -74,7 +78,9 @@ typedef struct
     IrValue operand, result;
     uint32_t phase;           /* where its operand is complete */
     NestInst source;          /* the operand in stage 0 */
-    int64_t workspace_offset; /* COLUMN, WHOLE: partials; WHOLE_ROWS: the row values */
+    int64_t workspace_offset; /* COLUMN, WHOLE: partials; WHOLE_LATER: the values */
+    int64_t n_later;          /* WHOLE_LATER: values */
+    Idx at;                   /* WHOLE_LATER: place of a value */
 } NestReduce;
 
 typedef struct
@@ -107,10 +113,9 @@ typedef struct
     VEC(NestReduce) reduces;
     int64_t groups;     /* column sums: rows come in groups, reduced apart */
     int64_t chunk_rows; /* rows of a task (flat: unused) */
-    bool has_columns;
     NestStage main;
-    bool has_final; /* stage 1: domain groups x inner (columns) or 1 element (whole) */
-    NestStage final;
+    bool has_final[NEST_FINALS];
+    NestStage final[NEST_FINALS]; /* what depends on column sums (domain groups x inner), on whole sums (1 element) */
     int64_t workspace_bytes;
 } Nest;
 

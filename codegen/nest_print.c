@@ -124,7 +124,7 @@ NestPrinter nest_printer_make(Arena *arena, const Nest *nest, const NestStage *s
     bool whole = false;
     for (uint32_t k = 0; k < nest->reduces.len; k++)
         whole |= nest->reduces.data[k].kind == REDUCE_WHOLE;
-    if (cuda || stage == &nest->final || whole)
+    if (cuda || stage != &nest->main || whole)
         return p;
     if (p.flat)
     {
@@ -372,7 +372,7 @@ static uint32_t inst_level(const NestPrinter *p, NestInst inst)
     if (data->kind == INST_KEPT)
         return innermost(p);
     if (data->kind == INST_REDUCED)
-        return p->stage == &p->nest->final ? innermost(p) : LEVEL_ROW;
+        return p->stage != &p->nest->main ? innermost(p) : LEVEL_ROW;
     for (uint32_t i = 0; i < data->n_args; i++)
         if (data->args[i])
         {
@@ -410,7 +410,7 @@ static const char *ref(const NestPrinter *p, NestInst inst)
     const NestInstData *data = &p->stage->insts.data[inst];
     if (data->kind == INST_CONST)
         return const_text(p, data->dtype, data->value);
-    if (data->kind == INST_REDUCED && p->stage != &p->nest->final)
+    if (data->kind == INST_REDUCED && p->stage == &p->nest->main)
         return arena_printf(p->arena, "r%u", data->reduce);
     return arena_printf(p->arena, "t%u", inst);
 }
@@ -538,8 +538,9 @@ static void print_effects(NestPrinter *p, uint32_t phase)
             if (r->kind == REDUCE_COLUMN)
                 strbuf_addf(deep, "c%u[%s] = ptc_%s2_%c(c%u[%s], %s);\n", k, row_position(p), reduce_names[r->code],
                             dtype_is_float(r->dtype) ? 'f' : 'i', k, row_position(p), ref(p, r->source));
-            else if (r->kind == REDUCE_WHOLE_ROWS)
-                strbuf_addf(&p->level[LEVEL_ROW], "w%u[o] = %s;\n", k, ref(p, r->source));
+            else if (r->kind == REDUCE_WHOLE_LATER)
+                strbuf_addf(r->n_later == stage->rows ? &p->level[LEVEL_ROW] : deep, "w%u[%s] = %s;\n", k,
+                            index_text(p, r->at), ref(p, r->source));
         }
     for (uint32_t i = 0; i < stage->stores.len; i++)
     {
@@ -582,7 +583,7 @@ static void print_loops(NestPrinter *p)
     {
         if (k == 0 && !p->cuda)
             strbuf_add(&p->body, "PTC_SIMD\n");
-        if (p->stage == &p->nest->final)
+        if (p->stage != &p->nest->main)
             strbuf_addf(&p->body,
                         p->cuda ? "PTC_LOOP_FROM(i0, lo, hi)\n{\n" : "for (int32_t i0 = lo; i0 < hi; i0++)\n{\n");
         else if (p->cuda)
@@ -609,7 +610,7 @@ void nest_print_body(NestPrinter *p)
         {
             const NestInstData *data = &p->stage->insts.data[i];
             if (data->phase != phase || data->kind == INST_CONST ||
-                (data->kind == INST_REDUCED && p->stage != &p->nest->final))
+                (data->kind == INST_REDUCED && p->stage == &p->nest->main))
                 continue;
             uint32_t level = inst_level(p, i);
             const char *text = inst_text(p, data);

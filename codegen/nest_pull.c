@@ -268,15 +268,15 @@ static NestInst pull_reduce(Pull *p, const IrOpData *op, IrValue value, Idx at, 
     NestStage *stage = p->stage;
     if (reduce->kind == REDUCE_ROW)
     {
-        if (p->final)
+        if (p->final >= 0)
             return fail(p, "a row reduction is used together with the result of a column reduction");
         if (at != idx_digit(&stage->idx, stage->inner, stage->rows))
             return fail(p, "the result of a row reduction is used in another row");
         if (reduce->phase >= p->phase)
             return fail(p, "a reduction is used before its phase");
     }
-    else if (!p->final)
-        return fail(p, "the result of a column reduction is used by full elements");
+    else if (p->final != (reduce->kind == REDUCE_COLUMN ? NEST_COLUMNS : NEST_WHOLE))
+        return fail(p, "the result of a column or whole reduction is used in another domain");
     else if (at != idx_digit(&stage->idx, 1, stage->rows * stage->inner))
         return fail(p, "the result of a column reduction is used in another place");
     NestInst inst = add_inst(p, (NestInstData){.kind = INST_REDUCED, .dtype = reduce->dtype, .reduce = k, .index = at});

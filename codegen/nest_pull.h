@@ -17,7 +17,7 @@ typedef struct
     Arena *arena;
     Nest *nest;
     NestStage *stage;
-    bool final;     /* pulling for stage 1 */
+    int final;      /* pulling for this final stage; -1: the main stage */
     uint32_t phase; /* now */
     VEC(PullMemo) memo;
     const char *why; /* first failure */

@@ -108,7 +108,7 @@ static void print_rows(Printer *p, NestPrinter *np)
                 "%s *const c%u = (%s *)((char *)workspace + %lld) + task * %lld;\nptc_%s_start_%c(c%u, %lld);\n", t, k,
                 t, (long long)r->workspace_offset, (long long)np->inner, reduce_names[r->code], family(r), k,
                 (long long)np->inner);
-        else if (r->kind == REDUCE_WHOLE_ROWS)
+        else if (r->kind == REDUCE_WHOLE_LATER)
             strbuf_addf(p->out, "%s *const w%u = (%s *)((char *)workspace + %lld);\n", t, k, t,
                         (long long)r->workspace_offset);
     }
@@ -126,16 +126,16 @@ enum
 
 static int64_t final_segments(const Nest *nest)
 {
-    return (nest->final.inner + FINAL_COLUMNS - 1) / FINAL_COLUMNS;
+    return (nest->main.inner + FINAL_COLUMNS - 1) / FINAL_COLUMNS;
 }
 
-/* Stage 1: totals, then what depends on them. */
-static void print_final(Printer *p)
+/* A final stage: totals, then what depends on them. */
+static void print_final(Printer *p, int which, uint32_t phase)
 {
     const Nest *nest = p->nest;
-    NestPrinter np = nest_printer_make(p->arena, nest, &nest->final, false);
-    print_head(p, 1);
-    if (nest->has_columns)
+    NestPrinter np = nest_printer_make(p->arena, nest, &nest->final[which], false);
+    print_head(p, phase);
+    if (which == NEST_COLUMNS)
     {
         strbuf_addf(p->out,
                     "const int64_t o = task / %lld;\nconst int32_t lo = (int32_t)(task %% %lld * %d), hi = lo + %d < "
@@ -148,7 +148,7 @@ static void print_final(Printer *p)
     {
         const NestReduce *r = &nest->reduces.data[k];
         const char *t = nest_register_type(r->dtype), *name = reduce_names[r->code];
-        if (r->kind == REDUCE_ROW)
+        if (r->kind == REDUCE_ROW || (r->kind == REDUCE_COLUMN) != (which == NEST_COLUMNS))
             continue;
         const char *from =
             arena_printf(p->arena, "(const %s *)((const char *)workspace + %lld)", t, (long long)r->workspace_offset);
@@ -169,7 +169,7 @@ static void print_final(Printer *p)
                         (long long)((nest->main.inner + NEST_CHUNK - 1) / NEST_CHUNK));
         else
             strbuf_addf(p->out, "%s q%u[1] = {ptc_%s_chunks_%c(%s, %lld)};\n", t, k, name, family(r), from,
-                        (long long)nest->main.rows);
+                        (long long)r->n_later);
         if (r->dtype == DT_BF16)
             strbuf_addf(p->out, "q%u[0] = ptc_bf16_round(q%u[0]);\n", k, k);
     }
@@ -184,7 +184,7 @@ static void print_final(Printer *p)
 /* What the runtime must provide for a loop kernel. */
 static CodegenKernelInfo nest_info(Arena *arena, const Nest *nest)
 {
-    CodegenKernelInfo info = {.n_phases = nest->has_final ? 2 : 1, .workspace_bytes = nest->workspace_bytes};
+    CodegenKernelInfo info = {.n_phases = 1, .workspace_bytes = nest->workspace_bytes};
     NestPrinter np = nest_printer_make(arena, nest, &nest->main, false);
     if (np.flat)
         info.n_tasks[0] = (np.inner + NEST_CHUNK - 1) / NEST_CHUNK;
@@ -193,13 +193,15 @@ static CodegenKernelInfo nest_info(Arena *arena, const Nest *nest)
     else
         info.n_tasks[0] = nest->groups * nest_chunks_per_group(nest);
     info.scratch_bytes = nest->main.n_slots * slot_bytes(np.flat ? NEST_CHUNK : np.inner);
-    if (nest->has_final)
+    if (nest->has_final[NEST_COLUMNS])
     {
-        info.n_tasks[1] = nest->has_columns ? nest->groups * final_segments(nest) : 1;
-        int64_t totals = nest->has_columns ? nest->reduces.len * slot_bytes(nest->final.inner) : 0;
+        info.n_tasks[info.n_phases++] = nest->groups * final_segments(nest);
+        int64_t totals = nest->reduces.len * slot_bytes(nest->main.inner);
         if (totals > info.scratch_bytes)
             info.scratch_bytes = totals;
     }
+    if (nest->has_final[NEST_WHOLE])
+        info.n_tasks[info.n_phases++] = 1;
     return info;
 }
 
@@ -212,8 +214,10 @@ static void print_loop_kernel(Printer *p)
     else
         print_rows(p, &np);
     strbuf_add(p->out, "}\n\n");
-    if (p->nest->has_final)
-        print_final(p);
+    uint32_t phase = 1;
+    for (int which = 0; which < NEST_FINALS; which++)
+        if (p->nest->has_final[which])
+            print_final(p, which, phase++);
 }
 
 bool codegen_kernel_supported(Arena *scratch, const IrModule *m, IrFunc func, const char **out_why)

@@ -25,9 +25,11 @@ typedef float ptc_v __attribute__((vector_size(4 * PTC_VL), aligned(4), may_alia
 #if defined(__clang__)
 #define PTC_TILE_FUNC  static __attribute__((noinline, unused))
 #define PTC_CONTRACT _Pragma("clang fp contract(fast)")
+#define PTC_UNROLL   _Pragma("unroll")
 #else
 #define PTC_TILE_FUNC  static __attribute__((noinline, unused, optimize("fp-contract=fast")))
 #define PTC_CONTRACT
+#define PTC_UNROLL _Pragma("GCC unroll 8")
 #endif
 
 #define PTC_TILE(NVEC)                                                                                                 \
@@ -37,23 +39,24 @@ typedef float ptc_v __attribute__((vector_size(4 * PTC_VL), aligned(4), may_alia
         PTC_CONTRACT                                                                                                   \
         ptc_v acc[PTC_MR][NVEC];                                                                                       \
         const float *a0 = a[0], *a1 = a[1], *a2 = a[2], *a3 = a[3], *a4 = a[4], *a5 = a[5];                            \
-        for (int r = 0; r < PTC_MR; r++)                                                                               \
-            for (int v = 0; v < NVEC; v++)                                                                             \
+        PTC_UNROLL for (int r = 0; r < PTC_MR; r++)                                                                    \
+            PTC_UNROLL for (int v = 0; v < NVEC; v++)                                                                  \
                 acc[r][v] = add && r < m ? *(const ptc_v *)(c + r * ldc + v * PTC_VL) : (ptc_v){0};                    \
         for (int64_t k = 0; k < n; k++)                                                                                \
         {                                                                                                              \
             ptc_v x[NVEC];                                                                                             \
-            for (int v = 0; v < NVEC; v++)                                                                             \
+            PTC_UNROLL for (int v = 0; v < NVEC; v++)                                                                  \
                 x[v] = *(const ptc_v *)(b + v * PTC_VL);                                                               \
             const float y[PTC_MR] = {*a0, *a1, *a2, *a3, *a4, *a5};                                                    \
-            for (int r = 0; r < PTC_MR; r++)                                                                           \
-                for (int v = 0; v < NVEC; v++)                                                                         \
+            PTC_UNROLL for (int r = 0; r < PTC_MR; r++)                                                                \
+                PTC_UNROLL for (int v = 0; v < NVEC; v++)                                                              \
                     acc[r][v] = acc[r][v] + y[r] * x[v];                                                               \
             a0 += a_step, a1 += a_step, a2 += a_step, a3 += a_step, a4 += a_step, a5 += a_step;                        \
             b += ldb;                                                                                                  \
         }                                                                                                              \
-        for (int r = 0; r < PTC_MR; r++)                                                                               \
-            for (int v = 0; v < NVEC && r < m; v++)                                                                    \
+        PTC_UNROLL for (int r = 0; r < PTC_MR; r++)                                                                    \
+            PTC_UNROLL for (int v = 0; v < NVEC; v++)                                                                  \
+                if (r < m)                                                                                             \
                 *(ptc_v *)(c + r * ldc + v * PTC_VL) = acc[r][v];                                                      \
     }
 PTC_TILE(1)
