@@ -23,6 +23,12 @@ static Span axis_span(const XmlAttr *attr, const PatternAxis *axis)
     return attr_place(attr, axis->at, n);
 }
 
+/* As the user wrote it. */
+static const char *axis_text(const PatternAxis *axis)
+{
+    return axis->name[0] == '.' ? "..." : axis->name;
+}
+
 static bool check_result_dots(Expander *x, const XmlAttr *attr, PatternSide *result, bool operand_has, uint32_t spread)
 {
     if (result->ellipsis < 0)
@@ -73,7 +79,8 @@ static IrValue make_einsum(Expander *x, const XmlElem *e, const IrValue *operand
                 k++;
             if (side == 2 && k == n_letters)
             {
-                expand_error(x, axis_span(attr, axis), NULL, "axis '%s' of the result is in no operand", axis->name);
+                expand_error(x, axis_span(attr, axis), NULL, "axis '%s' of the result is in no operand",
+                             axis_text(axis));
                 return 0;
             }
             int64_t extent = side < 2 ? ir_value_type(x->m, operands[side])->dims[axis->group] : extents[k];
@@ -241,7 +248,7 @@ static bool solve_right(Expander *x, const XmlElem *e, const XmlAttr *attr, Rear
         if (pattern_find(&r->right, r->left.axes[i].name) < 0 && r->left_extent[i] != 1)
         {
             expand_error(x, axis_span(attr, &r->left.axes[i]), NULL,
-                         "axis '%s' is %lld and not on the right: reduce it with <reduce>", r->left.axes[i].name,
+                         "axis '%s' is %lld and not on the right: reduce it with <reduce>", axis_text(&r->left.axes[i]),
                          (long long)r->left_extent[i]);
             return false;
         }

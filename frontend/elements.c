@@ -225,8 +225,9 @@ static void check_attrs(Check *x, const XmlElem *e)
             suggest_attr(x, e, attr->name);
             continue;
         }
-        if (strpbrk(attr->value, "{}"))
-            continue;
+        const char *brace = strchr(attr->value, '{');
+        if (brace && strchr(brace, '}'))
+            continue; /* checked after substitution */
         const char *fault = attr_kind_fault(x->arena, info, attr->value);
         if (fault)
         {

@@ -184,6 +184,7 @@ void job_train(Expander *x, const XmlElem *root)
         int64_t wanted = x->job->train.batch; /* from the options */
         t->span = xml_elem_span(e);
         ok = attr_int(x, e, "batch", 1, largest_batch, &batch);
+        batch = ok ? batch : 1;
         t->eval_batch = batch;
         batch = wanted ? wanted : batch;
         ok = attr_int(x, e, "eval_batch", 1, largest_batch, &t->eval_batch) && ok;
@@ -297,7 +298,8 @@ void job_check(Expander *x, const XmlElem *root)
         IrGlobal global = ir_global_find(x->m, arena_printf(x->arena, "batch.%s", field->name));
         if (!global)
         {
-            expand_error(x, field->span, NULL, "there is no <input name=\"%s\"> for this field", field->name);
+            if (!frame_find_here(x->root, field->name, true)) /* else the input was wrong, which is told already */
+                expand_error(x, field->span, NULL, "there is no <input name=\"%s\"> for this field", field->name);
             continue;
         }
         const IrType *type = &ir_global(x->m, global)->type;

@@ -99,6 +99,8 @@ const char *frame_nearest(Expander *x, const char *name, bool values)
         MAX_CANDIDATES = 10000
     };
     VEC(const char *) names = {0};
+    if (strlen(name) < 2)
+        return NULL; /* every other letter would be near */
     for (const Frame *frame = x->frame; frame; frame = next_frame(x, frame, values))
         for (int i = 0; i < N_BUCKETS; i++)
             for (const Symbol *s = frame->buckets[i]; s && names.len < MAX_CANDIDATES; s = s->next)

@@ -33,12 +33,13 @@ void expand_input(Expander *x, const XmlElem *e)
     const char *name, *dtype_text;
     DType dtype;
     IrType type;
-    if (!attr_name(x, e, "name", &name) || !attr_text(x, e, "dtype", &dtype_text) ||
-        !dtype_by_name(dtype_text, &dtype) || !attr_shape(x, e, "shape", dtype, NULL, &type))
+    if (!attr_name(x, e, "name", &name))
         return;
-    Symbol *s = frame_add(x, name, SYM_INPUT, attr_or_elem_span(e, "name"));
-    if (!s)
-        return;
+    bool ok = attr_text(x, e, "dtype", &dtype_text) && dtype_by_name(dtype_text, &dtype) &&
+              attr_shape(x, e, "shape", dtype, NULL, &type);
+    Symbol *s = frame_add(x, name, ok ? SYM_INPUT : SYM_VALUE, attr_or_elem_span(e, "name"));
+    if (!s || !ok)
+        return; /* the value is poison */
     s->global = arena_printf(x->arena, "batch.%s", name);
     int64_t batch = x->job->train.batch;
     if (type.rank < 1 || type.dims[0] != batch)
@@ -109,15 +110,7 @@ static IrValue new_param(Expander *x, const XmlElem *e, const char *name)
         return 0;
     if (!ir_init_check(x->arena, init, &why))
     {
-        static const char *const names[] = {
-#define INIT(init_name, ...) #init_name,
-#include "ir/inits.def"
-#undef INIT
-        };
-        const char *word = arena_strndup(x->arena, init, strcspn(init, "("));
-        expand_error(x, attr_or_elem_span(e, "init"),
-                     strncmp(why, "unknown", 7) ? NULL : str_nearest(word, names, sizeof names / sizeof *names), "%s",
-                     why);
+        expand_error(x, attr_or_elem_span(e, "init"), NULL, "%s", why);
         return 0;
     }
     IrGlobal old = ir_global_find(x->m, name);

@@ -1,0 +1,53 @@
+#!/bin/bash
+# Every *.xml here is broken: the program must exit with 1 and say exactly NAME.stderr, to the byte. BLESS=1 writes the
+# .stderr files. NAME.args holds more arguments.
+# usage: run.sh PROGRAM [ARGUMENT...]      e.g. run.sh build/bin/ptc check
+set -uo pipefail
+cd "$(dirname "$0")" || exit 2
+program=("$(realpath "$1")" "${@:2}")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export PTC_LIB=../../examples/lib
+n=0 failures=0
+
+fail() # what
+{
+    echo "FAIL: $1"
+    failures=$((failures + 1))
+}
+
+check() # name file
+{
+    local arguments=() code
+    [ -f "$1.args" ] && read -ra arguments <"$1.args"
+    timeout 60 "${program[@]}" "${arguments[@]}" "$2" >"$work/stdout" 2>"$work/stderr"
+    code=$?
+    n=$((n + 1))
+    [ $code = 1 ] || fail "$1: exit code $code instead of 1"
+    [ -n "${BLESS:-}" ] && cp "$work/stderr" "$1.stderr"
+    diff -u "$1.stderr" "$work/stderr" || fail "$1: another message (BLESS=1 accepts it)"
+}
+
+for file in *.xml; do
+    check "${file%.xml}" "$file"
+done
+
+# Files that are too large or too odd to be kept.
+head -c 104857600 /dev/zero | tr '\0' ' ' >"$work/huge.xml"
+mkfifo "$work/fifo.xml"
+ln -s /dev/zero "$work/device.xml"
+ln -s "$work/huge.xml" "$work/link.xml"
+for name in huge fifo device link no-such folder; do
+    file=$work/$name.xml
+    [ $name = folder ] && file=$work
+    timeout 60 "${program[@]}" "$file" >"$work/stdout" 2>"$work/stderr"
+    code=$?
+    n=$((n + 1))
+    [ $code = 1 ] || fail "$name: exit code $code instead of 1"
+    sed -i "s|$work|WORK|g" "$work/stderr"
+    [ -n "${BLESS:-}" ] && cp "$work/stderr" "generated-$name.stderr"
+    diff -u "generated-$name.stderr" "$work/stderr" || fail "$name: another message (BLESS=1 accepts it)"
+done
+
+echo "$n broken inputs, $failures failures"
+[ $n -ge 40 ] && [ $failures = 0 ]
