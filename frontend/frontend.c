@@ -31,9 +31,13 @@ static void expand_graph(Expander *x, const XmlElem *root)
         if (e->id == EL_define)
             expand_define(x, e);
     x->b.unit = 1;
+    uint32_t errors = diag_error_count(x->diag);
     job_dims(x, root);
+    bool known_dims = diag_error_count(x->diag) == errors;
     job_train(x, root);
     job_data(x, root);
+    if (!known_dims)
+        return; /* what uses them would only repeat it */
     outputs_prepare(x);
     for (const XmlElem *e = root->first; e; e = e->next)
         if (e->id != EL_dim && e->id != EL_define) /* those are read already */

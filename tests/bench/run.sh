@@ -20,6 +20,7 @@ ROUNDS=${ROUNDS:-3}
 THREADS=${THREADS:-2}
 TORCH_PYTHON=${TORCH_PYTHON:-$BUILD/torch/bin/torch-python}
 RAW=$BUILD/bench-raw.jsonl
+declare -A FILE=([vit]=vit-d192.xml [bert]=bert-base.xml)
 declare -A STEPS=([vit]=20 [bert]=6) WARMUP=([vit]=5 [bert]=2)
 
 # HOOK: the one place that knows how ptc is called. It must print one JSON object on its last line with
@@ -27,7 +28,7 @@ declare -A STEPS=([vit]=20 [bert]=6) WARMUP=([vit]=5 [bert]=2)
 #   compile_ms                                  XML to ready; cold in the first round (empty $CACHE), warm afterwards
 #   peak_predicted_mib peak_real_mib            planned by the compiler, and the process's high-water mark
 # Expanded by eval for each run with $MODEL, $n_steps, $n_warmup, $THREADS and $CACHE set.
-OURS=${OURS:-'PTC_CACHE_DIR="$CACHE" "$BUILD/bin/ptc" bench --json --threads="$THREADS" --steps="$n_steps" --warmup="$n_warmup" "$SOURCE/examples/bench-$MODEL.xml"'}
+OURS=${OURS:-'PTC_CACHE_DIR="$CACHE" "$BUILD/bin/ptc" bench --json --threads="$THREADS" --steps="$n_steps" --warmup="$n_warmup" "$SOURCE/examples/bench/${FILE[$MODEL]}"'}
 
 # record WHO ROUND MODEL: tags the JSON lines on stdin and appends them to the raw file
 record()
