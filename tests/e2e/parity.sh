@@ -1,0 +1,47 @@
+#!/bin/bash
+# The losses, gradient norms and final weights of the fixture models agree with PyTorch's, on a device and its bound.
+# usage: parity.sh DEVICE LOSS_BOUND NORM_BOUND WEIGHT_BOUND
+. "$(dirname "$0")/lib.sh"
+device=$1 loss_bound=$2 norm_bound=$3 weight_bound=$4
+
+train() # OUT ARCHITECTURE RUN FLAG...
+{
+    local out=$1 model=$fixtures/$2-tiny.xml fixture=$fixtures/$2_losses.json run=$3 settings
+    shift 3
+    settings=$($COMPARE settings "$fixture" "$run") || return
+    rm -rf "$out"
+    # shellcheck disable=SC2086 # the settings are words
+    $PTC "$model" --device="$device" --weights="$fixtures/$($COMPARE init "$fixture")" --out="$out" $settings "$@"
+}
+
+agrees() # ARCHITECTURE RUN
+{
+    local fixture=$fixtures/$1_losses.json status=0
+    train out "$1" "$2" || return
+    $COMPARE losses "$fixture" "$2" out/metrics.jsonl "$loss_bound" || status=1
+    $COMPARE weights "$fixture" "$2" "$(last_checkpoint out)/model.safetensors" "$weight_bound" || status=1
+    if grep -q grad_norm out/metrics.jsonl; then
+        $COMPARE norms "$fixture" "$2" out/metrics.jsonl "$norm_bound" || status=1
+    fi
+    return $status
+}
+
+# A setting that is a little wrong must be seen.
+differs() # ARCHITECTURE RUN FLAG...
+{
+    train wrong "$@" && fails_with 1 $COMPARE losses "$fixtures/$1_losses.json" "$2" wrong/metrics.jsonl "$loss_bound"
+}
+
+for architecture in vit postnorm rope alibi; do
+    for run in adamw adamw_clip_cosine sgd_momentum sgd_clip; do
+        check "$architecture, $run" agrees $architecture $run
+    done
+done
+check "no weight decay" differs vit adamw --set=train.weight_decay=0
+check "another eps" differs vit adamw --set=train.eps=1e-6
+check "another beta2" differs vit adamw --set=train.beta2=0.99
+check "another clip_norm" differs vit sgd_clip --set=train.clip_norm=2.9
+check "no warm-up" differs vit adamw_clip_cosine --set=train.warmup_steps=0
+check "another momentum" differs vit sgd_momentum --set=train.momentum=0.89
+check "shuffled" differs vit adamw --set=data.shuffle=true
+finish
