@@ -12,7 +12,8 @@
 #define PTC_KERNEL_MAX_PHASES  3
 #define PTC_KERNEL_SYMBOL      "ptc_kernel_table"
 
-/* Runs one task. bufs: the operand addresses, then the result addresses, in call order. workspace: shared
+/* Runs one task. bufs: the operand addresses, then the result addresses, in call order, then, for a kernel with
+ * random numbers, the address of the call's stream (u32). workspace: shared
  * by all tasks and phases of one call (partial sums), uninitialised on entry of phase 0, kept between
  * phases. scratch: private to the worker, uninitialised. Both are aligned to 64 bytes and NULL when the
  * kernel asks for 0 bytes. Tasks of a phase may run in any order and at the same time, so they write

@@ -487,7 +487,7 @@ static const char *inst_text(NestPrinter *p, const NestInstData *data)
     case INST_INDEX:
         return arena_printf(p->arena, "(%s)(%s)", nest_register_type(data->dtype), index_text(p, data->index));
     case INST_RANDOM:
-        return arena_printf(p->arena, "ptc_random(%s, %s, %s, (uint32_t)(%s), %lldu)", ref(p, data->args[0]),
+        return arena_printf(p->arena, "ptc_random(%s, %s, %s, (uint32_t)(%s), stream + %lldu)", ref(p, data->args[0]),
                             ref(p, data->args[1]), ref(p, data->args[2]), index_text(p, data->index),
                             (long long)(uint32_t)data->stream);
     case INST_GUARD:
@@ -628,8 +628,27 @@ void nest_print_body(NestPrinter *p)
     }
 }
 
+static bool stage_is_random(const NestStage *stage)
+{
+    for (NestInst i = 1; i < stage->insts.len; i++)
+        if (stage->insts.data[i].kind == INST_RANDOM)
+            return true;
+    return false;
+}
+
+static bool nest_is_random(const Nest *nest)
+{
+    bool random = stage_is_random(&nest->main);
+    for (int i = 0; i < NEST_FINALS; i++)
+        random = random || (nest->has_final[i] && stage_is_random(&nest->final[i]));
+    return random;
+}
+
 void nest_print_pointers(StrBuf *out, const Nest *nest, bool cuda)
 {
+    if (nest_is_random(nest) && !cuda)
+        strbuf_addf(out, "const uint32_t stream = *(const uint32_t *)bufs[%u];\n(void)stream;\n",
+                    nest->n_args + nest->n_outputs);
     for (uint32_t i = 0; i < nest->n_args && !cuda; i++)
     {
         const char *type = nest_storage_type((DType)nest->arg_types[i].dtype);

@@ -166,14 +166,18 @@ static void attention_print_dims(StrBuf *out, const Use *use, const AttentionUse
     const IrAttrs *attrs = &use->op->attrs;
     int64_t strides[3];
     bias_strides(use, a, strides);
-    strbuf_addf(out, "    static const PtcAttention dims = {%lld, %lld, %lld, %lld, %lld, %lld, (float)",
-                (long long)a->b, (long long)a->t, (long long)a->h, (long long)a->d, (long long)a->s, (long long)a->g);
+    strbuf_addf(out, "    const PtcAttention dims = {%lld, %lld, %lld, %lld, %lld, %lld, (float)", (long long)a->b,
+                (long long)a->t, (long long)a->h, (long long)a->d, (long long)a->s, (long long)a->g);
     strbuf_add_f64(out, ir_attrs_float(attrs, IR_ATTR_scale, 1));
     strbuf_addf(out, ", %d, %lld, %lld, %lld, %lld, (float)", ir_attrs_bool(attrs, IR_ATTR_causal),
                 (long long)ir_attrs_int(attrs, IR_ATTR_window, 0), (long long)strides[0], (long long)strides[1],
                 (long long)strides[2]);
     strbuf_add_f64(out, ir_attrs_float(attrs, IR_ATTR_p, 0));
-    strbuf_addf(out, ", %uu};\n", (uint32_t)ir_attrs_int(attrs, IR_ATTR_stream, 0));
+    if (a->key)
+        strbuf_addf(out, ", *(const uint32_t *)bufs[%u] + %uu};\n", use->op->n_operands + use->op->n_results,
+                    (uint32_t)ir_attrs_int(attrs, IR_ATTR_stream, 0));
+    else
+        strbuf_add(out, ", 0};\n");
 }
 
 static void print_operand(StrBuf *out, uint32_t number)

@@ -53,6 +53,7 @@ struct InterpFrame
     const double *const *args; /* kernels */
     double *const *results;
     uint32_t next_arg, next_result;
+    int64_t stream; /* kernels: of the call */
 };
 
 /* ---- environment */
@@ -294,10 +295,15 @@ Status interp_output(InterpOp *x)
 
 static Status run_ops(InterpFrame *frame, const IrModule *m, IrFunc func);
 
+int64_t interp_stream(const InterpOp *x)
+{
+    return x->frame->stream + ir_attrs_int(&x->op->attrs, IR_ATTR_stream, 0);
+}
+
 Status interp_call(InterpOp *x)
 {
     IrFunc kernel = ir_func_find(x->m, ir_attrs_str(&x->op->attrs, IR_ATTR_fn));
-    InterpFrame frame = {.env = x->frame->env, .args = x->in, .results = x->out};
+    InterpFrame frame = {.env = x->frame->env, .args = x->in, .results = x->out, .stream = interp_stream(x)};
     return run_ops(&frame, x->m, kernel);
 }
 

@@ -69,7 +69,7 @@ double interp_uniform(const double *key, double sample, int64_t stream, int64_t 
 Status interp_random(InterpOp *x)
 {
     const IrType *type = interp_out_type(x, 0);
-    int64_t stream = ir_attrs_int(&x->op->attrs, IR_ATTR_stream, 0), n_row = ir_type_n_elems(type) / type->dims[0];
+    int64_t stream = interp_stream(x), n_row = ir_type_n_elems(type) / type->dims[0];
     for (int64_t b = 0; b < type->dims[0]; b++)
         for (int64_t e = 0; e < n_row; e++)
             x->out[0][b * n_row + e] = interp_uniform(x->in[0], x->in[1][b], stream, e);

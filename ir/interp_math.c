@@ -312,7 +312,7 @@ Status interp_dropout(InterpOp *x)
 {
     const IrType *type = interp_in_type(x, 0);
     double p = ir_attrs_float(&x->op->attrs, IR_ATTR_p, 0);
-    int64_t stream = ir_attrs_int(&x->op->attrs, IR_ATTR_stream, 0);
+    int64_t stream = interp_stream(x);
     int64_t n_batch = type->dims[0], n_row = ir_type_n_elems(type) / n_batch;
     for (int64_t b = 0; b < n_batch; b++)
         for (int64_t e = 0; e < n_row; e++)
@@ -363,7 +363,7 @@ static Attention attention_read(const InterpOp *x)
                     .scale = ir_attrs_float(attrs, IR_ATTR_scale, 1),
                     .p = ir_attrs_float(attrs, IR_ATTR_p, 0),
                     .window = ir_attrs_int(attrs, IR_ATTR_window, 0),
-                    .stream = ir_attrs_int(attrs, IR_ATTR_stream, 0),
+                    .stream = interp_stream(x),
                     .causal = ir_attrs_bool(attrs, IR_ATTR_causal)};
     uint32_t next = 3;
     if (ir_attrs_bool(attrs, IR_ATTR_bias))

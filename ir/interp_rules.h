@@ -49,6 +49,8 @@ void interp_copy_strided(int rank, const int64_t *dims, const double *src, const
                          const int64_t *dst_strides);
 /* c[m][n] = sum over k of a[m][k] b[k][n]. */
 void interp_gemm(int64_t n_rows, int64_t n_cols, int64_t depth, const double *a, const double *b, double *c);
+/* The op's random stream: attribute stream, counted from that of the call when it runs in a kernel. */
+int64_t interp_stream(const InterpOp *x);
 /* The stream's number of element elem of the row that has this sample, in [0, 1). key: (seed, step). */
 double interp_uniform(const double *key, double sample, int64_t stream, int64_t elem);
 /* An element as a tensor of this dtype holds it: the semantics of `cast`. */

@@ -158,6 +158,27 @@ static void build_body(KernelBuilder *k, const FuseGroup *group)
     }
 }
 
+/* Random streams count from the first one of the kernel, which becomes an attribute of the call. */
+static bool take_out_stream(const Outliner *o, IrFunc kernel, int64_t *out_stream)
+{
+    IrModule *m = o->m;
+    int64_t first = INT64_MAX;
+    IR_FOR_OPS(m, kernel, op)
+    {
+        const IrAttr *stream = ir_attrs_find(&ir_op(m, op)->attrs, IR_ATTR_stream);
+        if (stream && stream->i < first)
+            first = stream->i;
+    }
+    *out_stream = first;
+    IR_FOR_OPS(m, kernel, op)
+    {
+        const IrAttr *stream = ir_attrs_find(&ir_op(m, op)->attrs, IR_ATTR_stream);
+        if (stream)
+            ir_attrs_put(m->arena, &ir_op(m, op)->attrs, ir_attr_int(IR_ATTR_stream, stream->i - first));
+    }
+    return first != INT64_MAX;
+}
+
 /* The kernel's text without its name and places: equal text, equal kernel. */
 static const char *kernel_key(Outliner *o, IrFunc func)
 {
@@ -226,6 +247,8 @@ static void emit_group(Outliner *o, uint32_t id)
             ir_op_insert(m, k.func, 0, IR_output, &o->kernel_map[result], 1, NULL, 0, NULL, 0);
         }
     }
+    int64_t stream;
+    bool random = take_out_stream(o, k.func, &stream);
     IrFunc kernel = share_kernel(o, k.func);
     if (kernel != k.func)
     {
@@ -240,8 +263,11 @@ static void emit_group(Outliner *o, uint32_t id)
     IrType types[IR_MAX_RESULTS];
     for (uint32_t i = 0; i < results.len; i++)
         types[i] = *ir_value_type(m, results.data[i]);
-    IrAttr fn = ir_attr_str(IR_ATTR_fn, ir_func(m, kernel)->name);
-    IrOp call = ir_op_insert(m, o->plan->func, 0, IR_call, operands, k.args.len, types, results.len, &fn, 1);
+    IrAttr attrs[2] = {ir_attr_str(IR_ATTR_fn, ir_func(m, kernel)->name)};
+    if (random)
+        attrs[1] = ir_attr_int(IR_ATTR_stream, stream);
+    IrOp call =
+        ir_op_insert(m, o->plan->func, 0, IR_call, operands, k.args.len, types, results.len, attrs, random ? 2 : 1);
     IrOpData *data = ir_op(m, call);
     data->span = ir_op(m, last)->span;
     data->unit = ir_op(m, last)->unit;

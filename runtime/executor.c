@@ -127,8 +127,15 @@ static Status build_call(Build *b, IrOp op)
     const IrOpData *data = ir_op(x->m, op);
     const char *name = ir_attrs_str(&data->attrs, IR_ATTR_fn);
     place_results(b, data);
-    Instr instr = {.kind = DO_LAUNCH, .op = op, .n_bufs = data->n_operands + data->n_results};
+    const IrAttr *stream = ir_attrs_find(&data->attrs, IR_ATTR_stream);
+    Instr instr = {.kind = DO_LAUNCH, .op = op, .n_bufs = data->n_operands + data->n_results + (stream ? 1 : 0)};
     instr.bufs = ARENA_ARRAY(x->arena, void *, instr.n_bufs);
+    if (stream)
+    {
+        uint32_t *number = ARENA_NEW(x->arena, uint32_t);
+        *number = (uint32_t)stream->i;
+        instr.bufs[instr.n_bufs - 1] = number;
+    }
     for (uint32_t i = 0; i < data->n_operands; i++)
         instr.bufs[i] = b->address[data->operands[i]];
     for (uint32_t i = 0; i < data->n_results; i++)

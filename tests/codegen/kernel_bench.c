@@ -87,6 +87,8 @@ int main(int argc, char **argv)
                 fill(bufs[n++], type);
                 n_bytes += (double)ir_type_size_bytes(type);
             }
+        uint32_t stream = 0;
+        bufs[n] = &stream;
         void *workspace = aligned_alloc(64, (size_t)kernel->workspace_bytes + 64);
         void *scratch = aligned_alloc(64, (size_t)kernel->scratch_bytes + 64);
         double best = 1e9;

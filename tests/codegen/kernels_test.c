@@ -39,7 +39,8 @@ static bool guard_ok(const void *at, int64_t size_bytes)
 static const char *run_kernel(Arena *arena, const PtcKernel *kernel, KernelData *data)
 {
     void *bufs[32];
-    uint32_t n = data->n_args + data->n_outputs;
+    uint32_t n = data->n_args + data->n_outputs, stream = 0;
+    bufs[n] = &stream;
     for (uint32_t i = 0; i < n; i++)
     {
         int64_t size_bytes = ir_type_size_bytes(&data->types[i]);
