@@ -43,7 +43,7 @@ CodegenKernelInfo codegen_kernel_info(Arena *scratch, const IrModule *m, IrFunc 
 void codegen_emit_c(StrBuf *buf, const IrModule *m);
 
 /* How the CUDA kernels are launched: a kernel is 1..3 launches in order, all with the arguments
- * (operand pointers..., result pointers..., workspace pointer). */
+ * (operand pointers..., result pointers..., workspace pointer, u32 the call's random stream). */
 typedef struct
 {
     const char *symbol; /* extern "C" name */

@@ -236,7 +236,7 @@ static const char *row_quotient(NestPrinter *p, int64_t div, int64_t mod)
     PrintDigit d = {0, div, mod, p->n_names++};
     vec_push(p->arena, &p->digits, d);
     StrBuf *row = &p->level[LEVEL_ROW];
-    strbuf_addf(row, "const int64_t g%u = ", d.name);
+    strbuf_addf(row, "const ptc_index g%u = ", d.name);
     if (div == 1)
         strbuf_addf(row, "o %% %lld;\n", (long long)mod);
     else if (top)
@@ -256,7 +256,7 @@ static const char *atom_name(NestPrinter *p, uint32_t atom)
     {
         const char *source = index_text(p, data->source);
         StrBuf *out = level == LEVEL_TASK ? &p->task : &p->level[level];
-        strbuf_addf(out, "const int64_t x%u = (%s) %c %lld;\n", atom, source, data->is_mod ? '%' : '/',
+        strbuf_addf(out, "const ptc_index x%u = (%s) %c %lld;\n", atom, source, data->is_mod ? '%' : '/',
                     (long long)data->divisor);
         p->atom_named[atom] = true;
     }
@@ -348,7 +348,7 @@ static const char *index_text(NestPrinter *p, Idx e)
             if (!name)
             {
                 name = arena_printf(p->arena, "b%u", p->bases.len);
-                strbuf_addf(&p->level[LEVEL_ROW], "const int64_t %s = %s;\n", name, base);
+                strbuf_addf(&p->level[LEVEL_ROW], "const ptc_index %s = %s;\n", name, base);
                 vec_push(p->arena, &p->bases, e);
             }
             base = name;
@@ -498,6 +498,8 @@ static const char *inst_text(NestPrinter *p, const NestInstData *data)
     case INST_KEPT:
         return arena_printf(p->arena, "s%d[%s]", p->stage->insts.data[data->args[0]].slot, row_position(p));
     case INST_REDUCED:
+        if (p->cuda)
+            return arena_printf(p->arena, "q%u", data->reduce);
         return arena_printf(p->arena, "q%u[%s]", data->reduce, p->flat ? "0" : "i0");
     case INST_CONST:
         break;
@@ -526,7 +528,7 @@ static void print_effects(NestPrinter *p, uint32_t phase)
     for (NestInst i = 1; i < stage->insts.len; i++)
     {
         const NestInstData *data = &stage->insts.data[i];
-        if (data->slot >= 0 && data->phase == phase)
+        if (data->slot >= 0 && data->phase == phase && (!p->cuda || nest_slot_is_kept(stage, i)))
             strbuf_addf(deep, "s%d[%s] = %s;\n", data->slot, p->flat ? "f - block" : row_position(p), ref(p, i));
     }
     if (stage == &p->nest->main)
@@ -535,11 +537,15 @@ static void print_effects(NestPrinter *p, uint32_t phase)
             const NestReduce *r = &p->nest->reduces.data[k];
             if (r->phase != phase)
                 continue;
-            if (r->kind == REDUCE_COLUMN)
+            if (p->cuda && (r->kind == REDUCE_ROW || r->kind == REDUCE_WHOLE))
+                strbuf_addf(deep, "v%u = ptc_%s2_%c(v%u, %s);\n", k, reduce_names[r->code],
+                            dtype_is_float(r->dtype) ? 'f' : 'i', k, ref(p, r->source));
+            else if (r->kind == REDUCE_COLUMN)
                 strbuf_addf(deep, "c%u[%s] = ptc_%s2_%c(c%u[%s], %s);\n", k, row_position(p), reduce_names[r->code],
                             dtype_is_float(r->dtype) ? 'f' : 'i', k, row_position(p), ref(p, r->source));
             else if (r->kind == REDUCE_WHOLE_LATER)
-                strbuf_addf(r->n_later == stage->rows ? &p->level[LEVEL_ROW] : deep, "w%u[%s] = %s;\n", k,
+                strbuf_addf(r->n_later == stage->rows ? &p->level[LEVEL_ROW] : deep, "%sw%u[%s] = %s;\n",
+                            p->cuda && r->n_later == stage->rows ? "if (threadIdx.x == 0)\n    " : "", k,
                             index_text(p, r->at), ref(p, r->source));
         }
     for (uint32_t i = 0; i < stage->stores.len; i++)
@@ -549,7 +555,8 @@ static void print_effects(NestPrinter *p, uint32_t phase)
             continue;
         const char *at = index_text(p, store->index);
         StrBuf *out = store->inner ? deep : &p->level[LEVEL_ROW];
-        strbuf_addf(out, "z%u[%s] = %s;\n", store->output, at, store_text(p, store->dtype, ref(p, store->source)));
+        strbuf_addf(out, "%sz%u[%s] = %s;\n", p->cuda && !store->inner ? "if (threadIdx.x == 0)\n    " : "",
+                    store->output, at, store_text(p, store->dtype, ref(p, store->source)));
     }
 }
 
@@ -561,6 +568,14 @@ static void print_reductions(NestPrinter *p, uint32_t phase)
         if (r->kind != REDUCE_ROW || r->phase != phase || p->stage != &p->nest->main)
             continue;
         char family = dtype_is_float(r->dtype) ? 'f' : 'i';
+        if (p->cuda)
+        {
+            const char *total = arena_printf(p->arena, "ptc_block_%s_%c(v%u)", reduce_names[r->code], family, k);
+            if (r->dtype == DT_BF16)
+                total = arena_printf(p->arena, "ptc_bf16_round(%s)", total);
+            strbuf_addf(&p->body, "const %s r%u = %s;\n", nest_register_type(r->dtype), k, total);
+            continue;
+        }
         const NestInstData *source = &p->stage->insts.data[r->source];
         const char *from;
         if (nest_reduce_is_direct(p->stage, r))
@@ -581,16 +596,19 @@ static void print_loops(NestPrinter *p)
     uint32_t n = nest_n_inner(p);
     for (uint32_t k = n; k-- > 0;)
     {
-        if (k == 0 && !p->cuda)
-            strbuf_add(&p->body, "PTC_SIMD\n");
-        if (p->stage != &p->nest->main)
-            strbuf_addf(&p->body,
-                        p->cuda ? "PTC_LOOP_FROM(i0, lo, hi)\n{\n" : "for (int32_t i0 = lo; i0 < hi; i0++)\n{\n");
+        if (p->cuda && p->stage != &p->nest->main) /* a thread has one column */
+            strbuf_add(&p->body, "{\n");
         else if (p->cuda)
-            strbuf_addf(&p->body, "PTC_LOOP(i0, %lld)\n{\n", (long long)p->inner);
+            strbuf_addf(&p->body, "for (int i0 = threadIdx.x; i0 < %lld; i0 += blockDim.x)\n{\n", (long long)p->inner);
         else
-            strbuf_addf(&p->body, "for (int32_t i%u = 0; i%u < %lld; i%u++)\n{\n", k, k,
-                        (long long)(p->chain[k + 1] / p->chain[k]), k);
+        {
+            strbuf_add(&p->body, k == 0 ? "PTC_SIMD\n" : "");
+            if (p->stage != &p->nest->main)
+                strbuf_add(&p->body, "for (int32_t i0 = lo; i0 < hi; i0++)\n{\n");
+            else
+                strbuf_addf(&p->body, "for (int32_t i%u = 0; i%u < %lld; i%u++)\n{\n", k, k,
+                            (long long)(p->chain[k + 1] / p->chain[k]), k);
+        }
         strbuf_add(&p->body, strbuf_text(&p->level[LEVEL_INNER + n - 1 - k]));
     }
     for (uint32_t k = 0; k < n; k++)
@@ -616,6 +634,13 @@ void nest_print_body(NestPrinter *p)
             const char *text = inst_text(p, data);
             strbuf_addf(level == LEVEL_TASK ? &p->task : &p->level[level], "const %s t%u = %s;\n",
                         nest_register_type(data->dtype), i, text);
+        }
+        for (uint32_t k = 0; k < p->nest->reduces.len && p->cuda && p->stage == &p->nest->main; k++)
+        {
+            const NestReduce *r = &p->nest->reduces.data[k];
+            if (r->kind == REDUCE_ROW && r->phase == phase)
+                strbuf_addf(&p->body, "%s v%u = ptc_%s_identity_%c();\n", nest_register_type(r->dtype), k,
+                            reduce_names[r->code], dtype_is_float(r->dtype) ? 'f' : 'i');
         }
         size_t before = p->level[innermost(p)].len;
         print_effects(p, phase);
@@ -644,19 +669,36 @@ static bool nest_is_random(const Nest *nest)
     return random;
 }
 
-void nest_print_pointers(StrBuf *out, const Nest *nest, bool cuda)
+void nest_print_pointers(StrBuf *out, const Nest *nest)
 {
-    if (nest_is_random(nest) && !cuda)
+    if (nest_is_random(nest))
         strbuf_addf(out, "const uint32_t stream = *(const uint32_t *)bufs[%u];\n(void)stream;\n",
                     nest->n_args + nest->n_outputs);
-    for (uint32_t i = 0; i < nest->n_args && !cuda; i++)
+    for (uint32_t i = 0; i < nest->n_args; i++)
     {
         const char *type = nest_storage_type((DType)nest->arg_types[i].dtype);
         strbuf_addf(out, "const %s *const a%u = (const %s *)bufs[%u];\n", type, i, type, i);
     }
-    for (uint32_t i = 0; i < nest->n_outputs && !cuda; i++)
+    for (uint32_t i = 0; i < nest->n_outputs; i++)
     {
         const char *type = nest_storage_type((DType)nest->output_types[i].dtype);
         strbuf_addf(out, "%s *const z%u = (%s *)bufs[%u];\n", type, i, type, nest->n_args + i);
     }
+}
+
+void nest_print_parameters(StrBuf *out, const Nest *nest)
+{
+    for (uint32_t i = 0; i < nest->n_args; i++)
+        strbuf_addf(out, "const %s *a%u, ", nest_storage_type((DType)nest->arg_types[i].dtype), i);
+    for (uint32_t i = 0; i < nest->n_outputs; i++)
+        strbuf_addf(out, "%s *z%u, ", nest_storage_type((DType)nest->output_types[i].dtype), i);
+    strbuf_add(out, "char *workspace, uint32_t stream");
+}
+
+bool nest_slot_is_kept(const NestStage *stage, NestInst inst)
+{
+    for (NestInst i = 1; i < stage->insts.len; i++)
+        if (stage->insts.data[i].kind == INST_KEPT && stage->insts.data[i].args[0] == inst)
+            return true;
+    return false;
 }

@@ -44,7 +44,11 @@ typedef struct
 NestPrinter nest_printer_make(Arena *arena, const Nest *nest, const NestStage *stage, bool cuda);
 
 /* "const float *const a0 = (const float *)bufs[0];" for all operands and results. */
-void nest_print_pointers(StrBuf *out, const Nest *nest, bool cuda);
+void nest_print_pointers(StrBuf *out, const Nest *nest);
+/* "const float *a0, float *z0, char *workspace" */
+void nest_print_parameters(StrBuf *out, const Nest *nest);
+/* True when a later phase reads the slot (not only the reduction of its own phase). */
+bool nest_slot_is_kept(const NestStage *stage, NestInst inst);
 /* Storage type and register type of a dtype. */
 const char *nest_storage_type(DType dtype);
 const char *nest_register_type(DType dtype);

@@ -30,7 +30,7 @@ static void print_head(Printer *p, uint32_t stage)
 {
     strbuf_addf(p->out, "static void k%u_%u(void *const *bufs, void *workspace, void *scratch, int64_t task)\n{\n",
                 p->number, stage);
-    nest_print_pointers(p->out, p->nest, false);
+    nest_print_pointers(p->out, p->nest);
     strbuf_add(p->out, "(void)workspace, (void)scratch, (void)task;\n");
 }
 

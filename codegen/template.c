@@ -2,6 +2,7 @@
 #include "codegen/template.h"
 
 #include "base/bug.h"
+#include "codegen/nest_print.h"
 #include "codegen/scalar.h"
 
 typedef struct
@@ -14,10 +15,13 @@ typedef struct
 
 typedef struct
 {
-    const char *helpers;
+    const char *helpers, *cuda_helpers;
     const char *(*check)(const Use *use); /* NULL: fine; otherwise why not */
     CodegenKernelInfo (*info)(const Use *use);
     void (*print_c)(StrBuf *out, const Use *use); /* body of k<number>_0 */
+    /* Body of a CUDA launch; fills grid, block, smem_bytes. */
+    void (*print_cuda)(StrBuf *out, const Use *use, uint32_t launch, CodegenCudaLaunch *out_launch);
+    uint32_t n_cuda_launches;
 } Template;
 
 enum
@@ -65,6 +69,16 @@ static const char *gather_check(const Use *use)
     return ir_type_n_elems(use->types[0]) == 0 || ir_type_n_elems(use->types[1]) == 0 ? "an empty gather" : NULL;
 }
 
+static void gather_print_cuda(StrBuf *out, const Use *use, uint32_t launch, CodegenCudaLaunch *out_launch)
+{
+    (void)launch;
+    int64_t n = ir_type_n_elems(use->types[1]), width = gather_width(use);
+    out_launch->grid = n < 65535 ? (uint32_t)n : 65535;
+    out_launch->block = width >= 256 ? 256 : (uint32_t)((width + 31) / 32 * 32);
+    strbuf_addf(out, "    ptc_gather(a0, a1, z0, %lld, %lld, %lld);\n", (long long)use->types[0]->dims[0],
+                (long long)width, (long long)n);
+}
+
 /* ---- scatter_add */
 
 static const char *scatter_check(const Use *use)
@@ -90,6 +104,15 @@ static void scatter_print_c(StrBuf *out, const Use *use)
                 "    ptc_scatter_add(bufs[0], bufs[1], bufs[2], %lld, %lld, %lld, lo, hi);\n",
                 SCATTER_COLUMNS, SCATTER_COLUMNS, width, SCATTER_COLUMNS, width, (long long)use->types[2]->dims[0],
                 width, (long long)ir_type_n_elems(use->types[0]));
+}
+
+static void scatter_print_cuda(StrBuf *out, const Use *use, uint32_t launch, CodegenCudaLaunch *out_launch)
+{
+    (void)launch;
+    out_launch->block = SCATTER_COLUMNS;
+    out_launch->grid = (uint32_t)tasks_of(scatter_width(use), SCATTER_COLUMNS);
+    strbuf_addf(out, "    ptc_scatter_add(a0, a1, z0, %lld, %lld, %lld);\n", (long long)use->types[2]->dims[0],
+                (long long)scatter_width(use), (long long)ir_type_n_elems(use->types[0]));
 }
 
 /* ---- attention: operands q, k, v [, bias] [, key, sample] [, out, lse, dout] */
@@ -161,7 +184,7 @@ static void bias_strides(const Use *use, const AttentionUse *a, int64_t *out_str
     }
 }
 
-static void attention_print_dims(StrBuf *out, const Use *use, const AttentionUse *a)
+static void attention_print_dims(StrBuf *out, const Use *use, const AttentionUse *a, bool cuda)
 {
     const IrAttrs *attrs = &use->op->attrs;
     int64_t strides[3];
@@ -173,7 +196,9 @@ static void attention_print_dims(StrBuf *out, const Use *use, const AttentionUse
                 (long long)ir_attrs_int(attrs, IR_ATTR_window, 0), (long long)strides[0], (long long)strides[1],
                 (long long)strides[2]);
     strbuf_add_f64(out, ir_attrs_float(attrs, IR_ATTR_p, 0));
-    if (a->key)
+    if (a->key && cuda)
+        strbuf_addf(out, ", stream + %uu};\n", (uint32_t)ir_attrs_int(attrs, IR_ATTR_stream, 0));
+    else if (a->key)
         strbuf_addf(out, ", *(const uint32_t *)bufs[%u] + %uu};\n", use->op->n_operands + use->op->n_results,
                     (uint32_t)ir_attrs_int(attrs, IR_ATTR_stream, 0));
     else
@@ -192,7 +217,7 @@ static void attention_print_c(StrBuf *out, const Use *use)
 {
     AttentionUse a = attention_use(use);
     bool grad = use->op->code == IR_attention_grad;
-    attention_print_dims(out, use, &a);
+    attention_print_dims(out, use, &a, false);
     strbuf_addf(out, "    ptc_attention%s(&dims, bufs[0], bufs[1], bufs[2], ", grad ? "_grad" : "");
     print_operand(out, a.bias);
     print_operand(out, a.key);
@@ -202,13 +227,69 @@ static void attention_print_c(StrBuf *out, const Use *use)
     strbuf_add(out, "scratch, task);\n");
 }
 
+/* The n-th buffer: args are a0.., results z0... */
+static void print_cuda_buffer(StrBuf *out, const Use *use, uint32_t number)
+{
+    if (number < use->op->n_operands)
+        strbuf_addf(out, "a%u", number);
+    else
+        strbuf_addf(out, "z%u", number - use->op->n_operands);
+}
+
+/* Tiles of `tile` queries and keys, `lanes` threads a row, as large as 48 KiB of shared memory allow. */
+static void attention_print_cuda(StrBuf *out, const Use *use, uint32_t launch, CodegenCudaLaunch *out_launch)
+{
+    enum
+    {
+        MAX_SMEM_FLOATS = 48 * 1024 / 4
+    };
+    AttentionUse a = attention_use(use);
+    bool grad = use->op->code == IR_attention_grad;
+    int64_t tile = 32, n_floats;
+    for (;; tile /= 2)
+    {
+        n_floats = 4 * tile * (a.d + 1) + 2 * tile * (tile + 1) + 2 * tile;
+        if (n_floats <= MAX_SMEM_FLOATS || tile == 1)
+            break;
+    }
+    if (n_floats > MAX_SMEM_FLOATS)
+        BUG("attention heads of %lld elements do not fit in shared memory", (long long)a.d);
+    int64_t lanes = tile >= 8 ? 4 : 32 / tile;
+    out_launch->block = (uint32_t)(tile * lanes);
+    out_launch->smem_bytes = (uint32_t)(n_floats * 4);
+    bool keys = grad && launch == 0;
+    out_launch->grid = (uint32_t)(keys ? a.b * a.g * tasks_of(a.s, tile) : a.b * a.h * tasks_of(a.t, tile));
+    attention_print_dims(out, use, &a, true);
+    strbuf_addf(out, "    ptc_attention%s<%lld, %lld, %lld>(dims, a0, a1, a2, ",
+                !grad  ? ""
+                : keys ? "_grad_kv"
+                       : "_grad_q",
+                (long long)a.d, (long long)tile, (long long)lanes);
+    for (uint32_t i = 0; i < 3; i++)
+    {
+        uint32_t number = i == 0 ? a.bias : a.key ? a.key + i - 1 : 0;
+        if (number)
+            print_cuda_buffer(out, use, number);
+        strbuf_add(out, number ? ", " : "0, ");
+    }
+    for (uint32_t i = a.rest; i < use->op->n_operands + use->op->n_results; i++)
+    {
+        print_cuda_buffer(out, use, i);
+        strbuf_add(out, i + 1 == use->op->n_operands + use->op->n_results ? ");\n" : ", ");
+    }
+}
+
 /* ---- the table */
 
 static const Template templates[IR_CODE_COUNT] = {
-    [IR_gather] = {codegen_text_gather_c, gather_check, gather_info, gather_print_c},
-    [IR_scatter_add] = {codegen_text_gather_c, scatter_check, scatter_info, scatter_print_c},
-    [IR_attention] = {codegen_text_attention_c, attention_check, attention_info, attention_print_c},
-    [IR_attention_grad] = {codegen_text_attention_c, attention_check, attention_grad_info, attention_print_c},
+    [IR_gather] = {codegen_text_gather_c, codegen_text_gather_cuda, gather_check, gather_info, gather_print_c,
+                   gather_print_cuda, 1},
+    [IR_scatter_add] = {codegen_text_gather_c, codegen_text_gather_cuda, scatter_check, scatter_info, scatter_print_c,
+                        scatter_print_cuda, 1},
+    [IR_attention] = {codegen_text_attention_c, codegen_text_attention_cuda, attention_check, attention_info,
+                      attention_print_c, attention_print_cuda, 1},
+    [IR_attention_grad] = {codegen_text_attention_c, codegen_text_attention_cuda, attention_check, attention_grad_info,
+                           attention_print_c, attention_print_cuda, 2},
 };
 
 static Use use_of(const IrModule *m, IrOp op, uint32_t number)
@@ -272,7 +353,7 @@ CodegenKernelInfo template_info(const IrModule *m, IrFunc func)
     return templates[use.op->code].info(&use);
 }
 
-void template_print_c_helpers(StrBuf *out, const IrModule *m)
+static void print_helpers(StrBuf *out, const IrModule *m, bool cuda)
 {
     const char *printed[8] = {NULL};
     uint32_t n_printed = 0;
@@ -280,7 +361,8 @@ void template_print_c_helpers(StrBuf *out, const IrModule *m)
     {
         if (ir_func(m, func)->kind != IR_FUNC_KERNEL || !template_find(m, func))
             continue;
-        const char *helpers = templates[ir_op(m, template_find(m, func))->code].helpers;
+        const Template *t = &templates[ir_op(m, template_find(m, func))->code];
+        const char *helpers = cuda ? t->cuda_helpers : t->helpers;
         bool seen = false;
         for (uint32_t i = 0; i < n_printed; i++)
             seen |= printed[i] == helpers;
@@ -289,6 +371,16 @@ void template_print_c_helpers(StrBuf *out, const IrModule *m)
         printed[n_printed++] = helpers;
         strbuf_add(out, helpers);
     }
+}
+
+void template_print_c_helpers(StrBuf *out, const IrModule *m)
+{
+    print_helpers(out, m, false);
+}
+
+void template_print_cuda_helpers(StrBuf *out, const IrModule *m)
+{
+    print_helpers(out, m, true);
 }
 
 void template_print_c(StrBuf *out, const IrModule *m, IrFunc func, uint32_t number)
@@ -301,4 +393,28 @@ void template_print_c(StrBuf *out, const IrModule *m, IrFunc func, uint32_t numb
                 number);
     templates[use.op->code].print_c(out, &use);
     strbuf_add(out, "}\n\n");
+}
+
+void template_print_cuda(StrBuf *out, const IrModule *m, IrFunc func, uint32_t number, CodegenCudaKernel *out_kernel)
+{
+    IrOp op = template_find(m, func);
+    Use use = use_of(m, op, number);
+    const Template *t = &templates[use.op->code];
+    out_kernel->n_launches = t->n_cuda_launches;
+    for (uint32_t launch = 0; launch < t->n_cuda_launches; launch++)
+    {
+        CodegenCudaLaunch *to = &out_kernel->launch[launch];
+        to->symbol = arena_printf(out->arena, "k%u_%u", number, launch);
+        strbuf_addf(out, "extern \"C\" __global__ void %s(", to->symbol);
+        for (uint32_t i = 0; i < use.op->n_operands + use.op->n_results; i++)
+        {
+            strbuf_addf(out, "%s%s *", i < use.op->n_operands ? "const " : "",
+                        nest_storage_type((DType)use.types[i]->dtype));
+            print_cuda_buffer(out, &use, i);
+            strbuf_add(out, ", ");
+        }
+        strbuf_add(out, "char *workspace, uint32_t stream)\n{\n");
+        t->print_cuda(out, &use, launch, to);
+        strbuf_add(out, "}\n\n");
+    }
 }

@@ -16,4 +16,8 @@ void template_print_c_helpers(StrBuf *out, const IrModule *m);
 /* k<number>_<phase>. */
 void template_print_c(StrBuf *out, const IrModule *m, IrFunc func, uint32_t number);
 
+/* The same in CUDA C: k<number>_<launch>; fills the launches of *out_kernel. */
+void template_print_cuda_helpers(StrBuf *out, const IrModule *m);
+void template_print_cuda(StrBuf *out, const IrModule *m, IrFunc func, uint32_t number, CodegenCudaKernel *out_kernel);
+
 #endif

@@ -8,6 +8,8 @@
 #define PTC_INF    __builtin_inff()
 #define PTC_NAN    __builtin_nanf("")
 
+typedef int64_t ptc_index;
+
 typedef void PtcTaskFn(void *const *bufs, void *workspace, void *scratch, int64_t task);
 typedef struct
 {

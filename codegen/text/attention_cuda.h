@@ -1,0 +1,234 @@
+// ---- attention: a block has a tile of TILE queries (or keys), LANES threads to a row; online softmax over tiles of
+// keys. The gradient computes the scores again: one launch per tile of keys (dk, dv), one per tile of queries (dq).
+struct PtcAttention
+{
+    int64_t b, t, h, d, s, g;
+    float scale;
+    int causal;
+    int64_t window;
+    int64_t bias_b, bias_h, bias_t; // strides of the bias [.., S]; 0: broadcast
+    float p;
+    uint32_t stream;
+};
+
+template <int LANES>
+PTC_INLINE float ptc_lanes_sum(float x)
+{
+    for (int d = LANES / 2; d > 0; d >>= 1)
+        x += __shfl_xor_sync(0xFFFFFFFFu, x, d);
+    return x;
+}
+template <int LANES>
+PTC_INLINE float ptc_lanes_max(float x)
+{
+    for (int d = LANES / 2; d > 0; d >>= 1)
+        x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFFu, x, d));
+    return x;
+}
+
+// rows r0.. of [n, stride] as [TILE][D + 1]; zeros beyond the end
+template <int D, int TILE>
+PTC_INLINE void ptc_load_tile(float *to, const float *from, int64_t stride, int64_t r0, int64_t n, float factor)
+{
+    for (int i = threadIdx.x; i < TILE * D; i += blockDim.x)
+    {
+        const int r = i / D, x = i % D;
+        to[r * (D + 1) + x] = r0 + r < n ? from[(r0 + r) * stride + x] * factor : 0.0f;
+    }
+}
+template <int D>
+PTC_INLINE float ptc_dot(const float *x, const float *y)
+{
+    float sum = 0.0f;
+    for (int i = 0; i < D; i++)
+        sum = fmaf(x[i], y[i], sum);
+    return sum;
+}
+// The score of query t and key s with bias, or -inf when masked.
+PTC_INLINE float ptc_score(const PtcAttention &a, const float *bias, int64_t batch, int64_t head, int64_t t, int64_t s,
+                           float dot)
+{
+    const int64_t at = t + a.s - a.t;
+    if (t >= a.t || s >= a.s || (a.causal && s > at) || (a.window && (s - at > a.window || at - s > a.window)))
+        return -PTC_INF;
+    return bias ? dot + bias[batch * a.bias_b + head * a.bias_h + t * a.bias_t + s] : dot;
+}
+// 1, or for dropout 0 or 1 / (1 - p)
+PTC_INLINE float ptc_drop(const PtcAttention &a, const int32_t *key, const int32_t *sample, int64_t batch, int64_t head,
+                          int64_t t, int64_t s)
+{
+    if (!(a.p > 0.0f) || t >= a.t || s >= a.s)
+        return 1.0f;
+    const uint32_t element = (uint32_t)((head * a.t + t) * a.s + s);
+    return ptc_random(key[0], key[1], sample[batch], element, a.stream) >= a.p ? 1.0f / (1.0f - a.p) : 0.0f;
+}
+
+template <int D, int TILE, int LANES>
+PTC_INLINE void ptc_attention(const PtcAttention &a, const float *q, const float *k, const float *v, const float *bias,
+                              const int32_t *key, const int32_t *sample, float *out, float *lse)
+{
+    extern __shared__ char rows[];
+    float *qs = (float *)rows, *ks = qs + TILE * (D + 1), *vs = ks + TILE * (D + 1), *ps = vs + TILE * (D + 1);
+    const int64_t blocks = (a.t + TILE - 1) / TILE, head = blockIdx.x / blocks % a.h;
+    const int64_t batch = blockIdx.x / blocks / a.h, t0 = blockIdx.x % blocks * TILE;
+    const int64_t kv = (batch * a.s * a.g + head / (a.h / a.g)) * D;
+    const int row = threadIdx.x / LANES, lane = threadIdx.x % LANES;
+    float acc[(D + LANES - 1) / LANES] = {}, max = -PTC_INF, sum = 0.0f;
+    ptc_load_tile<D, TILE>(qs, q + (batch * a.t * a.h + head) * D, a.h * D, t0, a.t, a.scale);
+    for (int64_t s0 = 0; s0 < a.s; s0 += TILE)
+    {
+        float scores[(TILE + LANES - 1) / LANES], top = max;
+        __syncthreads();
+        ptc_load_tile<D, TILE>(ks, k + kv, a.g * D, s0, a.s, 1.0f);
+        ptc_load_tile<D, TILE>(vs, v + kv, a.g * D, s0, a.s, 1.0f);
+        __syncthreads();
+        for (int j = 0; j * LANES < TILE; j++)
+        {
+            const int s = j * LANES + lane;
+            scores[j] = s < TILE ? ptc_score(a, bias, batch, head, t0 + row, s0 + s,
+                                             ptc_dot<D>(qs + row * (D + 1), ks + (s < TILE ? s : 0) * (D + 1)))
+                                 : -PTC_INF;
+            top = fmaxf(top, scores[j]);
+        }
+        top = ptc_lanes_max<LANES>(top);
+        const float base = top > -PTC_INF ? top : 0.0f, factor = expf(max - base);
+        float part = 0.0f;
+        max = top;
+        for (int j = 0; j * LANES < TILE; j++)
+        {
+            const int s = j * LANES + lane;
+            const float w = expf(scores[j] - base);
+            part += w;
+            if (s < TILE)
+                ps[row * (TILE + 1) + s] = w * ptc_drop(a, key, sample, batch, head, t0 + row, s0 + s);
+        }
+        sum = sum * factor + ptc_lanes_sum<LANES>(part);
+        __syncthreads();
+        for (int i = 0; i * LANES < D; i++)
+        {
+            const int x = i * LANES + lane;
+            float total = acc[i] * factor;
+            for (int s = 0; s < TILE && x < D; s++)
+                total = fmaf(ps[row * (TILE + 1) + s], vs[s * (D + 1) + x], total);
+            acc[i] = total;
+        }
+    }
+    if (t0 + row >= a.t)
+        return;
+    for (int i = 0; i * LANES < D; i++)
+        if (i * LANES + lane < D)
+            out[((batch * a.t + t0 + row) * a.h + head) * D + i * LANES + lane] = sum > 0.0f ? acc[i] / sum : 0.0f;
+    if (lane == 0)
+        lse[(batch * a.h + head) * a.t + t0 + row] = sum > 0.0f ? max + logf(sum) : -PTC_INF;
+}
+
+// Loads lse (as what to subtract) and delta = out . dout of the queries t0...
+template <int D, int TILE>
+PTC_INLINE void ptc_load_rows(const PtcAttention &a, const float *out, const float *lse, const float *dos, float *bases,
+                              float *deltas, int64_t batch, int64_t head, int64_t t0)
+{
+    for (int r = threadIdx.x; r < TILE; r += blockDim.x)
+    {
+        const bool there = t0 + r < a.t;
+        const float l = there ? lse[(batch * a.h + head) * a.t + t0 + r] : PTC_INF;
+        bases[r] = l > -PTC_INF ? l : PTC_INF;
+        deltas[r] = there ? ptc_dot<D>(out + ((batch * a.t + t0 + r) * a.h + head) * D, dos + r * (D + 1)) : 0.0f;
+    }
+}
+
+// Probability (dropped) and score gradient of one query and key of the tiles.
+template <int D>
+PTC_INLINE void ptc_pair_grad(const PtcAttention &a, const float *bias, const int32_t *key, const int32_t *sample,
+                              const float *q, const float *k, const float *v, const float *dout, float base, float delta,
+                              int64_t batch, int64_t head, int64_t t, int64_t s, float *p, float *ds)
+{
+    const float w = expf(ptc_score(a, bias, batch, head, t, s, ptc_dot<D>(q, k) * a.scale) - base);
+    const float drop = ptc_drop(a, key, sample, batch, head, t, s);
+    *p = w * drop;
+    *ds = w * (ptc_dot<D>(dout, v) * drop - delta) * a.scale;
+}
+
+template <int D, int TILE, int LANES>
+PTC_INLINE void ptc_attention_grad_kv(const PtcAttention &a, const float *q, const float *k, const float *v,
+                                      const float *bias, const int32_t *key, const int32_t *sample, const float *out,
+                                      const float *lse, const float *dout, float *dq, float *dk, float *dv)
+{
+    extern __shared__ char rows[];
+    float *qs = (float *)rows, *ks = qs + TILE * (D + 1), *vs = ks + TILE * (D + 1), *dos = vs + TILE * (D + 1);
+    float *ps = dos + TILE * (D + 1), *dss = ps + TILE * (TILE + 1);
+    float *bases = dss + TILE * (TILE + 1), *deltas = bases + TILE;
+    const int64_t blocks = (a.s + TILE - 1) / TILE, group = blockIdx.x / blocks % a.g, heads = a.h / a.g;
+    const int64_t batch = blockIdx.x / blocks / a.g, s0 = blockIdx.x % blocks * TILE;
+    const int64_t kv = (batch * a.s * a.g + group) * D;
+    const int row = threadIdx.x / LANES, lane = threadIdx.x % LANES;
+    float acc_k[(D + LANES - 1) / LANES] = {}, acc_v[(D + LANES - 1) / LANES] = {};
+    ptc_load_tile<D, TILE>(ks, k + kv, a.g * D, s0, a.s, 1.0f);
+    ptc_load_tile<D, TILE>(vs, v + kv, a.g * D, s0, a.s, 1.0f);
+    for (int64_t head = group * heads; head < (group + 1) * heads; head++)
+        for (int64_t t0 = 0; t0 < a.t; t0 += TILE)
+        {
+            __syncthreads();
+            ptc_load_tile<D, TILE>(qs, q + (batch * a.t * a.h + head) * D, a.h * D, t0, a.t, 1.0f);
+            ptc_load_tile<D, TILE>(dos, dout + (batch * a.t * a.h + head) * D, a.h * D, t0, a.t, 1.0f);
+            __syncthreads();
+            ptc_load_rows<D, TILE>(a, out, lse, dos, bases, deltas, batch, head, t0);
+            __syncthreads();
+            for (int r = lane; r < TILE; r += LANES)
+                ptc_pair_grad<D>(a, bias, key, sample, qs + r * (D + 1), ks + row * (D + 1), vs + row * (D + 1),
+                                 dos + r * (D + 1), bases[r], deltas[r], batch, head, t0 + r, s0 + row,
+                                 &ps[row * (TILE + 1) + r], &dss[row * (TILE + 1) + r]);
+            __syncthreads();
+            for (int i = 0; i * LANES < D; i++)
+            {
+                const int x = i * LANES + lane;
+                for (int r = 0; r < TILE && x < D; r++)
+                {
+                    acc_v[i] = fmaf(ps[row * (TILE + 1) + r], dos[r * (D + 1) + x], acc_v[i]);
+                    acc_k[i] = fmaf(dss[row * (TILE + 1) + r], qs[r * (D + 1) + x], acc_k[i]);
+                }
+            }
+        }
+    for (int i = 0; i * LANES < D; i++)
+        if (i * LANES + lane < D && s0 + row < a.s)
+        {
+            dk[kv + (s0 + row) * a.g * D + i * LANES + lane] = acc_k[i];
+            dv[kv + (s0 + row) * a.g * D + i * LANES + lane] = acc_v[i];
+        }
+}
+
+template <int D, int TILE, int LANES>
+PTC_INLINE void ptc_attention_grad_q(const PtcAttention &a, const float *q, const float *k, const float *v,
+                                     const float *bias, const int32_t *key, const int32_t *sample, const float *out,
+                                     const float *lse, const float *dout, float *dq, float *dk, float *dv)
+{
+    extern __shared__ char rows[];
+    float *qs = (float *)rows, *ks = qs + TILE * (D + 1), *vs = ks + TILE * (D + 1), *dos = vs + TILE * (D + 1);
+    float *dss = dos + TILE * (D + 1), *bases = dss + TILE * (TILE + 1), *deltas = bases + TILE;
+    const int64_t blocks = (a.t + TILE - 1) / TILE, head = blockIdx.x / blocks % a.h;
+    const int64_t batch = blockIdx.x / blocks / a.h, t0 = blockIdx.x % blocks * TILE;
+    const int64_t kv = (batch * a.s * a.g + head / (a.h / a.g)) * D;
+    const int row = threadIdx.x / LANES, lane = threadIdx.x % LANES;
+    float acc[(D + LANES - 1) / LANES] = {}, unused;
+    ptc_load_tile<D, TILE>(qs, q + (batch * a.t * a.h + head) * D, a.h * D, t0, a.t, 1.0f);
+    ptc_load_tile<D, TILE>(dos, dout + (batch * a.t * a.h + head) * D, a.h * D, t0, a.t, 1.0f);
+    __syncthreads();
+    ptc_load_rows<D, TILE>(a, out, lse, dos, bases, deltas, batch, head, t0);
+    for (int64_t s0 = 0; s0 < a.s; s0 += TILE)
+    {
+        __syncthreads();
+        ptc_load_tile<D, TILE>(ks, k + kv, a.g * D, s0, a.s, 1.0f);
+        ptc_load_tile<D, TILE>(vs, v + kv, a.g * D, s0, a.s, 1.0f);
+        __syncthreads();
+        for (int s = lane; s < TILE; s += LANES)
+            ptc_pair_grad<D>(a, bias, key, sample, qs + row * (D + 1), ks + s * (D + 1), vs + s * (D + 1),
+                             dos + row * (D + 1), bases[row], deltas[row], batch, head, t0 + row, s0 + s, &unused,
+                             &dss[row * (TILE + 1) + s]);
+        __syncthreads();
+        for (int i = 0; i * LANES < D; i++)
+            for (int s = 0; s < TILE && i * LANES + lane < D; s++)
+                acc[i] = fmaf(dss[row * (TILE + 1) + s], ks[s * (D + 1) + i * LANES + lane], acc[i]);
+    }
+    for (int i = 0; i * LANES < D; i++)
+        if (i * LANES + lane < D && t0 + row < a.t)
+            dq[((batch * a.t + t0 + row) * a.h + head) * D + i * LANES + lane] = acc[i];
+}

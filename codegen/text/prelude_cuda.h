@@ -1,0 +1,80 @@
+// ptc generated kernels: CUDA C, for NVRTC (--fmad=false: a fused a * b + c is always written out).
+typedef int int32_t;
+typedef unsigned int uint32_t;
+typedef unsigned short uint16_t;
+typedef unsigned char uint8_t;
+typedef long long int64_t;
+typedef unsigned long long uint64_t;
+
+#define PTC_INLINE static __device__ __forceinline__
+#define PTC_INF    __int_as_float(0x7F800000)
+#define PTC_NAN    __int_as_float(0x7FC00000)
+
+PTC_INLINE float ptc_bits_float(uint32_t bits)
+{
+    return __uint_as_float(bits);
+}
+PTC_INLINE uint32_t ptc_float_bits(float f)
+{
+    return __float_as_uint(f);
+}
+PTC_INLINE float ptc_sigmoid(float x)
+{
+    const float e = expf(-fabsf(x));
+    return (x < 0.0f ? e : 1.0f) / (1.0f + e);
+}
+
+#define ABS(a)     fabsf(a)
+#define EXP(a)     expf(a)
+#define LOG(a)     logf(a)
+#define SQRT(a)    sqrtf(a)
+#define RSQRT(a)   (1.0f / sqrtf(a))
+#define TANH(a)    tanhf(a)
+#define SIGMOID(a) ptc_sigmoid(a)
+#define ERF(a)     erff(a)
+#define SIN(a)     sinf(a)
+#define COS(a)     cosf(a)
+#define FLOOR(a)   floorf(a)
+#define POW(a, b)  powf(a, b)
+
+// ---- sums over a block: lanes of a warp, then the warps; every thread gets the result
+#define PTC_REDUCTION(op, family, T, IDENTITY, COMBINE)                                                                \
+    PTC_INLINE T ptc_##op##_identity_##family()                                                                        \
+    {                                                                                                                  \
+        return IDENTITY;                                                                                               \
+    }                                                                                                                  \
+    PTC_INLINE T ptc_##op##2_##family(T a, T b)                                                                        \
+    {                                                                                                                  \
+        return COMBINE(a, b);                                                                                          \
+    }                                                                                                                  \
+    PTC_INLINE T ptc_warp_##op##_##family(T x)                                                                         \
+    {                                                                                                                  \
+        for (int d = 16; d > 0; d >>= 1)                                                                               \
+        {                                                                                                              \
+            const T y = __shfl_xor_sync(0xFFFFFFFFu, x, d);                                                            \
+            x = COMBINE(x, y);                                                                                         \
+        }                                                                                                              \
+        return x;                                                                                                      \
+    }                                                                                                                  \
+    PTC_INLINE T ptc_block_##op##_##family(T x)                                                                        \
+    {                                                                                                                  \
+        __shared__ T part[32];                                                                                         \
+        x = ptc_warp_##op##_##family(x);                                                                               \
+        if (blockDim.x <= 32)                                                                                          \
+            return x;                                                                                                  \
+        __syncthreads(); /* the last sum's parts have been read */                                                     \
+        if (threadIdx.x % 32 == 0)                                                                                     \
+            part[threadIdx.x / 32] = x;                                                                                \
+        __syncthreads();                                                                                               \
+        return ptc_warp_##op##_##family(threadIdx.x % 32 < blockDim.x / 32 ? part[threadIdx.x % 32]                    \
+                                                                           : ptc_##op##_identity_##family());          \
+    }
+#define PTC_ADD(a, b) ((a) + (b))
+#define PTC_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define PTC_MIN(a, b) ((a) < (b) ? (a) : (b))
+PTC_REDUCTION(sum, f, float, 0.0f, PTC_ADD)
+PTC_REDUCTION(max, f, float, -PTC_INF, PTC_MAX)
+PTC_REDUCTION(min, f, float, PTC_INF, PTC_MIN)
+PTC_REDUCTION(sum, i, int, 0, PTC_ADD)
+PTC_REDUCTION(max, i, int, (int)0x80000000, PTC_MAX)
+PTC_REDUCTION(min, i, int, 0x7FFFFFFF, PTC_MIN)
