@@ -68,7 +68,10 @@ static Status emit(Session *s)
     else if (i == 1)
         codegen_emit_c(&text, s->m);
     else if (i == 2)
-        return status_fail(STATUS_UNSUPPORTED, "--emit=cuda: the CUDA printer is not there yet");
+    {
+        CodegenCudaTable table;
+        codegen_emit_cuda(&text, s->m, &table);
+    }
     else
         ir_print_dot(&text, s->m);
     FILE *out;
