@@ -139,6 +139,17 @@ static ArithValue eval_primary(Eval *x)
     return fail(x, at, 1, *at ? "expected a number or a name" : "the expression ends too early");
 }
 
+/* A condition: a number that is not 0, or the text 'true'. */
+static bool truth(Eval *x, const char *at, ArithValue value)
+{
+    if (!value.text)
+        return value.number != 0;
+    bool holds = strcmp(value.text, "true") == 0;
+    if (!holds && strcmp(value.text, "false") != 0)
+        fail(x, at, 1, "'%s' is neither true nor false", value.text);
+    return holds;
+}
+
 static ArithValue eval_unary(Eval *x)
 {
     if (++x->depth > MAX_DEPTH)
@@ -149,10 +160,10 @@ static ArithValue eval_unary(Eval *x)
     if (take(x, "-") || take(x, "!"))
     {
         ArithValue a = eval_unary(x);
-        if (a.text)
+        if (*at == '!')
+            out = number(!truth(x, at, a));
+        else if (a.text)
             out = fail(x, at, 1, "expected a whole number");
-        else if (*at == '!')
-            out = number(!a.number);
         else if (a.number == INT64_MIN)
             out = fail(x, at, 1, "the number is too large");
         else
@@ -246,12 +257,11 @@ static ArithValue eval_compare(Eval *x)
 static ArithValue eval_and(Eval *x)
 {
     ArithValue a = eval_compare(x);
-    while (take(x, "&&"))
+    skip_space(x);
+    for (const char *at = x->at; take(x, "&&"); skip_space(x), at = x->at)
     {
-        ArithValue b = eval_compare(x);
-        if (a.text || b.text)
-            return fail(x, x->text, 1, "&& needs conditions");
-        a = number(a.number && b.number);
+        bool left = truth(x, at, a), right = truth(x, at, eval_compare(x));
+        a = number(left && right);
     }
     return a;
 }
@@ -261,12 +271,11 @@ static ArithValue eval_or(Eval *x)
     if (++x->depth > MAX_DEPTH)
         return fail(x, x->at, 1, "the expression is nested too deeply");
     ArithValue a = eval_and(x);
-    while (take(x, "||"))
+    skip_space(x);
+    for (const char *at = x->at; take(x, "||"); skip_space(x), at = x->at)
     {
-        ArithValue b = eval_and(x);
-        if (a.text || b.text)
-            return fail(x, x->text, 1, "|| needs conditions");
-        a = number(a.number || b.number);
+        bool left = truth(x, at, a), right = truth(x, at, eval_and(x));
+        a = number(left || right);
     }
     x->depth--;
     return a;

@@ -1,4 +1,5 @@
-/* The arithmetic of {expressions} and of test=: whole numbers, text, comparisons.
+/* The arithmetic of {expressions} and of test=: whole numbers, text, comparisons. The texts true and false are
+ * conditions too.
  *
  *   expr = or;  || && == != < <= > >= + - * / % unary - !  primary = number | 'text' | name | (expr) | min(a, b) |
  * max(a, b)

@@ -43,7 +43,7 @@ static void add_types(StrBuf *buf)
     {
         const char *name, *pattern;
     } types[] = {
-        {"name", "[A-Za-z_][A-Za-z0-9_\\-.]*"},
+        {"name", "[A-Za-z0-9_\\-.]+"},
         {"int", "-?[0-9]+"},
         {"float", "[+\\-]?([0-9]+\\.?[0-9]*|\\.[0-9]+)([eE][+\\-]?[0-9]+)?"},
         {"bool", "true|false"},

@@ -70,7 +70,7 @@ static uint32_t sequence_bytes(const unsigned char *p, size_t left)
 
 static bool is_name_of_utf8(const char *name, size_t n)
 {
-    static const char *const names[] = {"UTF-8", "UTF8", "US-ASCII", "ASCII"};
+    static const char *const names[] = {"UTF-8", "UTF8"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strlen(names[i]) == n && strncasecmp(names[i], name, n) == 0)
             return true;
