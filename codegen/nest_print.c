@@ -7,6 +7,7 @@
 #include "codegen/scalar_ops.h"
 
 #include <math.h>
+#include <string.h>
 
 const char *nest_storage_type(DType dtype)
 {
@@ -693,6 +694,25 @@ void nest_print_parameters(StrBuf *out, const Nest *nest)
     for (uint32_t i = 0; i < nest->n_outputs; i++)
         strbuf_addf(out, "%s *z%u, ", nest_storage_type((DType)nest->output_types[i].dtype), i);
     strbuf_add(out, "char *workspace, uint32_t stream");
+}
+
+void nest_print_indented(StrBuf *out, const char *text)
+{
+    int depth = 0;
+    while (*text)
+    {
+        const char *line = text + strspn(text, " ");
+        size_t n = strcspn(line, "\n"), n_own = (size_t)(line - text);
+        text = line + n + (line[n] == '\n');
+        if (line[0] == '}')
+            depth--;
+        for (size_t i = 0; i < n_own + 4 * (size_t)depth && n; i++)
+            strbuf_add(out, " ");
+        strbuf_add_bytes(out, line, n);
+        strbuf_add(out, "\n");
+        if (n && line[n - 1] == '{' && n == 1)
+            depth++;
+    }
 }
 
 bool nest_slot_is_kept(const NestStage *stage, NestInst inst)

@@ -43,6 +43,9 @@ typedef struct
 /* Sets the loops up; cuts a flat stage in rows where its index expressions want it (not for CUDA). */
 NestPrinter nest_printer_make(Arena *arena, const Nest *nest, const NestStage *stage, bool cuda);
 
+/* Adds text that has one statement or brace per line, indented. */
+void nest_print_indented(StrBuf *out, const char *text);
+
 /* "const float *const a0 = (const float *)bufs[0];" for all operands and results. */
 void nest_print_pointers(StrBuf *out, const Nest *nest);
 /* "const float *a0, float *z0, char *workspace" */

@@ -264,7 +264,7 @@ CodegenKernelInfo codegen_kernel_info(Arena *scratch, const IrModule *m, IrFunc 
 void codegen_emit_c(StrBuf *buf, const IrModule *m)
 {
     Arena *arena = buf->arena;
-    StrBuf table = strbuf_make(arena);
+    StrBuf table = strbuf_make(arena), kernels = strbuf_make(arena);
     uint32_t n_kernels = 0;
     strbuf_add(buf, codegen_text_prelude_c);
     strbuf_add(buf, codegen_text_math_c);
@@ -277,12 +277,13 @@ void codegen_emit_c(StrBuf *buf, const IrModule *m)
         if (ir_func(m, func)->kind != IR_FUNC_KERNEL)
             continue;
         const char *why;
-        strbuf_addf(buf, "/* %s */\n", ir_func(m, func)->name);
+        strbuf_addf(&kernels, "/* %s */\n", ir_func(m, func)->name);
         if (template_find(m, func))
-            template_print_c(buf, m, func, n_kernels);
+            template_print_c(&kernels, m, func, n_kernels);
         else
         {
-            Printer p = {.out = buf, .arena = arena, .nest = nest_build(arena, m, func, &why), .number = n_kernels};
+            Printer p = {
+                .out = &kernels, .arena = arena, .nest = nest_build(arena, m, func, &why), .number = n_kernels};
             if (!p.nest)
                 BUG("kernel %s: %s", ir_func(m, func)->name, why);
             print_loop_kernel(&p);
@@ -296,6 +297,7 @@ void codegen_emit_c(StrBuf *buf, const IrModule *m)
         strbuf_addf(&table, "}, %lld, %lld},\n", (long long)info.workspace_bytes, (long long)info.scratch_bytes);
         n_kernels++;
     }
+    nest_print_indented(buf, strbuf_text(&kernels));
     strbuf_add(buf, "static const PtcKernel kernels[] = {\n");
     strbuf_add(buf, n_kernels ? strbuf_text(&table) : "    {0}\n");
     strbuf_addf(

@@ -251,6 +251,7 @@ void codegen_emit_cuda(StrBuf *buf, const IrModule *m, CodegenCudaTable *out_tab
     template_print_cuda_helpers(buf, m);
     strbuf_add(buf, "\n");
     uint32_t number = 0;
+    StrBuf text = strbuf_make(arena);
     IR_FOR_FUNCS(m, func)
     {
         if (ir_func(m, func)->kind != IR_FUNC_KERNEL)
@@ -262,18 +263,19 @@ void codegen_emit_cuda(StrBuf *buf, const IrModule *m, CodegenCudaTable *out_tab
             kernel->n_args += ir_op(m, op)->code == IR_arg;
             kernel->n_outputs += ir_op(m, op)->code == IR_output;
         }
-        strbuf_addf(buf, "// %s\n", kernel->name);
+        strbuf_addf(&text, "// %s\n", kernel->name);
         if (template_find(m, func))
-            template_print_cuda(buf, m, func, number, kernel);
+            template_print_cuda(&text, m, func, number, kernel);
         else
         {
             const char *why;
-            Printer p = {buf, arena, nest_build(arena, m, func, &why), kernel, number};
+            Printer p = {&text, arena, nest_build(arena, m, func, &why), kernel, number};
             if (!p.nest)
                 BUG("kernel %s: %s", kernel->name, why);
             print_loop_kernel(&p);
         }
         number++;
     }
+    nest_print_indented(buf, strbuf_text(&text));
     *out_table = (CodegenCudaTable){n_kernels, kernels};
 }

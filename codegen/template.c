@@ -57,8 +57,8 @@ static void gather_print_c(StrBuf *out, const Use *use)
 {
     int64_t n = ir_type_n_elems(use->types[1]), per_task = gather_rows_per_task(use);
     strbuf_addf(out,
-                "    const int64_t lo = task * %lld, hi = lo + %lld < %lld ? lo + %lld : %lld;\n"
-                "    ptc_gather(bufs[0], bufs[1], bufs[2], %lld, %lld, lo, hi);\n",
+                "const int64_t lo = task * %lld, hi = lo + %lld < %lld ? lo + %lld : %lld;\n"
+                "ptc_gather(bufs[0], bufs[1], bufs[2], %lld, %lld, lo, hi);\n",
                 (long long)per_task, (long long)per_task, (long long)n, (long long)per_task, (long long)n,
                 (long long)use->types[0]->dims[0],
                 (long long)(gather_width(use) * dtype_size_bytes((DType)use->types[0]->dtype)));
@@ -75,8 +75,8 @@ static void gather_print_cuda(StrBuf *out, const Use *use, uint32_t launch, Code
     int64_t n = ir_type_n_elems(use->types[1]), width = gather_width(use);
     out_launch->grid = n < 65535 ? (uint32_t)n : 65535;
     out_launch->block = width >= 256 ? 256 : (uint32_t)((width + 31) / 32 * 32);
-    strbuf_addf(out, "    ptc_gather(a0, a1, z0, %lld, %lld, %lld);\n", (long long)use->types[0]->dims[0],
-                (long long)width, (long long)n);
+    strbuf_addf(out, "ptc_gather(a0, a1, z0, %lld, %lld, %lld);\n", (long long)use->types[0]->dims[0], (long long)width,
+                (long long)n);
 }
 
 /* ---- scatter_add */
@@ -100,8 +100,8 @@ static void scatter_print_c(StrBuf *out, const Use *use)
 {
     long long width = (long long)scatter_width(use);
     strbuf_addf(out,
-                "    const int64_t lo = task * %d, hi = lo + %d < %lld ? lo + %d : %lld;\n"
-                "    ptc_scatter_add(bufs[0], bufs[1], bufs[2], %lld, %lld, %lld, lo, hi);\n",
+                "const int64_t lo = task * %d, hi = lo + %d < %lld ? lo + %d : %lld;\n"
+                "ptc_scatter_add(bufs[0], bufs[1], bufs[2], %lld, %lld, %lld, lo, hi);\n",
                 SCATTER_COLUMNS, SCATTER_COLUMNS, width, SCATTER_COLUMNS, width, (long long)use->types[2]->dims[0],
                 width, (long long)ir_type_n_elems(use->types[0]));
 }
@@ -111,7 +111,7 @@ static void scatter_print_cuda(StrBuf *out, const Use *use, uint32_t launch, Cod
     (void)launch;
     out_launch->block = SCATTER_COLUMNS;
     out_launch->grid = (uint32_t)tasks_of(scatter_width(use), SCATTER_COLUMNS);
-    strbuf_addf(out, "    ptc_scatter_add(a0, a1, z0, %lld, %lld, %lld);\n", (long long)use->types[2]->dims[0],
+    strbuf_addf(out, "ptc_scatter_add(a0, a1, z0, %lld, %lld, %lld);\n", (long long)use->types[2]->dims[0],
                 (long long)scatter_width(use), (long long)ir_type_n_elems(use->types[0]));
 }
 
@@ -189,7 +189,7 @@ static void attention_print_dims(StrBuf *out, const Use *use, const AttentionUse
     const IrAttrs *attrs = &use->op->attrs;
     int64_t strides[3];
     bias_strides(use, a, strides);
-    strbuf_addf(out, "    const PtcAttention dims = {%lld, %lld, %lld, %lld, %lld, %lld, (float)", (long long)a->b,
+    strbuf_addf(out, "const PtcAttention dims = {%lld, %lld, %lld, %lld, %lld, %lld, (float)", (long long)a->b,
                 (long long)a->t, (long long)a->h, (long long)a->d, (long long)a->s, (long long)a->g);
     strbuf_add_f64(out, ir_attrs_float(attrs, IR_ATTR_scale, 1));
     strbuf_addf(out, ", %d, %lld, %lld, %lld, %lld, (float)", ir_attrs_bool(attrs, IR_ATTR_causal),
@@ -218,7 +218,7 @@ static void attention_print_c(StrBuf *out, const Use *use)
     AttentionUse a = attention_use(use);
     bool grad = use->op->code == IR_attention_grad;
     attention_print_dims(out, use, &a, false);
-    strbuf_addf(out, "    ptc_attention%s(&dims, bufs[0], bufs[1], bufs[2], ", grad ? "_grad" : "");
+    strbuf_addf(out, "ptc_attention%s(&dims, bufs[0], bufs[1], bufs[2], ", grad ? "_grad" : "");
     print_operand(out, a.bias);
     print_operand(out, a.key);
     print_operand(out, a.key ? a.key + 1 : 0);
@@ -260,7 +260,7 @@ static void attention_print_cuda(StrBuf *out, const Use *use, uint32_t launch, C
     bool keys = grad && launch == 0;
     out_launch->grid = (uint32_t)(keys ? a.b * a.g * tasks_of(a.s, tile) : a.b * a.h * tasks_of(a.t, tile));
     attention_print_dims(out, use, &a, true);
-    strbuf_addf(out, "    ptc_attention%s<%lld, %lld, %lld>(dims, a0, a1, a2, ",
+    strbuf_addf(out, "ptc_attention%s<%lld, %lld, %lld>(dims, a0, a1, a2, ",
                 !grad  ? ""
                 : keys ? "_grad_kv"
                        : "_grad_q",
@@ -389,7 +389,7 @@ void template_print_c(StrBuf *out, const IrModule *m, IrFunc func, uint32_t numb
     Use use = use_of(m, op, number);
     strbuf_addf(out,
                 "static void k%u_0(void *const *bufs, void *workspace, void *scratch, int64_t task)\n{\n"
-                "    (void)workspace, (void)scratch;\n",
+                "(void)workspace, (void)scratch;\n",
                 number);
     templates[use.op->code].print_c(out, &use);
     strbuf_add(out, "}\n\n");

@@ -2,6 +2,7 @@
 #include "golden.h"
 
 #include "base/strbuf.h"
+#include "codegen/codegen.h"
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "passes/manager.h"
@@ -110,5 +111,31 @@ static const char *run_opt(const GoldenCase *test)
     return output;
 }
 
+/* The kernels of the generated text, without the prelude before the first one and, for CUDA, with the launches. */
+static const char *run_codegen(const GoldenCase *test)
+{
+    const char *errors;
+    IrModule *m = parse(test->arena, test->file, test->input, &errors);
+    if (!m)
+        return errors;
+    StrBuf text = strbuf_make(test->arena), out = strbuf_make(test->arena);
+    const bool cuda = strcmp(test->args, "cuda") == 0;
+    CodegenCudaTable table = {0};
+    if (cuda)
+        codegen_emit_cuda(&text, m, &table);
+    else
+        codegen_emit_c(&text, m);
+    const char *first = arena_printf(test->arena, cuda ? "// %s\n" : "/* %s */\n", ir_func(m, 1)->name);
+    strbuf_add(&out, strstr(strbuf_text(&text), first));
+    for (uint32_t k = 0; k < table.n_kernels; k++)
+        for (uint32_t l = 0; l < table.kernels[k].n_launches; l++)
+        {
+            const CodegenCudaLaunch *launch = &table.kernels[k].launch[l];
+            strbuf_addf(&out, "launch %s: grid %u, block %u, shared memory %u, workspace %lld\n", launch->symbol,
+                        launch->grid, launch->block, launch->smem_bytes, (long long)table.kernels[k].workspace_bytes);
+        }
+    return strbuf_text(&out);
+}
+
 const GoldenVerb golden_verbs[] = {
-    {"roundtrip", run_roundtrip}, {"verify", run_verify}, {"ptc opt", run_opt}, {NULL, NULL}};
+    {"roundtrip", run_roundtrip}, {"verify", run_verify}, {"ptc opt", run_opt}, {"codegen", run_codegen}, {NULL, NULL}};
