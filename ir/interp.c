@@ -7,6 +7,7 @@
 
 #include "base/bug.h"
 #include "ir/interp_rules.h"
+#include "ir/scalar_f64.h"
 
 #include <math.h>
 #include <string.h>
@@ -121,18 +122,6 @@ static double *bound(const InterpEnv *env, const char *global)
 
 /* ---- elementwise rows */
 
-#define ABS(x)     fabs(x)
-#define FLOOR(x)   floor(x)
-#define EXP(x)     exp(x)
-#define LOG(x)     log(x)
-#define SQRT(x)    sqrt(x)
-#define RSQRT(x)   (1 / sqrt(x))
-#define TANH(x)    tanh(x)
-#define SIGMOID(x) (1 / (1 + exp(-(x))))
-#define ERF(x)     erf(x)
-#define SIN(x)     sin(x)
-#define COS(x)     cos(x)
-#define POW(x, y)  pow(x, y)
 
 /* Operand arrays that an op does not have point at the first, which it has. */
 typedef void EwiseLoop(int64_t n, const double *pa, const double *pb, const double *pc, double *out);

@@ -6,6 +6,7 @@
 #include "passes/manager.h"
 
 #include "ir/builder.h"
+#include "ir/scalar_f64.h"
 
 #include <math.h>
 #include <string.h>
@@ -27,18 +28,6 @@ static bool is_number(const IrModule *m, IrValue value, double number)
     return is_const(m, value, &found) && found == number;
 }
 
-#define ABS(x)     fabs(x)
-#define EXP(x)     exp(x)
-#define LOG(x)     log(x)
-#define SQRT(x)    sqrt(x)
-#define RSQRT(x)   (1 / sqrt(x))
-#define TANH(x)    tanh(x)
-#define SIGMOID(x) (1 / (1 + exp(-(x))))
-#define ERF(x)     erf(x)
-#define SIN(x)     sin(x)
-#define COS(x)     cos(x)
-#define FLOOR(x)   floor(x)
-#define POW(x, y)  pow(x, y)
 #define SCALAR(...)                                                                                                    \
     *out = (__VA_ARGS__);                                                                                              \
     return true;
