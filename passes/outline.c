@@ -106,7 +106,8 @@ typedef struct
     uint32_t group;
     IrOp first_body;    /* args go before it */
     VEC(IrValue) args;  /* old values */
-    bool step_operands; /* views are taken in the step function (templates) */
+    bool step_operands; /* templates: views are taken in the step function, and every operand is an argument of its own
+                         */
 } KernelBuilder;
 
 static IrValue map_value(KernelBuilder *k, IrValue value, IrValue to)
@@ -118,7 +119,7 @@ static IrValue map_value(KernelBuilder *k, IrValue value, IrValue to)
 static IrValue kernel_value(KernelBuilder *k, IrValue value)
 {
     IrModule *m = k->o->m;
-    if (k->o->kernel_map_of[value] == k->group)
+    if (k->o->kernel_map_of[value] == k->group && !k->step_operands)
         return k->o->kernel_map[value];
     IrOp def = def_of(k->o, value);
     if (k->o->plan->fate[def] == FUSE_CLONED && !k->step_operands)

@@ -114,14 +114,13 @@ static const char *row_text(Arena *arena, const Row *row, Example *example)
     return strbuf_text(&buf);
 }
 
-Example example_at(Arena *arena, uint32_t index)
+Example example_make(Arena *arena, const char *op, const char *types, const char *attrs)
 {
-    const Row *row = row_at(index);
-    ENSURE(row);
-    Example example = {.code = ir_code_by_name(row->op)};
+    const Row row = {op, types, attrs};
+    Example example = {.code = ir_code_by_name(op)};
     ENSURE(example.code != IR_INVALID);
-    example.label = arena_printf(arena, *row->attrs ? "%s %s {%s}" : "%s %s", row->op, row->types, row->attrs);
-    const char *text = row_text(arena, row, &example);
+    example.label = arena_printf(arena, *row.attrs ? "%s %s {%s}" : "%s %s", row.op, row.types, row.attrs);
+    const char *text = row_text(arena, &row, &example);
     Diag *diag = diag_create(arena);
     uint32_t file = diag_add_file(diag, example.label, text, strlen(text));
     const IrModule *m = ir_parse_module(arena, diag, file, text, strlen(text));
@@ -136,6 +135,13 @@ Example example_at(Arena *arena, uint32_t index)
         example.given = ir_global(m, ir_global_find(m, "given"))->type;
     example.attrs = ir_func(m, ir_func_find(m, "attrs"))->attrs;
     return example;
+}
+
+Example example_at(Arena *arena, uint32_t index)
+{
+    const Row *row = row_at(index);
+    ENSURE(row);
+    return example_make(arena, row->op, row->types, row->attrs);
 }
 
 IrOp example_build(IrModule *m, const Example *example, ExampleOperands operands, const char *func_name)

@@ -38,6 +38,8 @@ typedef struct
 uint32_t example_count(void);
 /* index < example_count(). The table being ours, a bad row is a BUG. */
 Example example_at(Arena *arena, uint32_t index);
+/* An example of one's own, written as in the table: example_make(arena, "cast", "i32[3] -> f32[3]", ""). */
+Example example_make(Arena *arena, const char *op, const char *types, const char *attrs);
 
 typedef enum
 {
