@@ -213,7 +213,7 @@ static void suggest_choice(Check *x, const char *choices, const char *word)
 
 static void check_attrs(Check *x, const XmlElem *e)
 {
-    for (uint32_t i = 0; i < e->n_attrs; i++)
+    for (uint32_t i = 0; i < e->n_attrs && !diag_is_full(x->diag); i++)
     {
         const XmlAttr *attr = &e->attrs[i];
         const AttrInfo *info = element_attr(e->id, attr->name);

@@ -31,18 +31,14 @@ struct Symbol
     Symbol *next;
 };
 
-enum
-{
-    N_BUCKETS = 32
-};
-
 /* A body: of the model, of a block in use, of one round of a repeat. */
 typedef struct Frame Frame;
 struct Frame
 {
     Frame *up;     /* where a name is looked for next; a block sees only the root's numbers */
     bool is_block; /* body of a <define> */
-    Symbol *buckets[N_BUCKETS];
+    Symbol **buckets;
+    uint32_t n_buckets;
     const char *prefix; /* of param names: "layers.0.attn." */
     Frame *caller;      /* for the trail in messages; NULL at the root */
     Span site;          /* of the <use> or <repeat> */
@@ -72,9 +68,10 @@ typedef struct
     uint32_t n_units;
     bool in_unit;
     int64_t n_streams;
+    uint32_t n_nested;           /* elements being expanded */
     uint64_t n_steps, max_steps; /* elements expanded and rounds begun */
     uint64_t max_ops;
-    uint32_t n_params;
+    uint32_t n_params, n_inputs;
     bool gave_up;             /* a limit was hit */
     Symbol mask, key, sample; /* the inputs that losses and random ops read */
     const XmlElem *loss;
@@ -136,6 +133,8 @@ IrValue expand_op(Expander *x, const XmlElem *e, IrCode code, const IrType *give
 /* One element; the elements of a body. Both in the current frame. */
 void expand_element(Expander *x, const XmlElem *e);
 void expand_body(Expander *x, const XmlElem *first);
+/* Goes into a frame; the caller comes back with x->frame = what it was. */
+void expand_enter(Expander *x, Frame *frame, Span site, const char *block, int64_t round);
 /* The random operands of dropout: key and sample. */
 void expand_random_operands(Expander *x, IrValue *out_key, IrValue *out_sample, int64_t *out_stream);
 const char *expand_shape_text(Arena *arena, const IrType *type);

@@ -27,7 +27,7 @@ static const char *find_lib_dir(const FrontendOptions *options)
 
 static void expand_graph(Expander *x, const XmlElem *root)
 {
-    for (const XmlElem *e = root->first; e; e = e->next)
+    for (const XmlElem *e = root->first; e && !x->gave_up; e = e->next)
         if (e->id == EL_define)
             expand_define(x, e);
     x->b.unit = 1;
@@ -36,7 +36,7 @@ static void expand_graph(Expander *x, const XmlElem *root)
     bool known_dims = diag_error_count(x->diag) == errors;
     job_train(x, root);
     job_data(x, root);
-    if (!known_dims)
+    if (!known_dims || x->gave_up)
         return; /* what uses them would only repeat it */
     outputs_prepare(x);
     for (const XmlElem *e = root->first; e; e = e->next)

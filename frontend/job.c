@@ -223,6 +223,11 @@ void job_train(Expander *x, const XmlElem *root)
 
 /* ---- data */
 
+enum
+{
+    MAX_FIELDS = 256
+};
+
 static const char *field_path(Expander *x, const XmlElem *e, const char *name, const char *dir, Span *out_span)
 {
     const char *text;
@@ -267,6 +272,11 @@ void job_data(Expander *x, const XmlElem *root)
     uint32_t n = 0;
     for (const XmlElem *field = e->first; field; field = field->next)
         n++;
+    if (n > MAX_FIELDS)
+    {
+        expand_error(x, xml_elem_span(e), NULL, "more than %d fields", MAX_FIELDS);
+        return;
+    }
     data->fields = ARENA_ARRAY(x->arena, DataField, n + 1);
     data->span = xml_elem_span(e);
     attr_bool(x, e, "shuffle", &data->shuffle);

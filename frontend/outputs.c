@@ -4,6 +4,11 @@
 
 #include <string.h>
 
+enum
+{
+    MAX_METRICS = 256
+};
+
 void outputs_prepare(Expander *x)
 {
     const int64_t batch = x->job->train.batch;
@@ -104,7 +109,9 @@ void expand_metric(Expander *x, const XmlElem *e)
     bool taken = strcmp(name, "loss") == 0;
     for (uint32_t i = 0; i < x->metrics.len; i++)
         taken = taken || strcmp(x->metrics.data[i], name) == 0;
-    if (taken)
+    if (x->metrics.len == MAX_METRICS)
+        expand_error(x, xml_elem_span(e), NULL, "more than %d metrics", MAX_METRICS);
+    else if (taken)
         expand_error(x, attr_or_elem_span(e, "name"), NULL, "the metric '%s' is there already", name);
     else if (make_mean(x, e, name, &sum, &weight))
         vec_push(x->arena, &x->metrics, name);

@@ -7,17 +7,19 @@
 
 #include <string.h>
 
-static uint32_t bucket_of(const char *name)
+static uint32_t bucket_of(const Frame *frame, const char *name)
 {
     uint32_t hash = 2166136261u; /* FNV-1a */
     for (const char *p = name; *p; p++)
         hash = (hash ^ (unsigned char)*p) * 16777619u;
-    return hash % N_BUCKETS;
+    return hash % frame->n_buckets;
 }
 
 Frame *frame_open(Expander *x, Frame *up, bool is_block, const char *prefix)
 {
     Frame *frame = ARENA_NEW(x->arena, Frame);
+    frame->n_buckets = up ? 32 : 4096; /* a model's own body may be long */
+    frame->buckets = ARENA_ARRAY(x->arena, Symbol *, frame->n_buckets);
     frame->up = up;
     frame->is_block = is_block;
     frame->prefix = prefix;
@@ -31,7 +33,7 @@ static bool is_value(SymbolKind kind)
 
 Symbol *frame_find_here(const Frame *frame, const char *name, bool values)
 {
-    for (Symbol *s = frame->buckets[bucket_of(name)]; s; s = s->next)
+    for (Symbol *s = frame->buckets[bucket_of(frame, name)]; s; s = s->next)
         if (is_value(s->kind) == values && strcmp(s->name, name) == 0)
             return s;
     return NULL;
@@ -67,7 +69,7 @@ Symbol *frame_add(Expander *x, const char *name, SymbolKind kind, Span span)
         return NULL;
     }
     Symbol *s = ARENA_NEW(x->arena, Symbol);
-    Symbol **bucket = &x->frame->buckets[bucket_of(name)];
+    Symbol **bucket = &x->frame->buckets[bucket_of(x->frame, name)];
     s->name = name;
     s->kind = kind;
     s->span = span;
@@ -102,7 +104,7 @@ const char *frame_nearest(Expander *x, const char *name, bool values)
     if (strlen(name) < 2)
         return NULL; /* every other letter would be near */
     for (const Frame *frame = x->frame; frame; frame = next_frame(x, frame, values))
-        for (int i = 0; i < N_BUCKETS; i++)
+        for (uint32_t i = 0; i < frame->n_buckets; i++)
             for (const Symbol *s = frame->buckets[i]; s && names.len < MAX_CANDIDATES; s = s->next)
                 if (is_value(s->kind) == values)
                     vec_push(x->arena, &names, s->name);

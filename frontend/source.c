@@ -51,6 +51,11 @@ static void index_lines(Arena *arena, Source *source)
     source->n_lines = lines.len;
 }
 
+enum
+{
+    MAX_RUN_BYTES = 1 << 15
+};
+
 /* Length of the UTF-8 sequence at p (1..4), or 0 when it is not one (RFC 3629: no overlong forms, no surrogates). */
 static uint32_t sequence_bytes(const unsigned char *p, size_t left)
 {
@@ -99,6 +104,23 @@ static bool check_declaration(Diag *diag, const Source *source)
     return false;
 }
 
+/* A start tag holds no '<'. Bounding what is between two bounds the attributes of one, for which libxml2 takes
+ * quadratic time. */
+static bool check_runs(Diag *diag, const Source *source)
+{
+    uint32_t from = 0;
+    for (uint32_t i = 0; i < source->n_bytes; i++)
+    {
+        if (source->text[i] == '<')
+            from = i;
+        if (i - from < MAX_RUN_BYTES)
+            continue;
+        diag_error(diag, source_span(source, from, 1), "more than %d bytes from here to the next '<'", MAX_RUN_BYTES);
+        return false;
+    }
+    return true;
+}
+
 static bool check_encoding(Diag *diag, const Source *source)
 {
     const unsigned char *bytes = (const unsigned char *)source->text;
@@ -127,7 +149,7 @@ static bool check_encoding(Diag *diag, const Source *source)
         }
         i += n;
     }
-    return check_declaration(diag, source);
+    return check_declaration(diag, source) && check_runs(diag, source);
 }
 
 /* text: in the arena, NUL-terminated. */

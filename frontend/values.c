@@ -10,7 +10,8 @@
 
 enum
 {
-    MAX_PARAMS = 20000
+    MAX_PARAMS = 20000,
+    MAX_INPUTS = 256
 };
 
 /* ---- declarations */
@@ -35,6 +36,12 @@ void expand_input(Expander *x, const XmlElem *e)
     IrType type;
     if (!attr_name(x, e, "name", &name))
         return;
+    if (x->n_inputs++ == MAX_INPUTS)
+    {
+        expand_error(x, xml_elem_span(e), NULL, "more than %d inputs", MAX_INPUTS);
+        x->gave_up = true;
+        return;
+    }
     bool ok = attr_text(x, e, "dtype", &dtype_text) && dtype_by_name(dtype_text, &dtype) &&
               attr_shape(x, e, "shape", dtype, NULL, &type);
     Symbol *s = frame_add(x, name, ok ? SYM_INPUT : SYM_VALUE, attr_or_elem_span(e, "name"));

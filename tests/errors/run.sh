@@ -37,7 +37,29 @@ head -c 104857600 /dev/zero | tr '\0' ' ' >"$work/huge.xml"
 mkfifo "$work/fifo.xml"
 ln -s /dev/zero "$work/device.xml"
 ln -s "$work/huge.xml" "$work/link.xml"
-for name in huge fifo device link no-such folder; do
+{
+    echo '<model name="broken"'
+    seq 1 100000 | sed 's/.*/  a&="1"/'
+    echo '/>'
+} >"$work/attributes.xml"
+{
+    echo '<model name="broken"><data train_limit="1"><field name="x" format="synthetic"/></data>'
+    echo '<train epochs="1" batch="1" optimizer="sgd" lr="1"/><input name="x" dtype="f32" shape="b"/>'
+    seq 0 99 | while read -r i; do # 100 blocks, each 100 conditions deep around the next one
+        printf '<define name="d%s" in="x">' "$i"
+        printf '<if test="1">%.0s' $(seq 100)
+        printf '<use block="d%s" in="x"/>' $((i + 1))
+        printf '</if>%.0s' $(seq 100)
+        printf '</define>\n'
+    done
+    echo '<define name="d100" in="x"><map expr="x"/></define><use block="d0" in="x"/><loss/></model>'
+} >"$work/deep-blocks.xml"
+{
+    echo '<model name="broken">'
+    seq 1 200000 | sed 's/.*/<define name="d&"><map expr="x"\/><\/define>/'
+    echo '</model>'
+} >"$work/many-blocks.xml"
+for name in attributes deep-blocks many-blocks huge fifo device link no-such folder; do
     file=$work/$name.xml
     [ $name = folder ] && file=$work
     timeout 60 "${program[@]}" "$file" >"$work/stdout" 2>"$work/stderr"
