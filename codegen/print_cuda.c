@@ -104,7 +104,7 @@ static void print_slots(Printer *p, const NestPrinter *np, int64_t grid)
     bool shared = row_bytes * n_slots <= MAX_SMEM_BYTES;
     if (shared)
     {
-        strbuf_add(p->out, "extern __shared__ char rows[];\n");
+        strbuf_add(p->out, "PTC_DYNAMIC_ROWS;\n");
         p->kernel->launch[p->kernel->n_launches - 1].smem_bytes = (uint32_t)(row_bytes * n_slots);
     }
     else

@@ -67,7 +67,7 @@ template <int D, int TILE, int LANES>
 PTC_INLINE void ptc_attention(const PtcAttention &a, const float *q, const float *k, const float *v, const float *bias,
                               const int32_t *key, const int32_t *sample, float *out, float *lse)
 {
-    extern __shared__ char rows[];
+    PTC_DYNAMIC_ROWS;
     float *qs = (float *)rows, *ks = qs + TILE * (D + 1), *vs = ks + TILE * (D + 1), *ps = vs + TILE * (D + 1);
     const int64_t blocks = (a.t + TILE - 1) / TILE, head = blockIdx.x / blocks % a.h;
     const int64_t batch = blockIdx.x / blocks / a.h, t0 = blockIdx.x % blocks * TILE;
@@ -153,7 +153,7 @@ PTC_INLINE void ptc_attention_grad_kv(const PtcAttention &a, const float *q, con
                                       const float *bias, const int32_t *key, const int32_t *sample, const float *out,
                                       const float *lse, const float *dout, float *dq, float *dk, float *dv)
 {
-    extern __shared__ char rows[];
+    PTC_DYNAMIC_ROWS;
     float *qs = (float *)rows, *ks = qs + TILE * (D + 1), *vs = ks + TILE * (D + 1), *dos = vs + TILE * (D + 1);
     float *ps = dos + TILE * (D + 1), *dss = ps + TILE * (TILE + 1);
     float *bases = dss + TILE * (TILE + 1), *deltas = bases + TILE;
@@ -201,7 +201,7 @@ PTC_INLINE void ptc_attention_grad_q(const PtcAttention &a, const float *q, cons
                                      const float *bias, const int32_t *key, const int32_t *sample, const float *out,
                                      const float *lse, const float *dout, float *dq, float *dk, float *dv)
 {
-    extern __shared__ char rows[];
+    PTC_DYNAMIC_ROWS;
     float *qs = (float *)rows, *ks = qs + TILE * (D + 1), *vs = ks + TILE * (D + 1), *dos = vs + TILE * (D + 1);
     float *dss = dos + TILE * (D + 1), *bases = dss + TILE * (TILE + 1), *deltas = bases + TILE;
     const int64_t blocks = (a.t + TILE - 1) / TILE, head = blockIdx.x / blocks % a.h;

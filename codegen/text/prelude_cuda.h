@@ -1,10 +1,13 @@
 // ptc generated kernels: CUDA C, for NVRTC (--fmad=false: a fused a * b + c is always written out).
+#ifndef PTC_SHIM // the tests run this text on the CPU (tests/codegen/cuda_shim.h)
 typedef int int32_t;
 typedef unsigned int uint32_t;
 typedef unsigned short uint16_t;
 typedef unsigned char uint8_t;
 typedef long long int64_t;
 typedef unsigned long long uint64_t;
+#define PTC_DYNAMIC_ROWS extern __shared__ char rows[]
+#endif
 
 #define PTC_INLINE static __device__ __forceinline__
 #define PTC_INF    __int_as_float(0x7F800000)

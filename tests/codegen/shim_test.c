@@ -1,0 +1,256 @@
+/* The CUDA text that NVRTC gets, run on the CPU by cuda_shim.h in three thread orders, against the interpreter; and
+ * kernels with planted faults (a barrier taken out), which must be found. */
+#include "harness/test.h"
+
+#include "kernel_case.h"
+
+#include "codegen/codegen.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum
+{
+    GUARD_BYTES = 64,
+    MAX_THREADS = 60000, /* of a launch: a fiber each */
+    MAX_CASES_PER_FILE = 2
+};
+
+static const uint64_t seed = 424242;
+static char dir[] = "/tmp/ptc-shim-test-XXXXXX";
+
+typedef void Entry(void **pointers, char *workspace, uint32_t stream);
+typedef const char *Run(Entry *entry, unsigned grid, unsigned block, void **pointers, char *workspace, uint32_t stream,
+                        int order);
+
+static const char *cxx(void)
+{
+    const char *own = getenv("CXX");
+    if (own && *own)
+        return own;
+    return system("command -v g++ >/dev/null 2>&1") == 0       ? "g++"
+           : system("command -v clang++ >/dev/null 2>&1") == 0 ? "clang++"
+                                                               : NULL;
+}
+
+/* "extern "C" void call_k0_0(void **p, char *w, uint32_t s) { k0_0((const float *)p[0], ..., w, s); }" */
+static void print_entries(StrBuf *text, const CodegenCudaTable *table)
+{
+    for (uint32_t k = 0; k < table->n_kernels; k++)
+        for (uint32_t l = 0; l < table->kernels[k].n_launches; l++)
+        {
+            const char *symbol = table->kernels[k].launch[l].symbol;
+            strbuf_addf(
+                text,
+                "struct Any%s { void *p; template <typename T> operator T *() const { return (T *)p; } };\n"
+                "extern \"C\" __attribute__((visibility(\"default\"))) void call_%s(void **p, char *w, uint32_t s)\n{\n"
+                "    %s(",
+                symbol, symbol, symbol);
+            for (uint32_t i = 0; i < table->kernels[k].n_args + table->kernels[k].n_outputs; i++)
+                strbuf_addf(text, "Any%s{p[%u]}, ", symbol, i);
+            strbuf_add(text, "w, s);\n}\n");
+        }
+}
+
+/* NULL when the compiler refuses. */
+static void *compile(Arena *arena, const char *text)
+{
+    static uint32_t number;
+    const char *stem = arena_printf(arena, "%s/%u", dir, number++);
+    const char *source = arena_printf(arena, "%s.cc", stem), *object = arena_printf(arena, "%s.so", stem);
+    FILE *file = fopen(source, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+    const char *sanitize = "";
+#ifdef __SANITIZE_ADDRESS__
+    sanitize = "-fsanitize=address";
+#endif
+    const char *command =
+        arena_printf(arena,
+                     "%s -std=c++17 -O1 -w -fPIC -shared -fvisibility=hidden -ffp-contract=off %s -include "
+                     "'%s/tests/codegen/cuda_shim.h' -o %s %s",
+                     cxx(), sanitize, getenv("PTC_SOURCE_DIR") ? getenv("PTC_SOURCE_DIR") : ".", object, source);
+    if (system(command) != 0)
+        return NULL;
+    return dlopen(object, RTLD_NOW | RTLD_LOCAL);
+}
+
+static void *filled(Arena *arena, int64_t size_bytes)
+{
+    char *at = arena_alloc(arena, (size_t)size_bytes + 64 + GUARD_BYTES);
+    at += 64 - (uintptr_t)at % 64;
+    memset(at, 0xFF, (size_t)size_bytes);
+    memset(at + size_bytes, 0xA5, GUARD_BYTES);
+    return at;
+}
+
+static bool guard_ok(const void *at, int64_t size_bytes)
+{
+    for (int64_t i = 0; i < GUARD_BYTES; i++)
+        if (((const unsigned char *)at)[size_bytes + i] != 0xA5)
+            return false;
+    return true;
+}
+
+static const char *run_kernel(Arena *arena, void *handle, const CodegenCudaKernel *kernel, KernelData *data, int order)
+{
+    void *buffers[32], *workspace = filled(arena, kernel->workspace_bytes);
+    uint32_t n = data->n_args + data->n_outputs;
+    Run *run;
+    *(void **)&run = dlsym(handle, "shim_run");
+    for (uint32_t i = 0; i < n; i++)
+    {
+        int64_t size_bytes = ir_type_size_bytes(&data->types[i]);
+        buffers[i] = filled(arena, size_bytes);
+        if (i < data->n_args)
+            memcpy(buffers[i], data->bytes[i], (size_t)size_bytes);
+        data->bytes[i] = buffers[i];
+    }
+    for (uint32_t l = 0; l < kernel->n_launches; l++)
+    {
+        const CodegenCudaLaunch *launch = &kernel->launch[l];
+        Entry *entry;
+        *(void **)&entry = dlsym(handle, arena_printf(arena, "call_%s", launch->symbol));
+        assert_non_null(entry);
+        const char *why = run(entry, launch->grid, launch->block, buffers, workspace, 0, order);
+        if (why)
+            return why;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        if (!guard_ok(buffers[i], ir_type_size_bytes(&data->types[i])))
+            return arena_printf(arena, "wrote past the end of buffer %u", i);
+    return guard_ok(workspace, kernel->workspace_bytes) ? NULL : "wrote past the end of the workspace";
+}
+
+/* Runs all kernels of the case in all orders; faults are printed unless quiet. Returns their number. */
+static uint32_t run_case(Arena *arena, const KernelCase *c, const char *text, const CodegenCudaTable *table, bool quiet)
+{
+    uint32_t n_failed = 0, k = 0;
+    void *handle = compile(arena, text);
+    if (!handle)
+        fail_msg("%s: the C++ compiler refused the text", c->label);
+    IR_FOR_FUNCS(c->m, func)
+    {
+        const CodegenCudaKernel *kernel = &table->kernels[k++];
+        KernelData data = kernel_data_make(arena, c->m, func, seed);
+        for (int order = 0; order < 3; order++)
+        {
+            const char *why = run_kernel(arena, handle, kernel, &data, order);
+            if (!why)
+                why = kernel_data_compare(arena, &data, c->tolerance);
+            if (!why)
+                continue;
+            if (!quiet)
+                printf("%s @%s, order %d: %s\n", c->label, kernel->name, order, why);
+            n_failed++;
+        }
+    }
+    dlclose(handle);
+    return n_failed;
+}
+
+static bool small_enough(const CodegenCudaTable *table)
+{
+    for (uint32_t k = 0; k < table->n_kernels; k++)
+        for (uint32_t l = 0; l < table->kernels[k].n_launches; l++)
+            if ((int64_t)table->kernels[k].launch[l].grid * table->kernels[k].launch[l].block > MAX_THREADS)
+                return false;
+    return true;
+}
+
+static size_t file_part(const char *label)
+{
+    return strcspn(label, " ");
+}
+
+static void kernels_agree_in_every_thread_order(void **state)
+{
+    (void)state;
+    if (!cxx())
+        TEST_SKIP("no C++ compiler: generated CUDA kernels are not run on the CPU");
+    Arena *arena = arena_create();
+    KernelCases cases = kernel_cases_load(arena);
+    uint32_t n_failed = 0, n_of_file = 0, n_run = 0;
+    for (uint32_t i = 0; i < cases.len; i++)
+    {
+        const KernelCase *c = &cases.data[i];
+        if (i == 0 || strncmp(c->label, cases.data[i - 1].label, file_part(c->label) + 1) != 0)
+            n_of_file = 0;
+        StrBuf text = strbuf_make(arena);
+        CodegenCudaTable table;
+        codegen_emit_cuda(&text, c->m, &table);
+        if (!small_enough(&table) || n_of_file++ == MAX_CASES_PER_FILE)
+            continue;
+        print_entries(&text, &table);
+        n_failed += run_case(arena, c, strbuf_text(&text), &table, false);
+        n_run++;
+    }
+    printf("seed %llu, %u of %u cases run, three orders each\n", (unsigned long long)seed, n_run, cases.len);
+    arena_destroy(arena);
+    assert_true(n_run >= 10);
+    assert_int_equal(n_failed, 0);
+}
+
+/* Takes out the n-th __syncthreads() of the text; false when there is none. */
+static bool drop_barrier(char *text, uint32_t n)
+{
+    static const char call[] = "__syncthreads();";
+    for (char *at = text; (at = strstr(at, call)); at += strlen(call))
+        if (n-- == 0)
+        {
+            memset(at, ' ', strlen(call));
+            return true;
+        }
+    return false;
+}
+
+static void missing_barriers_are_found(void **state)
+{
+    (void)state;
+    if (!cxx())
+        TEST_SKIP("no C++ compiler: planted faults are not looked for");
+    Arena *arena = arena_create();
+    KernelCases cases = kernel_cases_load(arena);
+    const KernelCase *c = NULL;
+    for (uint32_t i = 0; i < cases.len && !c; i++)
+        if (strcmp(cases.data[i].label, "layer_norm R=5 N=1000") == 0)
+            c = &cases.data[i];
+    assert_non_null(c);
+    uint32_t n_barriers = 0;
+    for (;; n_barriers++)
+    {
+        StrBuf text = strbuf_make(arena);
+        CodegenCudaTable table;
+        codegen_emit_cuda(&text, c->m, &table);
+        print_entries(&text, &table);
+        /* The barriers of the sums that the kernel does not use do not matter. */
+        char *end = strstr(text.data, "#define PTC_ADD");
+        assert_non_null(end);
+        char kept = *end;
+        *end = 0;
+        bool dropped = drop_barrier(text.data, n_barriers);
+        *end = kept;
+        if (!dropped)
+            break;
+        if (run_case(arena, c, text.data, &table, true) == 0)
+            fail_msg("barrier %u can go without anyone seeing", n_barriers);
+    }
+    printf("%u planted faults found\n", n_barriers);
+    assert_int_equal(n_barriers, 2);
+    arena_destroy(arena);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(kernels_agree_in_every_thread_order),
+                                       cmocka_unit_test(missing_barriers_are_found)};
+    if (!mkdtemp(dir))
+        return 1;
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    return system(command) != 0 || failed;
+}
