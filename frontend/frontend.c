@@ -63,7 +63,6 @@ static Status load(Arena *arena, Diag *diag, const Source *source, const Fronten
     Job *job = ARENA_NEW(arena, Job);
     job->path = source->path;
     job->module = ir_module_create(arena, xml_attr(root, "name")->value);
-    job->train.batch = options->batch;
     x->arena = arena;
     x->diag = diag;
     x->job = job;

@@ -19,7 +19,6 @@ typedef struct
     const char *const *overrides;
     uint32_t n_overrides;
     const char *lib_dir; /* the library of blocks; NULL: $PTC_LIB, else PTC_LIB_DIR compiled in, else none */
-    int64_t batch;       /* > 0: replaces <train batch=> (e.g. the eval batch) */
     uint64_t max_bytes;  /* of one file; 0: 16 MB */
     uint64_t max_ops;    /* of the expanded graph; 0: one million */
 } FrontendOptions;
@@ -68,7 +67,6 @@ typedef struct
     int64_t epochs;
     int64_t max_steps; /* 0: no limit but the epochs */
     int64_t batch;
-    int64_t eval_batch;
     const char *optimizer; /* also an attribute of @train, with its settings */
     double lr;
     double min_lr; /* where LINEAR and COSINE end */

@@ -181,13 +181,9 @@ void job_train(Expander *x, const XmlElem *root)
     if (e)
     {
         const char *schedule = "constant";
-        int64_t wanted = x->job->train.batch; /* from the options */
         t->span = xml_elem_span(e);
         ok = attr_int(x, e, "batch", 1, largest_batch, &batch);
         batch = ok ? batch : 1;
-        t->eval_batch = batch;
-        batch = wanted ? wanted : batch;
-        ok = attr_int(x, e, "eval_batch", 1, largest_batch, &t->eval_batch) && ok;
         ok = attr_int(x, e, "epochs", 0, many, &t->epochs) && ok;
         ok = attr_int(x, e, "max_steps", 0, many, &t->max_steps) && ok;
         ok = attr_text(x, e, "optimizer", &t->optimizer) && ok;
