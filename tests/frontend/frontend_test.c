@@ -187,21 +187,6 @@ static void overrides_change_the_job(void **state)
     arena_destroy(arena);
 }
 
-static void options_replace_the_batch(void **state)
-{
-    (void)state;
-    Arena *arena = arena_create();
-    Diag *diag = diag_create(arena);
-    const FrontendOptions options = {.batch = 3};
-    Job *job = NULL;
-    assert_int_equal(frontend_load(arena, diag, source_path(arena, "examples/mlp-fashion-mnist.xml"), &options, &job),
-                     STATUS_OK);
-    assert_int_equal(job->train.batch, 3);
-    assert_string_equal(ir_type_text(arena, &ir_global(job->module, ir_global_find(job->module, "batch.images"))->type),
-                        "u8[3x28x28]");
-    arena_destroy(arena);
-}
-
 /* ---- text */
 
 #define JOB_START                                                                                                      \
@@ -421,7 +406,6 @@ int main(void)
         cmocka_unit_test(all_examples_load),
         cmocka_unit_test(units_are_numbered_in_order),
         cmocka_unit_test(overrides_change_the_job),
-        cmocka_unit_test(options_replace_the_batch),
         cmocka_unit_test(tied_params_are_one),
         cmocka_unit_test(random_streams_differ),
         cmocka_unit_test(places_survive_line_ends_and_marks),
