@@ -102,12 +102,37 @@ typedef struct
     uint32_t stream;
 } PtcAttention;
 
-/* to[x * ld + q] = from[q * stride + x] * factor; queries beyond n are zero. */
+/* to[x * QB + q] = from[q * stride + x] * factor; queries n .. QB - 1 are zero. In blocks of 4 x 4 where the compiler has
+ * shuffles. */
 PTC_FUNC void ptc_transpose(float *to, const float *from, int64_t stride, int64_t n, int64_t d, float factor)
 {
-    for (int64_t q = 0; q < PTC_QB; q++)
+    int64_t n4 = 0, d4 = 0;
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+    typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
+    n4 = n / 4 * 4, d4 = d / 4 * 4;
+    for (int64_t q = 0; q < n4; q += 4)
+        for (int64_t x = 0; x < d4; x += 4)
+        {
+            const float *f = from + q * stride + x;
+            float *t = to + x * PTC_QB + q;
+            const v4 a = *(const v4 *)f * factor, b = *(const v4 *)(f + stride) * factor;
+            const v4 c = *(const v4 *)(f + 2 * stride) * factor, e = *(const v4 *)(f + 3 * stride) * factor;
+            const v4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+            const v4 ce = __builtin_shufflevector(c, e, 0, 4, 1, 5), ce2 = __builtin_shufflevector(c, e, 2, 6, 3, 7);
+            *(v4 *)t = __builtin_shufflevector(ab, ce, 0, 1, 4, 5);
+            *(v4 *)(t + PTC_QB) = __builtin_shufflevector(ab, ce, 2, 3, 6, 7);
+            *(v4 *)(t + 2 * PTC_QB) = __builtin_shufflevector(ab2, ce2, 0, 1, 4, 5);
+            *(v4 *)(t + 3 * PTC_QB) = __builtin_shufflevector(ab2, ce2, 2, 3, 6, 7);
+        }
+#endif
+#endif
+    for (int64_t q = 0; q < n; q++)
+        for (int64_t x = q < n4 ? d4 : 0; x < d; x++)
+            to[x * PTC_QB + q] = from[q * stride + x] * factor;
+    if (n < PTC_QB)
         for (int64_t x = 0; x < d; x++)
-            to[x * PTC_QB + q] = q < n ? from[q * stride + x] * factor : 0.0f;
+            memset(to + x * PTC_QB + n, 0, (size_t)(PTC_QB - n) * sizeof(float));
 }
 
 /* Rows of n floats, ld apart, as rows that may be read in whole vectors: themselves, or a padded copy. */
