@@ -6,6 +6,7 @@
  *   compare norms FIXTURE RUN METRICS BOUND           gradient norms of the train rows, relative
  *   compare weights FIXTURE RUN SAFETENSORS BOUND     sums over every tensor, relative to its sum of absolute values
  *   compare curves METRICS METRICS BOUND              losses of two runs, relative
+ *   compare finite SAFETENSORS                        no number is infinite or NAN
  *
  * Prints the greatest difference. Exit code: 0 within BOUND, 1 not, 2 the files cannot be compared. */
 #include "runtime/safetensors.h"
@@ -219,11 +220,35 @@ static int compare_weights(const char *fixture, json_t *run, const char *path, d
     return judge("weights", worst, where, bound);
 }
 
+static int check_finite(const char *path)
+{
+    Safetensors *file;
+    if (safetensors_open(path, &file) != STATUS_OK)
+        give_up("%s", status_detail());
+    size_t n_bad = 0, n_all = 0;
+    for (uint32_t i = 0; i < safetensors_count(file); i++)
+    {
+        const NamedTensor *tensor = safetensors_tensor(file, i);
+        for (size_t j = 0; j < safetensors_tensor_size_bytes(tensor) / sizeof(float); j++)
+        {
+            float value;
+            memcpy(&value, (const char *)tensor->data + j * sizeof value, sizeof value);
+            n_bad += !isfinite(value);
+            n_all++;
+        }
+    }
+    safetensors_close(file);
+    printf("%zu of %zu numbers are not finite\n", n_bad, n_all);
+    return n_bad > 0 || n_all == 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *verb = argc > 2 ? argv[1] : "";
     if (argc == 3 && strcmp(verb, "init") == 0)
         return printf("%s\n", json_string_value(member(load(argv[2]), "init_file"))) < 0;
+    if (argc == 3 && strcmp(verb, "finite") == 0)
+        return check_finite(argv[2]);
     if (argc == 4 && strcmp(verb, "settings") == 0)
         return print_settings(run_of(argv[2], argv[3]));
     if (argc == 5 && strcmp(verb, "curves") == 0)

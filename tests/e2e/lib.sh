@@ -13,7 +13,7 @@ n_passed=0 n_failed=0 n_skipped=0
 
 check()
 {
-    local name=$1
+    local name=$1 started=$SECONDS
     shift
     if "$@" >check.log 2>&1; then
         n_passed=$((n_passed + 1))
@@ -23,6 +23,7 @@ check()
         echo "[  FAILED  ] $name"
         tail -40 check.log
     fi
+    [ $((SECONDS - started)) -lt 10 ] || echo "$name took $((SECONDS - started)) s"
 }
 
 skip() # REASON
