@@ -173,7 +173,10 @@ Status session_build(Session *s)
     {
         const char *so_path = NULL;
         HalOptions hal = {.n_threads = s->options->n_threads, .pin = s->options->pin};
-        TRY(hal_device_create(s->options->device, &hal, &s->device));
+        status = hal_device_create(s->options->device, &hal, &s->device);
+        if (status == STATUS_BAD_INPUT)
+            return status_fail(STATUS_USAGE, "%s", arena_printf(s->arena, "--device: %s interp", status_detail()));
+        TRY(status);
         TRY(build_kernels(s, &so_path));
         status = executor_create(s->device, s->m, so_path, &s->executor);
     }

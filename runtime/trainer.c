@@ -270,6 +270,21 @@ static uint32_t count_kind(const Trainer *t, IrGlobalKind kind)
     return n;
 }
 
+/* Gradients can overflow while the loss is still finite: the step after would stop, but must not leave its ruins. */
+static Status check_finite(const Trainer *t, const IrGlobalData *global, const void *host)
+{
+    const float *values = host;
+    const int64_t n = ir_type_n_elems(&global->type);
+    if (global->type.dtype != DT_F32)
+        return STATUS_OK;
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(values[i]))
+            return status_fail(STATUS_NON_FINITE,
+                               "step %llu left '%s' with numbers that are not finite; no checkpoint of it is written",
+                               (unsigned long long)t->step, global->name);
+    return STATUS_OK;
+}
+
 static Status copy_to_host(Trainer *t, IrGlobalKind kind, NamedTensor *tensors, void **hosts)
 {
     uint32_t n = 0;
@@ -281,9 +296,10 @@ static Status copy_to_host(Trainer *t, IrGlobalKind kind, NamedTensor *tensors, 
         hosts[n] = malloc((size_t)ir_type_size_bytes(&global->type));
         if (!hosts[n])
             base_out_of_memory((size_t)ir_type_size_bytes(&global->type));
-        TRY(executor_read_global(t->executor, global->name, hosts[n]));
         tensors[n] = tensor_of(global, hosts[n]);
         n++;
+        TRY(executor_read_global(t->executor, global->name, hosts[n - 1]));
+        TRY(check_finite(t, global, hosts[n - 1]));
     }
     return STATUS_OK;
 }

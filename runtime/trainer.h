@@ -81,7 +81,8 @@ Status trainer_create(Executor *executor, const IrModule *m, const Dataset *trai
 void trainer_destroy(Trainer *trainer); /* NULL is allowed */
 
 /* Trains to the end (or stop_after), evaluating and writing checkpoints as the options say; *out_eval is the last
- * evaluation (n_samples 0: there was none). NON_FINITE: nothing was updated or written after the bad loss.
+ * evaluation (n_samples 0: there was none). NON_FINITE: nothing was updated or written after the bad loss,
+ * and no checkpoint holds numbers that are not finite.
  * INTERRUPTED: the checkpoint is written. */
 Status trainer_run(Trainer *trainer, TrainerEval *out_eval);
 /* One pass over the test data with the params as they are. */
