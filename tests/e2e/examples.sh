@@ -35,7 +35,7 @@ does_not_learn()
 }
 
 for model in "$PTC_SOURCE_DIR"/examples/*.xml; do
-    check "${model##*/}" learns "$model" --max-steps=40 --set=train.batch=32 --set=train.eval_batch=100 \
+    check "${model##*/}" learns "$model" --max-steps=40 --set=train.batch=32 \
         --set=train.warmup_steps=0 --set=train.schedule=constant
 done
 check "a learning rate of 0 is seen" does_not_learn

@@ -12,7 +12,7 @@ settings_of() # MODEL
     *vit-d192*) echo "--set=d=32 --set=layers=2 --set=heads=4 --set=hidden=64 --set=train.batch=8" ;;
     *mlp*) echo "--set=train.batch=24" ;;
     */tests/*) return ;;
-    *) echo "--set=train.batch=24 --set=train.eval_batch=24 --set=d=32 --set=layers=2" ;;
+    *) echo "--set=train.batch=24 --set=d=32 --set=layers=2" ;;
     esac
     if grep -q '"labels" format="idx"' "$1"; then
         echo "--set=data.images.train=$fixtures/vit_images.idx --set=data.images.test=$fixtures/vit_images.idx
