@@ -190,7 +190,7 @@ double interp_convert(DType dtype, double value)
     case DT_I32:
         return trunc(value);
     case DT_U8:
-        return fmod(trunc(value), 256);
+        return fmod(256 + fmod(trunc(value), 256), 256);
     case DT_BOOL:
         return value != 0;
     default:

@@ -77,9 +77,13 @@ static bool may_overwrite(const Planner *p, IrValue value, const char *global)
 {
     const IrModule *m = p->m;
     IrOp writer = ir_value(m, value)->def;
+    IrGlobalKind kind = ir_global(m, ir_global_find(m, global))->kind;
+    bool kept = kind == IR_GLOBAL_PARAM || kind == IR_GLOBAL_STATE;
     IR_FOR_OPS(m, p->func, op)
     {
         const IrOpData *data = ir_op(m, op);
+        if (kept && data->code == IR_check_finite && p->position[op] > p->position[writer])
+            return false; /* a refused step changes nothing */
         for (uint32_t i = 0; i < data->n_operands; i++)
         {
             const IrOpData *def = ir_op(m, ir_value(m, p->root[data->operands[i]])->def);

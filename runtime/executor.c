@@ -59,6 +59,7 @@ struct Executor
     bool profiling;
     ExecutorMemory sizes;
     float *check; /* host copy of what check_finite looks at */
+    size_t check_bytes;
 };
 
 static char *global_address(const Executor *x, IrGlobal global)
@@ -71,6 +72,46 @@ static int64_t align_up(int64_t size)
     return (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
+/* ---- sets that read another global's old value */
+
+static bool sets_global(const IrModule *m, IrFunc func, const char *name)
+{
+    IR_FOR_OPS(m, func, op)
+    {
+        const IrOpData *data = ir_op(m, op);
+        if (data->code == IR_set && strcmp(ir_attrs_str(&data->attrs, IR_ATTR_global), name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A global set to the old value of another that is set too: copies in any order could come too late. */
+static bool needs_staging(const IrModule *m, IrFunc func, const IrOpData *set)
+{
+    IrValue value = set->operands[0];
+    while (ir_value_code(m, value) == IR_reshape)
+        value = ir_op(m, ir_value(m, value)->def)->operands[0];
+    const IrOpData *def = ir_op(m, ir_value(m, value)->def);
+    return def->code == IR_get && sets_global(m, func, ir_attrs_str(&def->attrs, IR_ATTR_global));
+}
+
+static int64_t planned_bytes(const IrModule *m, IrFunc func)
+{
+    return ir_attrs_int(&ir_func(m, func)->attrs, IR_ATTR_arena_bytes, 0);
+}
+
+static int64_t staging_bytes(const IrModule *m, IrFunc func)
+{
+    int64_t size_bytes = 0;
+    IR_FOR_OPS(m, func, op)
+    {
+        const IrOpData *data = ir_op(m, op);
+        if (data->code == IR_set && needs_staging(m, func, data))
+            size_bytes += align_up(ir_type_size_bytes(ir_value_type(m, data->operands[0])));
+    }
+    return size_bytes;
+}
+
 /* ---- building */
 
 typedef struct
@@ -80,6 +121,8 @@ typedef struct
     Program *program;
     char **address;    /* by value */
     VEC(Instr) copies; /* sets that are not in place: after all that reads old values */
+    VEC(Instr) saves;  /* before those: old values of globals that the copies overwrite */
+    char *staging;     /* where they go: behind the function's arena */
 } Build;
 
 static uint32_t profile_row(Executor *x, const char *name)
@@ -206,6 +249,13 @@ static void build_set(Build *b, IrOp op)
     if (instr.src == instr.dst)
         return;
     instr.profile_row = profile_row(x, "copy");
+    if (needs_staging(x->m, b->func, data))
+    {
+        Instr save = instr;
+        instr.src = save.dst = b->staging;
+        b->staging += align_up((int64_t)instr.size_bytes);
+        vec_push(x->arena, &b->saves, save);
+    }
     vec_push(x->arena, &b->copies, instr);
 }
 
@@ -219,7 +269,11 @@ static void build_check_finite(Build *b, IrOp op)
                    .src = b->address[value],
                    .size_bytes = (size_t)ir_type_size_bytes(ir_value_type(x->m, value))};
     instr.profile_row = profile_row(x, "check_finite");
-    x->check = arena_alloc(x->arena, instr.size_bytes);
+    if (instr.size_bytes > x->check_bytes)
+    {
+        x->check = arena_alloc(x->arena, instr.size_bytes);
+        x->check_bytes = instr.size_bytes;
+    }
     vec_push(x->arena, &b->program->instrs, instr);
 }
 
@@ -254,10 +308,16 @@ static Status build_op(Build *b, IrOp op)
 static Status build_program(Executor *x, IrFunc func)
 {
     Program program = {.name = ir_func(x->m, func)->name};
-    Build b = {.x = x, .func = func, .program = &program, .address = ARENA_ARRAY(x->arena, char *, x->m->values.len)};
+    Build b = {.x = x,
+               .func = func,
+               .program = &program,
+               .address = ARENA_ARRAY(x->arena, char *, x->m->values.len),
+               .staging = x->arena_base + planned_bytes(x->m, func)};
     bind_results_in_globals(&b);
     IR_FOR_OPS(x->m, func, op)
     TRY(build_op(&b, op));
+    for (uint32_t i = 0; i < b.saves.len; i++)
+        vec_push(x->arena, &program.instrs, b.saves.data[i]);
     for (uint32_t i = 0; i < b.copies.len; i++)
         vec_push(x->arena, &program.instrs, b.copies.data[i]);
     vec_push(x->arena, &x->programs, program);
@@ -293,7 +353,7 @@ static Status allocate(Executor *x)
     }
     IR_FOR_FUNCS(x->m, f)
     {
-        int64_t bytes = ir_attrs_int(&ir_func(x->m, f)->attrs, IR_ATTR_arena_bytes, 0);
+        int64_t bytes = planned_bytes(x->m, f) + staging_bytes(x->m, f);
         if (bytes > x->sizes.arena_bytes)
             x->sizes.arena_bytes = bytes;
     }

@@ -1,0 +1,178 @@
+/* Memory plans: of random modules, of a Vision Transformer's training step, and of programs with a trap in them. */
+#include "block.h"
+#include "plan_check.h"
+#include "random_module.h"
+
+#include "base/diag.h"
+#include "harness/test.h"
+#include "ir/text.h"
+#include "passes/manager.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum
+{
+    N_OPS = 60
+};
+
+static void run_passes(Arena **arena, IrModule **m, const char *passes)
+{
+    PassOptions options = {.verify_each = true};
+    Diag *diag = diag_create(*arena);
+    Status status = pass_manager_run(arena, m, diag, passes, &options);
+    diag_print(diag, stdout, false);
+    assert_int_equal(status, STATUS_OK);
+}
+
+static PlanFacts check_all(const IrModule *m)
+{
+    Arena *arena = arena_create();
+    PlanFacts facts = {0};
+    IR_FOR_FUNCS(m, func)
+    {
+        PlanFacts one;
+        if (ir_func(m, func)->kind != IR_FUNC_STEP)
+            continue;
+        const char *why = plan_check(arena, m, func, &one);
+        if (why)
+            fail_msg("%s @%s: %s", m->name, ir_func(m, func)->name, why);
+        if (one.arena_bytes >= facts.arena_bytes)
+            facts = one;
+    }
+    arena_destroy(arena);
+    return facts;
+}
+
+static void test_random(void **state)
+{
+    (void)state;
+    const char *text = getenv("PTC_RANDOM_SEEDS");
+    uint32_t n_seeds = text ? (uint32_t)strtoul(text, NULL, 10) : 200;
+    printf("seeds 1..%u\n", n_seeds);
+    for (uint32_t seed = 1; seed <= n_seeds; seed++)
+    {
+        Arena *arena = arena_create();
+        IrModule *m = random_module(arena, seed, N_OPS);
+        run_passes(&arena, &m, "decompose,dce,epilogue,dce,fuse,plan_memory");
+        check_all(m);
+        arena_destroy(arena);
+    }
+}
+
+static void test_training_step(void **state)
+{
+    (void)state;
+    static const BlockSizes sizes[] = {
+        {.batch = 8, .tokens = 49, .patch = 16, .width = 48, .heads = 4, .hidden = 192, .classes = 10, .n_layers = 3},
+        {.batch = 8,
+         .tokens = 49,
+         .patch = 16,
+         .width = 48,
+         .heads = 4,
+         .hidden = 192,
+         .classes = 10,
+         .n_layers = 6,
+         .dropout = 0.1},
+        {.batch = 1, .tokens = 7, .patch = 3, .width = 12, .heads = 3, .hidden = 17, .classes = 2, .n_layers = 1},
+    };
+    for (uint32_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+    {
+        Arena *arena = arena_create();
+        IrModule *m = block_module(arena, &sizes[i]);
+        uint32_t n_params = 0;
+        run_passes(&arena, &m, pass_pipeline_default);
+        for (IrGlobal g = 1; g < m->globals.len; g++)
+            n_params += ir_global(m, g)->kind == IR_GLOBAL_PARAM;
+        PlanFacts facts = check_all(m);
+        printf("arena %lld bytes, %lld alive at once; %u in place\n", (long long)facts.arena_bytes,
+               (long long)facts.live_bytes, facts.n_in_place);
+        assert_true((double)facts.arena_bytes <= 1.3 * (double)facts.live_bytes);
+        assert_true(facts.n_over_old >= 3 * n_params); /* each param and its two moments */
+        arena_destroy(arena);
+    }
+}
+
+/* ---- traps */
+
+static IrModule *parse(Arena *arena, const char *text)
+{
+    Diag *diag = diag_create(arena);
+    IrModule *m = ir_parse_module(arena, diag, diag_add_file(diag, "trap", text, strlen(text)), text, strlen(text));
+    diag_print(diag, stdout, false);
+    assert_non_null(m);
+    return m;
+}
+
+static const char *const traps[] = {
+    /* the kernel that makes the new w also reads it transposed */
+    "module \"transposed\"\nglobal param \"w\" : f32[4x4]\n"
+    "func step @train {\n  %0 = get {global=\"w\"} : f32[4x4]\n  %1 = transpose %0 {perm=[1, 0]} : f32[4x4]\n"
+    "  %2 = add %0, %1 : f32[4x4]\n  set %2 {global=\"w\"}\n}\n",
+    /* the old w is read after the new one is made */
+    "module \"late reader\"\nglobal param \"w\" : f32[4]\nglobal param \"v\" : f32[4]\nglobal output \"y\" : f32[]\n"
+    "func step @train {\n  %0 = get {global=\"w\"} : f32[4]\n  %1 = exp %0 : f32[4] opt\n  set %1 {global=\"w\"} opt\n"
+    "  %2 = reduce_sum %1 {axes=[0]} : f32[] bwd\n  %3 = broadcast %2 {dims=[]} : f32[4] bwd\n"
+    "  %4 = mul %3, %0 : f32[4] bwd\n  set %4 {global=\"v\"} bwd\n  set %2 {global=\"y\"}\n}\n",
+    /* the old w is copied elsewhere */
+    "module \"copied\"\nglobal param \"w\" : f32[4]\nglobal param \"v\" : f32[4]\n"
+    "func step @train {\n  %0 = get {global=\"w\"} : f32[4]\n  %1 = exp %0 : f32[4]\n  set %1 {global=\"w\"}\n"
+    "  set %0 {global=\"v\"}\n}\n",
+    /* made before the check, kept after it */
+    "module \"refused\"\nglobal param \"w\" : f32[4]\nglobal input \"x\" : f32[]\n"
+    "func step @train {\n  %0 = get {global=\"w\"} : f32[4]\n  %1 = get {global=\"x\"} : f32[]\n"
+    "  %2 = mul %0, %0 : f32[4]\n  check_finite %1\n  set %2 {global=\"w\"}\n}\n",
+    /* one value in two globals */
+    "module \"twice\"\nglobal param \"w\" : f32[4]\nglobal param \"v\" : f32[4]\n"
+    "func step @train {\n  %0 = get {global=\"w\"} : f32[4]\n  %1 = exp %0 : f32[4]\n  set %1 {global=\"v\"}\n"
+    "  set %1 {global=\"w\"}\n}\n",
+    /* a matmul cannot write over what it multiplies */
+    "module \"matmul\"\nglobal param \"w\" : f32[4x4]\n"
+    "func step @train {\n  %0 = get {global=\"w\"} : f32[4x4]\n  %1 = matmul %0, %0 : f32[4x4]\n"
+    "  set %1 {global=\"w\"}\n}\n",
+};
+
+static void test_traps(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < sizeof traps / sizeof *traps; i++)
+    {
+        Arena *arena = arena_create();
+        IrModule *m = parse(arena, traps[i]);
+        run_passes(&arena, &m, "fuse,plan_memory");
+        check_all(m);
+        arena_destroy(arena);
+    }
+}
+
+/* Everything at offset 0: the checker must not like it. */
+static void test_checker_can_fail(void **state)
+{
+    (void)state;
+    uint32_t n_refused = 0;
+    for (uint64_t seed = 1; seed <= 10; seed++)
+    {
+        Arena *arena = arena_create();
+        PlanFacts facts;
+        IrModule *m = random_module(arena, seed, N_OPS);
+        run_passes(&arena, &m, "decompose,dce,fuse,plan_memory");
+        IrFunc train = ir_func_find(m, "train");
+        IR_FOR_OPS(m, train, op)
+        {
+            int64_t zeros[IR_MAX_RESULTS] = {0};
+            IrOpData *data = ir_op(m, op);
+            if (data->code == IR_call || data->code == IR_matmul)
+                ir_attrs_put(arena, &data->attrs, ir_attr_ints(IR_ATTR_offsets, zeros, data->n_results));
+        }
+        n_refused += plan_check(arena, m, train, &facts) != NULL;
+        arena_destroy(arena);
+    }
+    assert_int_equal(n_refused, 10);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_traps), cmocka_unit_test(test_random),
+                                       cmocka_unit_test(test_training_step), cmocka_unit_test(test_checker_can_fail)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
