@@ -30,7 +30,8 @@ static const char *const flags[] = {"-O2",
                                     "-w"};
 enum
 {
-    N_FLAGS = sizeof flags / sizeof *flags
+    N_FLAGS = sizeof flags / sizeof *flags,
+    MAX_EXTRA_FLAGS = 16
 };
 
 static double now_s(void)
@@ -210,13 +211,18 @@ Status codegen_compile(Arena *arena, const char *text, CodegenObject *out_object
     TRY(compiler_version(arena, dir, cc, &version));
     const bool clang = strstr(version, "clang") != NULL;
 
-    const char *argv[N_FLAGS + 8];
+    const char *argv[N_FLAGS + MAX_EXTRA_FLAGS + 8];
     size_t n = 0;
     argv[n++] = cc;
     for (size_t i = 0; i < N_FLAGS; i++)
         argv[n++] = flags[i];
     if (!clang)
         argv[n++] = "-fvect-cost-model=unlimited";
+    const char *extra = getenv("PTC_CFLAGS");
+    char *words = arena_strdup(arena, extra ? extra : "");
+    for (char *word; n < N_FLAGS + MAX_EXTRA_FLAGS && (word = strsep(&words, " "));)
+        if (*word)
+            argv[n++] = word;
 
     XXH3_state_t *state = XXH3_createState();
     XXH3_128bits_reset(state);

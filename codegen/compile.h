@@ -18,7 +18,8 @@ typedef struct
     double compile_s;
 } CodegenObject;
 
-/* Runs $PTC_CC (default: cc) without a shell. COMPILER: no compiler, or it refused the text; the detail names the
+/* Runs $PTC_CC (default: cc) without a shell, with our flags and the words of $PTC_CFLAGS (none by default; for
+ * sanitizers and experiments). COMPILER: no compiler, or it refused the text; the detail names the
  * compiler's log. IO: the cache directory cannot be written. */
 Status codegen_compile(Arena *arena, const char *text, CodegenObject *out_object);
 

@@ -1,7 +1,7 @@
 // Runs generated CUDA text on the CPU: put before the text and compiled as C++. A fiber per CUDA thread of a block;
 // blocks one after another. A warp runs until it waits at a barrier before the next one gets its turn, in one of three
-// orders, so that a missing barrier gives a wrong result in at least one. A barrier that not all threads of a block (or a
-// shuffle that not all of a warp) reach is reported. Fibers start by makecontext and switch by _setjmp, which is no
+// orders, so that a missing barrier gives a wrong result in at least one. A barrier that not all threads of a block (or
+// a shuffle that not all of a warp) reach is reported. Fibers start by makecontext and switch by _setjmp, which is no
 // system call.
 #define PTC_SHIM 1
 #include <math.h>
@@ -14,14 +14,16 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __shared__ static
+#define __shared__      static
 #define __launch_bounds__(n)
-#define PTC_DYNAMIC_ROWS extern char shim_rows[]; char *const rows = shim_rows
-#define threadIdx        shim_thread
-#define blockIdx         shim_block
-#define blockDim         shim_block_dim
-#define gridDim          shim_grid_dim
-#define __syncthreads()  shim_barrier(__LINE__)
+#define PTC_DYNAMIC_ROWS                                                                                               \
+    extern char shim_rows[];                                                                                           \
+    char *const rows = shim_rows
+#define threadIdx       shim_thread
+#define blockIdx        shim_block
+#define blockDim        shim_block_dim
+#define gridDim         shim_grid_dim
+#define __syncthreads() shim_barrier(__LINE__)
 
 struct ShimDim
 {
