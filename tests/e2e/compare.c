@@ -49,9 +49,9 @@ static json_t *member(json_t *object, const char *key)
     return value;
 }
 
-static json_t *run_of(const char *fixture, const char *run)
+static json_t *run_of(json_t *fixture, const char *run)
 {
-    return member(member(load(fixture), "runs"), run);
+    return member(member(fixture, "runs"), run);
 }
 
 /* ---- settings */
@@ -180,12 +180,12 @@ static bool is_listed(const json_t *list, const char *name)
     return false;
 }
 
-static int compare_weights(const char *fixture, json_t *run, const char *path, double bound)
+static int compare_weights(json_t *fixture, json_t *run, const char *path, double bound)
 {
     Safetensors *file;
     if (safetensors_open(path, &file) != STATUS_OK)
         give_up("%s", status_detail());
-    const json_t *without_gradient = member(load(fixture), "zero_gradient");
+    const json_t *without_gradient = member(fixture, "zero_gradient");
     json_t *recorded = member(run, "final_weights");
     if (safetensors_count(file) != json_object_size(recorded))
         give_up("%u tensors against %zu", safetensors_count(file), json_object_size(recorded));
@@ -242,26 +242,37 @@ static int check_finite(const char *path)
     return n_bad > 0 || n_all == 0;
 }
 
+/* The verbs whose first argument is a fixture. */
+static int compare_with_fixture(int argc, char **argv, json_t *fixture)
+{
+    const char *verb = argv[1];
+    if (argc == 3 && strcmp(verb, "init") == 0)
+        return printf("%s\n", json_string_value(member(fixture, "init_file"))) < 0;
+    if (argc == 4 && strcmp(verb, "settings") == 0)
+        return print_settings(run_of(fixture, argv[3]));
+    if (argc == 6 && strcmp(verb, "losses") == 0)
+        return compare_recorded(run_of(fixture, argv[3]), "losses", argv[4], "loss", atof(argv[5]));
+    if (argc == 6 && strcmp(verb, "norms") == 0)
+        return compare_recorded(run_of(fixture, argv[3]), "grad_norms", argv[4], "grad_norm", atof(argv[5]));
+    if (argc == 6 && strcmp(verb, "weights") == 0)
+        return compare_weights(fixture, run_of(fixture, argv[3]), argv[4], atof(argv[5]));
+    give_up("see the comment at the top of compare.c");
+}
+
 int main(int argc, char **argv)
 {
-    const char *verb = argc > 2 ? argv[1] : "";
-    if (argc == 3 && strcmp(verb, "init") == 0)
-        return printf("%s\n", json_string_value(member(load(argv[2]), "init_file"))) < 0;
-    if (argc == 3 && strcmp(verb, "finite") == 0)
+    if (argc == 3 && strcmp(argv[1], "finite") == 0)
         return check_finite(argv[2]);
-    if (argc == 4 && strcmp(verb, "settings") == 0)
-        return print_settings(run_of(argv[2], argv[3]));
-    if (argc == 5 && strcmp(verb, "curves") == 0)
+    if (argc == 5 && strcmp(argv[1], "curves") == 0)
     {
         double have[MAX_STEPS], want[MAX_STEPS];
         size_t n_have = read_curve(argv[2], "loss", have), n_want = read_curve(argv[3], "loss", want);
         return compare_curves("losses", have, n_have, want, n_want, atof(argv[4]));
     }
-    if (argc == 6 && strcmp(verb, "losses") == 0)
-        return compare_recorded(run_of(argv[2], argv[3]), "losses", argv[4], "loss", atof(argv[5]));
-    if (argc == 6 && strcmp(verb, "norms") == 0)
-        return compare_recorded(run_of(argv[2], argv[3]), "grad_norms", argv[4], "grad_norm", atof(argv[5]));
-    if (argc == 6 && strcmp(verb, "weights") == 0)
-        return compare_weights(argv[2], run_of(argv[2], argv[3]), argv[4], atof(argv[5]));
-    give_up("see the comment at the top of compare.c");
+    if (argc < 3)
+        give_up("see the comment at the top of compare.c");
+    json_t *fixture = load(argv[2]);
+    int verdict = compare_with_fixture(argc, argv, fixture);
+    json_decref(fixture);
+    return verdict;
 }
