@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 const char *const pass_pipeline_default = "canonicalise,cse,dce,make_eval,autodiff,optimizer,decompose,canonicalise,"
-                                          "cse,dce,epilogue,dce,recompute,fuse,plan_memory";
+                                          "cse,dce,epilogue,dce,recompute,dce,fuse,plan_memory";
 
 #define NEEDS(bits)      PROPERTIES(bits)
 #define GIVES            NEEDS

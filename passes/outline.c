@@ -220,11 +220,24 @@ static IrFunc share_kernel(Outliner *o, IrFunc func)
     return func;
 }
 
+/* A group that nothing reads from (dead code) makes no kernel. */
+static bool group_is_needed(const Outliner *o, const FuseGroup *group)
+{
+    for (uint32_t i = 0; i < group->ops.len; i++)
+    {
+        const IrOpData *data = ir_op(o->m, group->ops.data[i]);
+        for (uint32_t j = 0; j < data->n_results; j++)
+            if (o->needed[data->results[j]])
+                return true;
+    }
+    return false;
+}
+
 static void emit_group(Outliner *o, uint32_t id)
 {
     IrModule *m = o->m;
     const FuseGroup *group = &o->plan->groups.data[id];
-    if (o->group_emitted[id])
+    if (o->group_emitted[id] || !group_is_needed(o, group))
         return;
     o->group_emitted[id] = true;
     IrOp last = group->ops.data[group->ops.len - 1];
