@@ -43,6 +43,14 @@ typedef struct
 /* Sets the loops up; cuts a flat stage in rows where its index expressions want it (not for CUDA). */
 NestPrinter nest_printer_make(Arena *arena, const Nest *nest, const NestStage *stage, bool cuda);
 
+/* The innermost loop's level, and the level of the loop that an index expression changes in. */
+uint32_t nest_innermost(const NestPrinter *p);
+uint32_t nest_index_level(const NestPrinter *p, Idx e);
+/* An integer expression for e; parts that change by row only get a name in the row part. */
+const char *nest_index_text(NestPrinter *p, Idx e);
+/* The position within the row. */
+const char *nest_row_position(const NestPrinter *p);
+
 /* Adds text that has one statement or brace per line, indented. */
 void nest_print_indented(StrBuf *out, const char *text);
 
