@@ -171,20 +171,30 @@ static bool classify(Build *b)
         else
             flat = sizes.data[k];
     }
-    if (!rows && !flat)
+    if (!rows)
     {
-        /* Outputs of two sizes: one value per row, and one per element. */
-        int64_t least = n_elems(b, b->outputs.data[0]);
+        /* Outputs of two sizes: one value per row, and one per element. Beside whole sums, an output of one element
+         * tells nothing. */
+        bool whole = flat > 0;
+        int64_t least = INT64_MAX;
         for (uint32_t i = 0; i < b->outputs.len; i++)
         {
             int64_t n = n_elems(b, b->outputs.data[i]);
             flat = n > flat ? n : flat;
-            least = n < least ? n : least;
+            if (n < least && (n > 1 || !whole))
+                least = n;
         }
         if (least < flat && flat % least == 0)
         {
             rows = least;
             inner = flat / least;
+        }
+        for (uint32_t k = 0; rows && k < nest->reduces.len; k++)
+        {
+            nest->reduces.data[k].kind = REDUCE_WHOLE_LATER;
+            nest->reduces.data[k].n_later = sizes.data[k];
+            if (sizes.data[k] != flat || flat > NEST_MAX_CHUNKS * (int64_t)NEST_CHUNK)
+                return fail(b, "a whole sum of too many values");
         }
     }
     for (uint32_t k = 0; k < nest->reduces.len; k++)

@@ -1,7 +1,9 @@
 /* Makes the cases; see cases.h. */
 #include "cases.h"
 
+#include "base/bug.h"
 #include "ir/builder.h"
+#include "passes/manager.h"
 #include "random_module.h"
 
 #include <string.h>
@@ -275,5 +277,23 @@ void device_cases_random(Arena *arena, DeviceCases *cases, uint64_t first_seed, 
                           .seed = seed,
                           .tolerance = RANDOM_MODULE_TOLERANCE};
         vec_push(arena, cases, one);
+    }
+}
+
+/* Params are inputs again: values are filled in alike. */
+void device_cases_gradients(Arena *arena, DeviceCases *cases, uint64_t first_seed, uint32_t n)
+{
+    uint32_t first = cases->len;
+    device_cases_random(arena, cases, first_seed, n);
+    for (uint32_t i = first; i < cases->len; i++)
+    {
+        DeviceCase *one = &cases->data[i];
+        PassContext context = {.m = one->m, .scratch = arena, .diag = diag_create(arena)};
+        ENSURE(random_module_make_trainable(one->m) && pass_autodiff(&context));
+        for (IrGlobal g = 1; g < one->m->globals.len; g++)
+            if (ir_global(one->m, g)->kind == IR_GLOBAL_PARAM)
+                ir_global(one->m, g)->kind = IR_GLOBAL_INPUT;
+        one->label = arena_printf(arena, "gradients of a %s", one->label);
+        one->of_largest = 1e-3;
     }
 }

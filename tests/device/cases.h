@@ -26,5 +26,7 @@ void device_cases_of_shapes(Arena *arena, DeviceCases *cases);
 void device_cases_of_attention(Arena *arena, DeviceCases *cases);
 /* Random modules, seeds first_seed .. first_seed + n - 1. */
 void device_cases_random(Arena *arena, DeviceCases *cases, uint64_t first_seed, uint32_t n);
+/* The same as training programs, differentiated. */
+void device_cases_gradients(Arena *arena, DeviceCases *cases, uint64_t first_seed, uint32_t n);
 
 #endif

@@ -6,6 +6,7 @@
 #include "codegen/codegen.h"
 #include "codegen/compile.h"
 #include "harness/test.h"
+#include "ir/text.h"
 #include "ir/verify.h"
 #include "passes/manager.h"
 
@@ -67,7 +68,11 @@ DeviceProgram device_program_build(Arena *arena, const IrModule *m, const char *
     assert_int_equal(status, STATUS_OK);
     IR_FOR_FUNCS(program.m, func)
     if (ir_func(program.m, func)->kind == IR_FUNC_KERNEL && !codegen_kernel_supported(arena, program.m, func, &why))
-        fail_msg("%s: kernel @%s: %s", m->name, ir_func(program.m, func)->name, why);
+    {
+        StrBuf kernel = strbuf_make(arena);
+        ir_print_func(&kernel, program.m, func);
+        fail_msg("%s: %s\n%s", m->name, why, strbuf_text(&kernel));
+    }
     StrBuf text = strbuf_make(arena);
     codegen_emit_c(&text, program.m);
     CodegenObject object;

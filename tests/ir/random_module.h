@@ -20,7 +20,11 @@
 /* The same module for the same seed. n_ops: ops drawn from the table; leaves and what keeps ranges come on top. */
 IrModule *random_module(Arena *arena, uint64_t seed, uint32_t n_ops);
 
-/* Values for an input global, exact in its dtype: see example_values. */
+/* Makes a training program of it: float inputs become trainable params, the sum of the float outputs the output "loss",
+ * SGD with momentum and clipping the optimizer. Gradients have no bound of errors. False when no float is output. */
+bool random_module_make_trainable(IrModule *m);
+
+/* Values for an input global (or one that was an input), exact in its dtype: see example_values. */
 void random_module_values(const IrModule *m, IrGlobal input, uint64_t seed, double *out_values);
 
 #endif

@@ -4,7 +4,6 @@
  * The number of seeds: PTC_RANDOM_SEEDS (40). */
 #include "base/strbuf.h"
 #include "harness/test.h"
-#include "ir/builder.h"
 #include "ir/interp.h"
 #include "ir/text.h"
 #include "passes/manager.h"
@@ -105,39 +104,6 @@ static const char *const training_lists[] = {
     "decompose,recompute,dce,epilogue,cse,dce,fuse,plan_memory",
 };
 
-/* False when no float reaches the outputs. */
-static bool make_trainable(IrModule *m)
-{
-    IrFunc train = ir_func_find(m, "train");
-    IrOp last = ir_func(m, train)->last;
-    IrBuilder b = ir_builder(m, train);
-    IrValue loss = 0;
-    for (IrGlobal g = 1; g < m->globals.len; g++)
-        if (ir_global(m, g)->kind == IR_GLOBAL_INPUT && ir_global(m, g)->type.dtype == DT_F32)
-        {
-            ir_global(m, g)->kind = IR_GLOBAL_PARAM;
-            ir_attrs_put(m->arena, &ir_global(m, g)->attrs, ir_attr_bool(IR_ATTR_trainable, true));
-        }
-    for (IrOp op = ir_func(m, train)->first; op; op = op == last ? 0 : ir_op(m, op)->next)
-    {
-        static const int64_t axes[] = {0, 1, 2, 3, 4, 5, 6, 7};
-        IrValue value = ir_op(m, op)->code == IR_set ? ir_op(m, op)->operands[0] : 0;
-        if (!value || ir_value_type(m, value)->dtype != DT_F32)
-            continue;
-        uint32_t rank = ir_value_type(m, value)->rank;
-        IrValue sum = rank ? ir_build_reduce(&b, IR_reduce_sum, value, axes, rank) : value;
-        loss = loss ? ir_build2(&b, IR_add, loss, sum) : sum;
-    }
-    if (!loss)
-        return false;
-    ir_global_add(m, IR_GLOBAL_OUTPUT, "loss", ir_type_scalar(DT_F32), NULL, 0, (Span){0});
-    ir_build_set(&b, "loss", loss);
-    ir_attrs_put(m->arena, &ir_func(m, train)->attrs, ir_attr_str(IR_ATTR_optimizer, "sgd"));
-    ir_attrs_put(m->arena, &ir_func(m, train)->attrs, ir_attr_float(IR_ATTR_momentum, 0.9));
-    ir_attrs_put(m->arena, &ir_func(m, train)->attrs, ir_attr_float(IR_ATTR_clip_norm, 1));
-    return true;
-}
-
 static InterpEnv *run_training(const IrModule *m, uint64_t seed)
 {
     InterpEnv *env = ir_interp_env_create();
@@ -190,8 +156,9 @@ static void test_passes_keep_training(void **state)
         Arena *arena = arena_create();
         IrModule *m = random_module(arena, seed, N_OPS);
         Diag *diag = diag_create(arena);
-        bool trained = make_trainable(m) && pass_manager_run(&arena, &m, diag, "autodiff,optimizer",
-                                                             &(PassOptions){.verify_each = true}) == STATUS_OK;
+        bool trained =
+            random_module_make_trainable(m) &&
+            pass_manager_run(&arena, &m, diag, "autodiff,optimizer", &(PassOptions){.verify_each = true}) == STATUS_OK;
         for (uint32_t i = 0; trained && i < sizeof training_lists / sizeof *training_lists; i++)
             check_training(m, seed, training_lists[i]);
         n_trained += trained;
