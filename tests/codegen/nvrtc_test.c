@@ -1,5 +1,5 @@
-/* Every kernel case as CUDA, compiled by NVRTC for sm_80, sm_90 and sm_120 (no GPU needed); prints registers, shared
- * memory and spills per kernel from ptxas, and fails on a spill. Without the toolkit: a skip. */
+/* Every kernel case, and the programs of the examples, as CUDA, compiled by NVRTC for sm_80, sm_90 and sm_120 (no GPU
+ * needed); prints registers and spills per kernel from ptxas, and fails on a spill. Without the toolkit: a skip. */
 #include "harness/test.h"
 
 #include "kernel_case.h"
@@ -15,7 +15,7 @@
 static const char *const archs[] = {"sm_80", "sm_90", "sm_120"};
 
 /* "ptxas info : Compiling entry function 'k0_0' for 'sm_80'", "N bytes spill stores", "Used N registers". */
-static uint32_t report(const char *label, const char *log, const CodegenCudaTable *table)
+static uint32_t report(const char *label, const char *log, const CodegenCudaTable *table /* NULL: no names */)
 {
     uint32_t n_spilling = 0;
     char symbol[64] = "";
@@ -35,10 +35,30 @@ static uint32_t report(const char *label, const char *log, const CodegenCudaTabl
         unsigned number = 0;
         sscanf(symbol, "k%u_", &number);
         printf("  %-40s %-20s %-6s %3ld registers, %ld bytes spilled\n", label,
-               number < table->n_kernels ? table->kernels[number].name : "?", symbol, atol(at + 5), spills);
+               table && number < table->n_kernels ? table->kernels[number].name : "", symbol, atol(at + 5), spills);
         n_spilling += spills > 0;
     }
     return n_spilling;
+}
+
+/* Faults: refused, or kernels that spill. */
+static uint32_t compile(Arena *arena, const char *name, const char *text, const CodegenCudaTable *table,
+                        const char *arch)
+{
+    nvrtcProgram program;
+    const char *options[] = {arena_printf(arena, "--gpu-architecture=%s", arch), "--fmad=false", "--ptxas-options=-v"};
+    assert_int_equal(nvrtcCreateProgram(&program, text, "kernels.cu", 0, NULL, NULL), NVRTC_SUCCESS);
+    nvrtcResult result = nvrtcCompileProgram(program, 3, options);
+    size_t size = 0;
+    nvrtcGetProgramLogSize(program, &size);
+    char *log = arena_alloc(arena, size + 1);
+    nvrtcGetProgramLog(program, log);
+    nvrtcDestroyProgram(&program);
+    const char *label = arena_printf(arena, "%s %s", name, arch);
+    if (result == NVRTC_SUCCESS)
+        return report(label, log, table);
+    printf("%s: %s\n%s\n", label, nvrtcGetErrorString(result), log);
+    return 1;
 }
 
 static void kernels_compile(void **state)
@@ -64,32 +84,40 @@ static void kernels_compile(void **state)
                      strncmp(cases.data[i].label, cases.data[i - 1].label, strcspn(cases.data[i].label, " ")) != 0;
         for (size_t a = 0; a < (first ? sizeof archs / sizeof *archs : 1); a++)
         {
-            nvrtcProgram program;
-            const char *arch = archs[(a + i) % 3];
-            const char *options[] = {arena_printf(arena, "--gpu-architecture=%s", arch), "--fmad=false",
-                                     "--ptxas-options=-v", "--ptxas-options=--warn-on-spills"};
-            assert_int_equal(nvrtcCreateProgram(&program, strbuf_text(&text), "kernels.cu", 0, NULL, NULL),
-                             NVRTC_SUCCESS);
-            nvrtcResult result = nvrtcCompileProgram(program, 4, options);
-            size_t size = 0;
-            nvrtcGetProgramLogSize(program, &size);
-            char *log = arena_alloc(arena, size + 1);
-            nvrtcGetProgramLog(program, log);
-            const char *label = arena_printf(arena, "%s %s", cases.data[i].label, arch);
-            if (result != NVRTC_SUCCESS)
-            {
-                printf("%s: %s\n%s\n", label, nvrtcGetErrorString(result), log);
-                n_failed++;
-            }
-            else
-            {
-                n_failed += report(label, log, &table);
-                n_compiled++;
-            }
-            nvrtcDestroyProgram(&program);
+            n_failed += compile(arena, cases.data[i].label, strbuf_text(&text), &table, archs[(a + i) % 3]);
+            n_compiled++;
         }
     }
     printf("%u programs compiled\n", n_compiled);
+    arena_destroy(arena);
+    assert_int_equal(n_failed, 0);
+}
+
+/* The whole programs of the examples, as the command writes them. */
+static void examples_compile(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"mlp-fashion-mnist", "vit-fashion-mnist", "vit-postnorm", "vit-alibi",
+                                        "vit-rmsnorm-swiglu-rotary"};
+    const char *source = getenv("PTC_SOURCE_DIR"), *binary = getenv("PTC_BINARY_DIR");
+    if (!source || !binary)
+        TEST_SKIP("PTC_SOURCE_DIR and PTC_BINARY_DIR are not set");
+    Arena *arena = arena_create();
+    uint32_t n_failed = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    {
+        const char *command =
+            arena_printf(arena, "'%s/bin/ptc' --emit=cuda '%s/examples/%s.xml'", binary, source, names[i]);
+        FILE *pipe = popen(command, "r");
+        StrBuf text = strbuf_make(arena);
+        char block[4096];
+        assert_non_null(pipe);
+        for (size_t n; (n = fread(block, 1, sizeof block, pipe)) > 0;)
+            strbuf_add_bytes(&text, block, n);
+        if (pclose(pipe) != 0)
+            fail_msg("failed: %s", command);
+        n_failed += compile(arena, names[i], strbuf_text(&text), NULL, archs[i % 3]);
+    }
     arena_destroy(arena);
     assert_int_equal(n_failed, 0);
 }
@@ -99,10 +127,16 @@ static void kernels_compile(void **state)
     (void)state;
     TEST_SKIP("no CUDA toolkit: generated CUDA kernels are not compiled");
 }
+
+static void examples_compile(void **state)
+{
+    (void)state;
+    TEST_SKIP("no CUDA toolkit: the examples' CUDA programs are not compiled");
+}
 #endif
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(kernels_compile)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(kernels_compile), cmocka_unit_test(examples_compile)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
