@@ -1,45 +1,54 @@
 /* ---- attention: flash style (Dao et al., 2022), the scores of one tile at a time, transposed: rows are keys, vectors
  * run over queries, so that the softmax of a query is a lane. All products go through one register tile,
  *     c[r][0 .. nv * VL) (+)= sum over k of a[r][k * a_step] * b[k * ldb ..],  r < PTC_MR.
- * Rows of a beyond the last are read as copies of the last and not stored. QB and PAD are known to codegen/template.c. */
+ * Rows of a beyond the last are read as copies of the last and not stored. QB, KB and PAD are known to
+ * codegen/template.c. */
 #if defined(__AVX512F__)
 #define PTC_VL 16
 #define PTC_NV 4
-#define PTC_TILE_FULL ptc_tile4
 #elif defined(__AVX__)
 #define PTC_VL 8
 #define PTC_NV 2
-#define PTC_TILE_FULL ptc_tile2
 #else
 #define PTC_VL 4
 #define PTC_NV 2
-#define PTC_TILE_FULL ptc_tile2
 #endif
-#define PTC_MR 6
-#define PTC_QB 64  /* queries of a tile */
-#define PTC_KB 128 /* keys of a tile */
+#define PTC_MR     6
+#define PTC_QB     64  /* queries of a tile */
+#define PTC_KB     128 /* keys of a tile */
 #define PTC_PAD(n) (((n) + 15) / 16 * 16)
 
 typedef float ptc_v __attribute__((vector_size(4 * PTC_VL), aligned(4), may_alias));
-
+typedef float ptc_v4 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef uint64_t ptc_u64 __attribute__((vector_size(4 * PTC_VL)));
+typedef uint32_t ptc_u32 __attribute__((vector_size(2 * PTC_VL), aligned(4), may_alias));
 #if defined(__clang__)
-#define PTC_TILE_FUNC  static __attribute__((noinline, unused))
-#define PTC_CONTRACT _Pragma("clang fp contract(fast)")
-#define PTC_UNROLL   _Pragma("unroll")
+#define PTC_MIX(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define PTC_TILE_FUNC  static __attribute__((noinline, unused, optimize("fp-contract=fast")))
-#define PTC_CONTRACT
-#define PTC_UNROLL _Pragma("GCC unroll 8")
+#define PTC_MIX(a, b, ...) __builtin_shuffle(a, b, (ptc_v4i){__VA_ARGS__})
+typedef int32_t ptc_v4i __attribute__((vector_size(16)));
 #endif
 
-#define PTC_TILE(NVEC)                                                                                                 \
-    PTC_TILE_FUNC void ptc_tile##NVEC(const float *const *a, int64_t a_step, const float *b, int64_t ldb, int64_t n,   \
-                                      float *c, int64_t ldc, int64_t m, int add)                                       \
+#if defined(__clang__)
+#define PTC_TILE_FUNC static __attribute__((noinline, unused))
+#define PTC_CONTRACT  _Pragma("clang fp contract(fast)")
+#define PTC_UNROLL    _Pragma("unroll")
+#define PTC_UNROLL10  _Pragma("unroll")
+#else
+#define PTC_TILE_FUNC static __attribute__((noinline, unused, optimize("fp-contract=fast")))
+#define PTC_CONTRACT
+#define PTC_UNROLL   _Pragma("GCC unroll 8")
+#define PTC_UNROLL10 _Pragma("GCC unroll 10")
+#endif
+
+#define PTC_TILE(NAME, MR, NVEC)                                                                                       \
+    PTC_TILE_FUNC void NAME(const float *const *a, int64_t a_step, const float *b, int64_t ldb, int64_t n, float *c,   \
+                            int64_t ldc, int64_t m, int add)                                                           \
     {                                                                                                                  \
         PTC_CONTRACT                                                                                                   \
-        ptc_v acc[PTC_MR][NVEC];                                                                                       \
+        ptc_v acc[MR][NVEC];                                                                                           \
         const float *a0 = a[0], *a1 = a[1], *a2 = a[2], *a3 = a[3], *a4 = a[4], *a5 = a[5];                            \
-        PTC_UNROLL for (int r = 0; r < PTC_MR; r++)                                                                    \
+        PTC_UNROLL for (int r = 0; r < MR; r++)                                                                        \
             PTC_UNROLL for (int v = 0; v < NVEC; v++)                                                                  \
                 acc[r][v] = add && r < m ? *(const ptc_v *)(c + r * ldc + v * PTC_VL) : (ptc_v){0};                    \
         for (int64_t k = 0; k < n; k++)                                                                                \
@@ -48,45 +57,51 @@ typedef float ptc_v __attribute__((vector_size(4 * PTC_VL), aligned(4), may_alia
             PTC_UNROLL for (int v = 0; v < NVEC; v++)                                                                  \
                 x[v] = *(const ptc_v *)(b + v * PTC_VL);                                                               \
             const float y[PTC_MR] = {*a0, *a1, *a2, *a3, *a4, *a5};                                                    \
-            PTC_UNROLL for (int r = 0; r < PTC_MR; r++)                                                                \
+            PTC_UNROLL for (int r = 0; r < MR; r++)                                                                    \
                 PTC_UNROLL for (int v = 0; v < NVEC; v++)                                                              \
                     acc[r][v] = acc[r][v] + y[r] * x[v];                                                               \
             a0 += a_step, a1 += a_step, a2 += a_step, a3 += a_step, a4 += a_step, a5 += a_step;                        \
             b += ldb;                                                                                                  \
         }                                                                                                              \
-        PTC_UNROLL for (int r = 0; r < PTC_MR; r++)                                                                    \
+        PTC_UNROLL for (int r = 0; r < MR; r++)                                                                        \
             PTC_UNROLL for (int v = 0; v < NVEC; v++)                                                                  \
                 if (r < m)                                                                                             \
-                *(ptc_v *)(c + r * ldc + v * PTC_VL) = acc[r][v];                                                      \
+                    *(ptc_v *)(c + r * ldc + v * PTC_VL) = acc[r][v];                                                  \
     }
-PTC_TILE(1)
-PTC_TILE(2)
-PTC_TILE(3)
-#if PTC_NV == 4
-PTC_TILE(4)
-#endif
+PTC_TILE(ptc_tile1, PTC_MR, 1)
+PTC_TILE(ptc_tile2, PTC_MR, 2)
+PTC_TILE(ptc_tile3, PTC_MR, 3)
+PTC_TILE(ptc_tile_wide, PTC_MR, PTC_NV)
+PTC_TILE(ptc_tile_low, PTC_MR - 1, PTC_NV)
 
 /* c [m, n_cols rounded up to 16] (+)= a b, a(i, k) = a[i * a_row + k * a_step]. */
 static void ptc_product(const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t ldb, int64_t m,
                         int64_t n_cols, int64_t n, float *c, int64_t ldc, int add)
 {
-    for (int64_t i = 0; i < m; i += PTC_MR)
+    const int64_t n_tiles = (m + PTC_MR - 1) / PTC_MR; /* the last ones have a row less, so that none is wasted */
+    int64_t height = PTC_MR;
+    for (int64_t i = 0, tile = 0; i < m; i += height, tile++)
     {
         const float *rows[PTC_MR];
+        if (m - i <= (n_tiles - tile) * (PTC_MR - 1))
+            height = PTC_MR - 1;
+        const int64_t used = m - i < height ? m - i : height;
         for (int64_t r = 0; r < PTC_MR; r++)
-            rows[r] = a + (i + r < m ? i + r : m - 1) * a_row;
+            rows[r] = a + (i + (r < used ? r : used - 1)) * a_row;
         for (int64_t j = 0; j < n_cols; j += PTC_NV * PTC_VL)
         {
             const int64_t nv = (n_cols - j + PTC_VL - 1) / PTC_VL;
             float *to = c + i * ldc + j;
-            if (nv >= PTC_NV)
-                PTC_TILE_FULL(rows, a_step, b + j, ldb, n, to, ldc, m - i, add);
+            if (nv >= PTC_NV && height < PTC_MR)
+                ptc_tile_low(rows, a_step, b + j, ldb, n, to, ldc, used, add);
+            else if (nv >= PTC_NV)
+                ptc_tile_wide(rows, a_step, b + j, ldb, n, to, ldc, used, add);
             else if (nv == 3)
-                ptc_tile3(rows, a_step, b + j, ldb, n, to, ldc, m - i, add);
+                ptc_tile3(rows, a_step, b + j, ldb, n, to, ldc, used, add);
             else if (nv == 2)
-                ptc_tile2(rows, a_step, b + j, ldb, n, to, ldc, m - i, add);
+                ptc_tile2(rows, a_step, b + j, ldb, n, to, ldc, used, add);
             else
-                ptc_tile1(rows, a_step, b + j, ldb, n, to, ldc, m - i, add);
+                ptc_tile1(rows, a_step, b + j, ldb, n, to, ldc, used, add);
         }
     }
 }
@@ -102,37 +117,34 @@ typedef struct
     uint32_t stream;
 } PtcAttention;
 
-/* to[x * QB + q] = from[q * stride + x] * factor; queries n .. QB - 1 are zero. In blocks of 4 x 4 where the compiler has
- * shuffles. */
+/* to[x * PTC_QB + q] = from[q * stride + x] * factor; queries beyond n, up to the next multiple of 16, are zero. */
 PTC_FUNC void ptc_transpose(float *to, const float *from, int64_t stride, int64_t n, int64_t d, float factor)
 {
-    int64_t n4 = 0, d4 = 0;
-#if defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector)
-    typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
-    n4 = n / 4 * 4, d4 = d / 4 * 4;
-    for (int64_t q = 0; q < n4; q += 4)
-        for (int64_t x = 0; x < d4; x += 4)
+    static const float zeros[4];
+    const int64_t whole = d / 4 * 4; /* blocks of 4 x 4 */
+    for (int64_t q = 0; q < PTC_PAD(n); q += 4)
+    {
+        const float *rows[4];
+        for (int64_t r = 0; r < 4; r++)
+            rows[r] = from + (q + r) * stride;
+        for (int64_t x = 0; x < whole; x += 4)
         {
-            const float *f = from + q * stride + x;
-            float *t = to + x * PTC_QB + q;
-            const v4 a = *(const v4 *)f * factor, b = *(const v4 *)(f + stride) * factor;
-            const v4 c = *(const v4 *)(f + 2 * stride) * factor, e = *(const v4 *)(f + 3 * stride) * factor;
-            const v4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-            const v4 ce = __builtin_shufflevector(c, e, 0, 4, 1, 5), ce2 = __builtin_shufflevector(c, e, 2, 6, 3, 7);
-            *(v4 *)t = __builtin_shufflevector(ab, ce, 0, 1, 4, 5);
-            *(v4 *)(t + PTC_QB) = __builtin_shufflevector(ab, ce, 2, 3, 6, 7);
-            *(v4 *)(t + 2 * PTC_QB) = __builtin_shufflevector(ab2, ce2, 0, 1, 4, 5);
-            *(v4 *)(t + 3 * PTC_QB) = __builtin_shufflevector(ab2, ce2, 2, 3, 6, 7);
+            const ptc_v4 a = *(const ptc_v4 *)(q < n ? rows[0] + x : zeros);
+            const ptc_v4 b = *(const ptc_v4 *)(q + 1 < n ? rows[1] + x : zeros);
+            const ptc_v4 c = *(const ptc_v4 *)(q + 2 < n ? rows[2] + x : zeros);
+            const ptc_v4 e = *(const ptc_v4 *)(q + 3 < n ? rows[3] + x : zeros);
+            const ptc_v4 ac0 = PTC_MIX(a, c, 0, 4, 1, 5), be0 = PTC_MIX(b, e, 0, 4, 1, 5);
+            const ptc_v4 ac1 = PTC_MIX(a, c, 2, 6, 3, 7), be1 = PTC_MIX(b, e, 2, 6, 3, 7);
+            float *at = to + x * PTC_QB + q;
+            *(ptc_v4 *)at = PTC_MIX(ac0, be0, 0, 4, 1, 5) * factor;
+            *(ptc_v4 *)(at + PTC_QB) = PTC_MIX(ac0, be0, 2, 6, 3, 7) * factor;
+            *(ptc_v4 *)(at + 2 * PTC_QB) = PTC_MIX(ac1, be1, 0, 4, 1, 5) * factor;
+            *(ptc_v4 *)(at + 3 * PTC_QB) = PTC_MIX(ac1, be1, 2, 6, 3, 7) * factor;
         }
-#endif
-#endif
-    for (int64_t q = 0; q < n; q++)
-        for (int64_t x = q < n4 ? d4 : 0; x < d; x++)
-            to[x * PTC_QB + q] = from[q * stride + x] * factor;
-    if (n < PTC_QB)
-        for (int64_t x = 0; x < d; x++)
-            memset(to + x * PTC_QB + n, 0, (size_t)(PTC_QB - n) * sizeof(float));
+        for (int64_t x = whole; x < d; x++)
+            for (int64_t r = 0; r < 4; r++)
+                to[x * PTC_QB + q + r] = q + r < n ? rows[r][x] * factor : 0.0f;
+    }
 }
 
 /* Rows of n floats, ld apart, as rows that may be read in whole vectors: themselves, or a padded copy. */
@@ -192,17 +204,50 @@ PTC_FUNC void ptc_mask_scores(const PtcAttention *a, const float *bias, float *s
     }
 }
 
-/* Factors 0 or 1 / (1 - p) of one key for the tile's queries. */
-PTC_FUNC void ptc_drop_row(const PtcAttention *a, const int32_t *key, int32_t sample, int64_t head, int64_t t0,
-                           int64_t s, float *factors)
+/* The low 32 bits of each a times m. gcc knows no cheap vector form of it. */
+PTC_INLINE ptc_u64 ptc_mul_wide(ptc_u64 a, ptc_u64 m)
 {
+#if defined(__AVX2__) && !defined(__clang__)
+    ptc_u64 product;
+    __asm__("vpmuludq %2, %1, %0" : "=v"(product) : "v"(a), "v"(m));
+    return product;
+#else
+    return (a & 0xFFFFFFFFu) * m;
+#endif
+}
+
+/* Factors 0 or 1 / (1 - p) of one key for the tile's first `lanes` queries: ptc_random of many elements. A word sits in
+ * the lower half of 64 bits; the upper half is never read. */
+PTC_FUNC void ptc_drop_row(const PtcAttention *a, const int32_t *key, int32_t sample, int64_t head, int64_t t0,
+                           int64_t s, int64_t lanes, float *factors)
+{
+    uint32_t words[PTC_QB];
     const uint32_t first = (uint32_t)((head * a->t + t0) * a->s + s), step = (uint32_t)a->s;
-    const int32_t key0 = key[0], key1 = key[1];
-    const uint32_t stream = a->stream;
     const float p = a->p, keep = 1.0f / (1.0f - a->p);
+    ptc_u64 element;
+    for (int l = 0; l < PTC_VL / 2; l++)
+        element[l] = first + (uint32_t)l * step;
+    for (int64_t q = 0; q < lanes; q += PTC_VL / 2)
+    {
+        const ptc_u64 zero = {0}, m0 = zero + 0xD2511F53u, m1 = zero + 0xCD9E8D57u;
+        ptc_u64 c0 = element, c1 = zero + (uint32_t)sample, c2 = zero + (uint32_t)key[1], c3 = zero + a->stream;
+        uint32_t k0 = (uint32_t)key[0], k1 = 0x70746331u;
+        PTC_UNROLL10 for (int round = 0; round < 10; round++)
+        {
+            const ptc_u64 p0 = ptc_mul_wide(c0, m0), p1 = ptc_mul_wide(c2, m1);
+            c0 = (p1 >> 32) ^ c1 ^ k0;
+            c2 = (p0 >> 32) ^ c3 ^ k1;
+            c1 = p1;
+            c3 = p0;
+            k0 += 0x9E3779B9u;
+            k1 += 0xBB67AE85u;
+        }
+        *(ptc_u32 *)(words + q) = __builtin_convertvector(c0, ptc_u32);
+        element += (uint32_t)(PTC_VL / 2) * step;
+    }
     PTC_SIMD
-    for (uint32_t q = 0; q < PTC_QB; q++)
-        factors[q] = ptc_random(key0, key1, sample, first + q * step, stream) >= p ? keep : 0.0f;
+    for (int64_t q = 0; q < lanes; q++)
+        factors[q] = (float)(int32_t)(words[q] >> 8) * 0x1p-24f >= p ? keep : 0.0f;
 }
 
 PTC_FUNC void ptc_attention(const PtcAttention *a, const float *q, const float *k, const float *v, const float *bias,
@@ -214,10 +259,10 @@ PTC_FUNC void ptc_attention(const PtcAttention *a, const float *q, const float *
     const int64_t t0 = block * PTC_QB, nq = a->t - t0 < PTC_QB ? a->t - t0 : PTC_QB;
     const int64_t q_ld = a->h * a->d, k_ld = a->g * a->d, d_pad = PTC_PAD(a->d);
     const int64_t kv = (batch * a->s * a->g + head / (a->h / a->g)) * a->d;
-    float *qt = scratch;                            /* [d][QB] */
-    float *scores = qt + a->d * PTC_QB;             /* [KB][QB] */
-    float *acc = scores + PTC_KB * PTC_QB;          /* [QB][d_pad] */
-    float *v_pad = acc + PTC_QB * d_pad;            /* [KB][d_pad] */
+    float *qt = scratch;                   /* [d][QB] */
+    float *scores = qt + a->d * PTC_QB;    /* [KB][QB] */
+    float *acc = scores + PTC_KB * PTC_QB; /* [QB][d_pad] */
+    float *v_pad = acc + PTC_QB * d_pad;   /* [KB][d_pad] */
     float max[PTC_QB], sum[PTC_QB], shift[PTC_QB], drop[PTC_QB];
     int64_t lo, hi;
 
@@ -270,7 +315,7 @@ PTC_FUNC void ptc_attention(const PtcAttention *a, const float *q, const float *
             }
             if (a->p > 0.0f)
             {
-                ptc_drop_row(a, key, sample[batch], head, t0, s0 + s, drop);
+                ptc_drop_row(a, key, sample[batch], head, t0, s0 + s, lanes, drop);
                 PTC_SIMD
                 for (int64_t l = 0; l < lanes; l++)
                     row[l] *= drop[l];
@@ -300,16 +345,16 @@ PTC_FUNC void ptc_attention_grad(const PtcAttention *a, const float *q, const fl
     const int64_t group = task % a->g, batch = task / a->g, heads = a->h / a->g;
     const int64_t q_ld = a->h * a->d, k_ld = a->g * a->d, d_pad = PTC_PAD(a->d);
     const int64_t kv = (batch * a->s * a->g + group) * a->d;
-    float *qt = scratch;                     /* [d][QB] */
-    float *dot = qt + a->d * PTC_QB;         /* [d][QB] */
-    float *probs = dot + a->d * PTC_QB;      /* [KB][QB] */
+    float *qt = scratch;                      /* [d][QB] */
+    float *dot = qt + a->d * PTC_QB;          /* [d][QB] */
+    float *probs = dot + a->d * PTC_QB;       /* [KB][QB] */
     float *dscores = probs + PTC_KB * PTC_QB; /* [KB][QB] */
     float *acc_q = dscores + PTC_KB * PTC_QB; /* [QB][d_pad] */
-    float *acc_k = acc_q + PTC_QB * d_pad; /* [s][d_pad] */
+    float *acc_k = acc_q + PTC_QB * d_pad;    /* [s][d_pad] */
     float *acc_v = acc_k + a->s * d_pad;      /* [s][d_pad] */
     float *pad_k = acc_v + a->s * d_pad;      /* [KB][d_pad] */
-    float *pad_q = pad_k + PTC_KB * d_pad;      /* [QB][d_pad] */
-    float *pad_do = pad_q + PTC_QB * d_pad;     /* [QB][d_pad] */
+    float *pad_q = pad_k + PTC_KB * d_pad;    /* [QB][d_pad] */
+    float *pad_do = pad_q + PTC_QB * d_pad;   /* [QB][d_pad] */
     float base[PTC_QB], delta[PTC_QB], drop[PTC_QB];
     const float scale = a->scale;
 
@@ -355,7 +400,7 @@ PTC_FUNC void ptc_attention_grad(const PtcAttention *a, const float *q, const fl
                     float *p = probs + s * PTC_QB, *ds = dscores + s * PTC_QB;
                     if (a->p > 0.0f)
                     {
-                        ptc_drop_row(a, key, sample[batch], head, t0, s0 + s, drop);
+                        ptc_drop_row(a, key, sample[batch], head, t0, s0 + s, lanes, drop);
                         PTC_SIMD
                         for (int64_t l = 0; l < lanes; l++)
                         {

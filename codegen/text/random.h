@@ -1,11 +1,12 @@
 /* ---- random numbers: Philox4x32-10 (Salmon et al., SC 2011), first word, uniform in [0, 1). Written out, for a loop
  * within would keep the caller's loop from being vectorised. */
+#define PTC_PHILOX_HIGH(m, x) (uint32_t)(((uint64_t)(m) * (x)) >> 32) /* compilers know its vector form */
 #define PTC_PHILOX_ROUND(k0, k1)                                                                                       \
     {                                                                                                                  \
-        const uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;                               \
-        const uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ (k0), n2 = (uint32_t)(p0 >> 32) ^ c3 ^ (k1);                   \
-        c1 = (uint32_t)p1;                                                                                             \
-        c3 = (uint32_t)p0;                                                                                             \
+        const uint32_t n0 = PTC_PHILOX_HIGH(0xCD9E8D57u, c2) ^ c1 ^ (k0);                                              \
+        const uint32_t n2 = PTC_PHILOX_HIGH(0xD2511F53u, c0) ^ c3 ^ (k1);                                              \
+        c1 = 0xCD9E8D57u * c2;                                                                                         \
+        c3 = 0xD2511F53u * c0;                                                                                         \
         c0 = n0;                                                                                                       \
         c2 = n2;                                                                                                       \
     }
