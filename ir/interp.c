@@ -122,7 +122,6 @@ static double *bound(const InterpEnv *env, const char *global)
 
 /* ---- elementwise rows */
 
-
 /* Operand arrays that an op does not have point at the first, which it has. */
 typedef void EwiseLoop(int64_t n, const double *pa, const double *pb, const double *pc, double *out);
 

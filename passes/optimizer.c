@@ -2,8 +2,9 @@
  * optimizers.def.
  *
  * On entry: @train sets outputs "grad:NAME" and names its optimizer and hyper-parameters in its attributes. On exit:
- * ops of phase OPTIMIZER at the end, after a check_finite of the loss; states are globals; inputs "lr" and "step" are
- * read; the "grad:" outputs are gone; "grad_norm" is an output when clip_norm is set. */
+ * ops of phase OPTIMIZER at the end, after a check_finite of the loss (and, when clipping, one of grad_norm); states
+ * are globals; inputs "lr" and "step" are read; the "grad:" outputs are gone; "grad_norm" is an output when clip_norm
+ * is set. */
 #include "base/bug.h"
 #include "base/strbuf.h"
 #include "ir/expr.h"
@@ -245,6 +246,7 @@ static void build_clipping(Optimizer *o, IrBuilder *b, const Gradients *grads)
     if (!ir_global_find(o->m, "grad_norm"))
         ir_global_add(o->m, IR_GLOBAL_OUTPUT, "grad_norm", ir_type_scalar(DT_F32), NULL, 0, b->span);
     ir_build_set(b, "grad_norm", vars[0].value);
+    ir_build_op(b, IR_check_finite, NULL, &vars[0].value, 1, NULL, 0);
 }
 
 /* ---- updates */

@@ -27,7 +27,7 @@ typedef struct
     IrValue *step_map; /* old value -> value in the new body */
     bool *emitted;     /* by op: stays and is in its new place */
     bool *group_emitted;
-    IrOp check; /* the function's check_finite; 0 = none */
+    IrOp check; /* the function's first check_finite, before all that updates; 0 = none */
     VEC(Kernel) kernels;
     uint32_t n_names;
     IrValue *kernel_map; /* old value -> value in the kernel of group kernel_map_of[value] */
@@ -315,7 +315,7 @@ void fuse_outline(FusePlan *plan)
     IR_FOR_OPS(m, plan->func, op)
     {
         vec_push(plan->scratch, &old, op);
-        if (ir_op(m, op)->code == IR_check_finite)
+        if (ir_op(m, op)->code == IR_check_finite && !o.check)
             o.check = op;
         if (plan->fate[op] != FUSE_CLONED)
             need_operands(&o, op, plan->group_of[op], plan->group_of[op] != 0);

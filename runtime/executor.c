@@ -33,6 +33,7 @@ typedef struct
     void *dst;       /* DO_COPY */
     const void *src; /* DO_COPY, DO_CHECK_FINITE */
     size_t size_bytes;
+    const char *checked; /* DO_CHECK_FINITE: the name of the value */
     uint32_t profile_row;
     IrOp op;
 } Instr;
@@ -259,6 +260,16 @@ static void build_set(Build *b, IrOp op)
     vec_push(x->arena, &b->copies, instr);
 }
 
+/* What users call a value: the output that it is set to. */
+static const char *name_of(const Build *b, IrValue value)
+{
+    const IrModule *m = b->x->m;
+    IR_FOR_OPS(m, b->func, op)
+    if (ir_op(m, op)->code == IR_set && ir_op(m, op)->operands[0] == value)
+        return ir_attrs_str(&ir_op(m, op)->attrs, IR_ATTR_global);
+    return "a checked value";
+}
+
 static void build_check_finite(Build *b, IrOp op)
 {
     Executor *x = b->x;
@@ -266,6 +277,7 @@ static void build_check_finite(Build *b, IrOp op)
     ENSURE(ir_value_type(x->m, value)->dtype == DT_F32);
     Instr instr = {.kind = DO_CHECK_FINITE,
                    .op = op,
+                   .checked = name_of(b, value),
                    .src = b->address[value],
                    .size_bytes = (size_t)ir_type_size_bytes(ir_value_type(x->m, value))};
     instr.profile_row = profile_row(x, "check_finite");
@@ -417,7 +429,7 @@ static Status check_finite(Executor *x, const Instr *instr)
     TRY(hal_copy(x->device, HAL_COPY_FROM_DEVICE, x->check, instr->src, instr->size_bytes));
     for (size_t i = 0; i < instr->size_bytes / sizeof *x->check; i++)
         if (!isfinite(x->check[i]))
-            return status_fail(STATUS_NON_FINITE, "the loss is %f", (double)x->check[i]);
+            return status_fail(STATUS_NON_FINITE, "%s is %f", instr->checked, (double)x->check[i]);
     return STATUS_OK;
 }
 
