@@ -443,10 +443,13 @@ static bool infer_einsum(Infer *x)
     return give(x, out);
 }
 
-/* The activations of docs/ir.md (runtime/gemm_act.def has the same names). */
 static bool want_act(Infer *x)
 {
-    static const char *const acts[] = {"relu", "gelu_erf", "gelu_tanh", "silu"};
+    static const char *const acts[] = {
+#define ACTIVATION(name, ...) #name,
+#include "ir/activations.def"
+#undef ACTIVATION
+    };
     const char *act = ir_attrs_str(x->attrs, IR_ATTR_act);
     for (size_t i = 0; act && i < sizeof acts / sizeof *acts; i++)
         if (strcmp(act, acts[i]) == 0)

@@ -7,6 +7,7 @@
 
 #include "base/bug.h"
 #include "ir/builder.h"
+#include "passes/activation.h"
 
 typedef struct
 {
@@ -125,29 +126,36 @@ static bool try_add(Epilogue *e, IrOp op)
     return false;
 }
 
-/* Activations by the shape of their graph are worth little in training, where the backward pass reads what is
- * before them; relu is recognised where it is not (evaluation). */
-static bool try_relu(Epilogue *e, IrOp op)
+/* An activation moves in when its graph is all that reads the matmul: in evaluation, and in training where the
+ * backward pass does not need what is before it. */
+static bool try_activation(Epilogue *e, const ActivationForms *forms, IrOp op)
 {
     IrModule *m = e->m;
-    const IrOpData *data = ir_op(m, op);
-    const IrOpData *zero = def_of(e, current(e, data->operands[1]));
-    if (zero->code != IR_const || ir_attrs_float(&zero->attrs, IR_ATTR_value, 1) != 0)
+    IrValue result = ir_op(m, op)->results[0], x;
+    uint32_t n_reads;
+    const char *act = activation_match(forms, m, &e->uses, result, &x, &n_reads);
+    if (!act || x >= e->n_values || ir_uses_count(&e->uses, x) != n_reads)
         return false;
-    IrOp matmul = matmul_behind(e, data->operands[0]);
-    if (!matmul || !is_plain(e, matmul) || ir_value_type(m, ir_op(m, matmul)->results[0])->dtype != DT_F32)
+    IrValue value = current(e, x);
+    while (def_of(e, value)->code == IR_reshape)
+    {
+        IrValue from = def_of(e, value)->operands[0];
+        if (!single_use(e, from))
+            return false;
+        value = current(e, from);
+    }
+    IrOp matmul = ir_value(m, value)->def;
+    if (def_of(e, value)->code != IR_matmul || !is_plain(e, matmul) || ir_value_type(m, value)->dtype != DT_F32)
         return false;
-    IrValue result = data->results[0], sum = ir_op(m, matmul)->results[0];
-    ir_attrs_put(m->arena, &ir_op(m, matmul)->attrs, ir_attr_str(IR_ATTR_act, "relu"));
-    IrBuilder b = ir_builder_before(m, op);
-    e->map[result] = ir_build_reshape(&b, sum, *ir_value_type(m, result));
-    ir_op_remove(m, op);
+    ir_attrs_put(m->arena, &ir_op(m, matmul)->attrs, ir_attr_str(IR_ATTR_act, act));
+    e->map[result] = current(e, x); /* which is after the activation now; the graph is dead */
     return true;
 }
 
 bool pass_epilogue(PassContext *ctx)
 {
     IrModule *m = ctx->m;
+    const ActivationForms *forms = activation_forms(ctx->scratch);
     IR_FOR_FUNCS(m, func)
     {
         if (ir_func(m, func)->kind != IR_FUNC_STEP)
@@ -162,8 +170,8 @@ bool pass_epilogue(PassContext *ctx)
             next = ir_op(m, op)->next;
             if (ir_op(m, op)->code == IR_add)
                 try_add(&e, op);
-            else if (ir_op(m, op)->code == IR_max)
-                try_relu(&e, op);
+            else if (ir_code_has(ir_op(m, op)->code, IR_TRAIT_EWISE))
+                try_activation(&e, forms, op);
         }
         ir_func_replace_values(m, func, e.map, e.n_values);
     }
