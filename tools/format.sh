@@ -1,5 +1,5 @@
 #!/bin/sh
-# Formats our C files in place, or with --check only says which are not formatted. Tables (*.def) are left alone.
+# Formats our C files in place, or with --check only says which are not formatted. Tables (*.def) and codegen/text/ are left alone.
 set -eu
 cd "$(dirname "$0")/.."
 tool=$(command -v clang-format-14 || command -v clang-format) || { echo "clang-format-14 is missing" >&2; exit 1; }
