@@ -77,6 +77,7 @@ static void on_eval(void *context, uint64_t step, const TrainerEval *eval)
     fflush(stdout);
     p->started_s += eval->seconds; /* not training time */
     p->last_s = driver_now_s();
+    p->n_samples = 0;
 }
 
 static void on_note(void *context, const char *text)
