@@ -1,9 +1,8 @@
-# PREFIX/bin/ptc, PREFIX/share/ptc/lib (the XML library of blocks), PREFIX/share/ptc/*.xsd (the grammar).
+# PREFIX/bin/ptc, PREFIX/share/ptc/lib (the XML library of blocks), PREFIX/share/ptc/ptc.xsd (the grammar).
 include(GNUInstallDirs)
 if(TARGET ptc)
     install(TARGETS ptc RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
 install(DIRECTORY ${CMAKE_SOURCE_DIR}/examples/lib DESTINATION ${CMAKE_INSTALL_DATADIR}/ptc OPTIONAL
         FILES_MATCHING PATTERN "*.xml")
-install(DIRECTORY ${CMAKE_SOURCE_DIR}/frontend/ DESTINATION ${CMAKE_INSTALL_DATADIR}/ptc
-        FILES_MATCHING PATTERN "*.xsd")
+install(FILES ${CMAKE_BINARY_DIR}/share/ptc/ptc.xsd DESTINATION ${CMAKE_INSTALL_DATADIR}/ptc)

@@ -6,7 +6,8 @@
 #include "codegen/compile.h"
 
 #include <fcntl.h>
-#include <math.h>
+#include <libgen.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,10 +25,24 @@ static void print_and_clear(Session *s, Status *status)
     }
 }
 
+/* The library of blocks beside the program: PREFIX/bin/ptc and PREFIX/share/ptc/lib, in the build tree too. NULL
+ * when it is not there or $PTC_LIB names another. */
+static const char *lib_beside_program(Arena *arena)
+{
+    char program[PATH_MAX], lib[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+    if (getenv("PTC_LIB") || n <= 0)
+        return NULL;
+    program[n] = 0;
+    const char *path = arena_printf(arena, "%s/../share/ptc/lib", dirname(program));
+    return realpath(path, lib) ? arena_strdup(arena, lib) : NULL;
+}
+
 Status session_load(Arena *arena, const Options *options, Session *out_session)
 {
     *out_session = (Session){.arena = arena, .options = options, .diag = diag_create(arena)};
-    FrontendOptions frontend = {.overrides = options->sets, .n_overrides = options->n_sets};
+    FrontendOptions frontend = {
+        .overrides = options->sets, .n_overrides = options->n_sets, .lib_dir = lib_beside_program(arena)};
     double start_s = driver_now_s();
     Status status = frontend_load(arena, out_session->diag, options->operand, &frontend, &out_session->job);
     print_and_clear(out_session, &status);
