@@ -16,14 +16,12 @@
 #define __forceinline__ inline
 #define __shared__      static
 #define __launch_bounds__(n)
-#define PTC_DYNAMIC_ROWS                                                                                               \
-    extern char shim_rows[];                                                                                           \
-    char *const rows = shim_rows
-#define threadIdx       shim_thread
-#define blockIdx        shim_block
-#define blockDim        shim_block_dim
-#define gridDim         shim_grid_dim
-#define __syncthreads() shim_barrier(__LINE__)
+#define PTC_DYNAMIC_ROWS char *const rows = shim_rows
+#define threadIdx        shim_thread
+#define blockIdx         shim_block
+#define blockDim         shim_block_dim
+#define gridDim          shim_grid_dim
+#define __syncthreads()  shim_barrier(__LINE__)
 
 struct ShimDim
 {
