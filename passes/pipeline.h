@@ -75,30 +75,30 @@ typedef struct
 
 typedef struct
 {
-    bool deadlock;              /* then *why names the stages that wait for each other; the rest is unset */
-    const char *why;            /* in the arena */
-    double step_s;              /* until the last stage has updated */
-    double bubble;              /* idle share of K * (time of the last instruction's end), updates not counted */
-    double *busy_s;             /* per stage: computing */
-    uint32_t *max_kept;         /* per stage: most micro-batches between F and the end of their backward at once */
-    int64_t *peak_bytes;        /* per stage: fixed_bytes + max_kept * kept_bytes */
-    uint32_t max_in_flight;     /* most messages of one channel sent and not yet taken */
-    PipelineSpan **spans;       /* per stage, per instruction */
+    bool deadlock;          /* then *why names the stages that wait for each other; the rest is unset */
+    const char *why;        /* in the arena */
+    double step_s;          /* until the last stage has updated */
+    double bubble;          /* idle share of K * (time of the last instruction's end), updates not counted */
+    double *busy_s;         /* per stage: computing */
+    uint32_t *max_kept;     /* per stage: most micro-batches between F and the end of their backward at once */
+    int64_t *peak_bytes;    /* per stage: fixed_bytes + max_kept * kept_bytes */
+    uint32_t max_in_flight; /* most messages of one channel sent and not yet taken */
+    PipelineSpan **spans;   /* per stage, per instruction; one more: the update */
 } PipelineTimes;
 
 /* Runs the lists as the executor does: F of stage s waits for the message of F of stage s - 1, B for that of B of stage
  * s + 1 (on the last stage for its own F), W for its own B. A send waits while `buffers` messages of its channel are
  * sent and not taken (0: no bound). Lists need not come from pipeline_build: any lists are judged. O(instructions). */
-PipelineTimes pipeline_simulate(Arena *arena, const PipelineList *lists, const PipelineStage *stages,
-                                uint32_t n_stages, uint32_t buffers);
+PipelineTimes pipeline_simulate(Arena *arena, const PipelineList *lists, const PipelineStage *stages, uint32_t n_stages,
+                                uint32_t buffers);
 
 /* ---- cutting a chain of units */
 
 /* Cuts n units (cost_s[i], bytes[i] >= 0) into n_stages contiguous, non-empty runs: the largest sum of cost_s, plus
  * link_s[i] for each border between units i and i + 1 charged to both sides, is as small as possible, among the cuts
  * where no run's sum of bytes exceeds cap_bytes (0: no cap). may_cut[i]: a cut after unit i is allowed (NULL: all).
- * Ties: the cut whose sum of squares is smallest. Exact (dynamic programming, O(n^2 K)). out_first gets n_stages + 1 unit
- * indices from 0: stage s has out_first[s] .. out_first[s + 1] - 1. False when there is no such cut. */
+ * Ties: the cut whose sum of squares is smallest. Exact (dynamic programming, O(n^2 K)). out_first gets n_stages + 1
+ * unit indices from 0: stage s has out_first[s] .. out_first[s + 1] - 1. False when there is no such cut. */
 bool pipeline_cut(Arena *arena, const double *cost_s, const int64_t *bytes, const double *link_s, const bool *may_cut,
                   uint32_t n_units, uint32_t n_stages, int64_t cap_bytes, uint32_t *out_first);
 
