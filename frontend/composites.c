@@ -38,7 +38,7 @@ void expand_random_operands(Expander *x, IrValue *out_key, IrValue *out_sample, 
 {
     if (!ir_global_find(x->m, "rng.key"))
     {
-        const int64_t two = 2, batch = x->job->train.batch;
+        const int64_t two = 2, batch = x->job->train.rows;
         ir_global_add(x->m, IR_GLOBAL_INPUT, "rng.key", ir_type(DT_I32, 1, &two), NULL, 0, (Span){0});
         ir_global_add(x->m, IR_GLOBAL_INPUT, "batch.sample", ir_type(DT_I32, 1, &batch), NULL, 0, (Span){0});
     }
@@ -50,7 +50,7 @@ void expand_random_operands(Expander *x, IrValue *out_key, IrValue *out_sample, 
 static bool want_batch_axis(Expander *x, const XmlElem *e, IrValue value)
 {
     const IrType *type = ir_value_type(x->m, value);
-    if (type->rank >= 1 && type->dims[0] == x->job->train.batch)
+    if (type->rank >= 1 && type->dims[0] == x->job->train.rows)
         return true;
     expand_error(x, xml_elem_span(e), NULL, "the first axis of %s is not the batch: dropout needs it",
                  expand_shape_text(x->arena, type));

@@ -141,7 +141,9 @@ const char *expand_shape_text(Arena *arena, const IrType *type);
 
 /* ---- the job (job.c): called before the graph, in this order */
 void job_dims(Expander *x, const XmlElem *root);
-void job_train(Expander *x, const XmlElem *root);
+void job_cluster(Expander *x, const XmlElem *root);
+/* micro_batches: FrontendOptions. */
+void job_train(Expander *x, const XmlElem *root, int64_t micro_batches);
 void job_data(Expander *x, const XmlElem *root);
 /* Once the inputs are known. */
 void job_check(Expander *x, const XmlElem *root);

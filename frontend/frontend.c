@@ -25,7 +25,7 @@ static const char *find_lib_dir(const FrontendOptions *options)
 #endif
 }
 
-static void expand_graph(Expander *x, const XmlElem *root)
+static void expand_graph(Expander *x, const XmlElem *root, const FrontendOptions *options)
 {
     for (const XmlElem *e = root->first; e && !x->gave_up; e = e->next)
         if (e->id == EL_define)
@@ -34,7 +34,8 @@ static void expand_graph(Expander *x, const XmlElem *root)
     uint32_t errors = diag_error_count(x->diag);
     job_dims(x, root);
     bool known_dims = diag_error_count(x->diag) == errors;
-    job_train(x, root);
+    job_cluster(x, root);
+    job_train(x, root, options->micro_batches);
     job_data(x, root);
     if (!known_dims || x->gave_up)
         return; /* what uses them would only repeat it */
@@ -71,7 +72,7 @@ static Status load(Arena *arena, Diag *diag, const Source *source, const Fronten
     x->root = x->frame = frame_open(x, NULL, false, "");
     x->max_ops = options->max_ops ? options->max_ops : DEFAULT_MAX_OPS;
     x->max_steps = x->max_ops;
-    expand_graph(x, root);
+    expand_graph(x, root, options);
     if (diag_error_count(diag) != errors)
         return STATUS_BAD_INPUT;
     for (uint32_t file = 1; file <= diag_file_count(diag); file++)

@@ -18,6 +18,8 @@ typedef struct
      */
     const char *const *overrides;
     uint32_t n_overrides;
+    int64_t
+        micro_batches;   /* parts of the batch: the module's `b` is ceil(batch / parts); 0: what <cluster> says, or 1 */
     const char *lib_dir; /* the library of blocks; NULL: $PTC_LIB, else PTC_LIB_DIR compiled in, else none */
     uint64_t max_bytes;  /* of one file; 0: 16 MB */
     uint64_t max_ops;    /* of the expanded graph; 0: one million */
@@ -65,8 +67,10 @@ typedef enum
 typedef struct
 {
     int64_t epochs;
-    int64_t max_steps; /* 0: no limit but the epochs */
-    int64_t batch;
+    int64_t max_steps;     /* 0: no limit but the epochs */
+    int64_t batch;         /* samples a step */
+    int64_t micro_batches; /* parts of it */
+    int64_t rows;          /* of one part: ceil(batch / micro_batches), the `b` of the module */
     const char *optimizer; /* also an attribute of @train, with its settings */
     double lr;
     double min_lr; /* where LINEAR and COSINE end */
@@ -81,12 +85,25 @@ typedef struct
     Span span;
 } TrainSpec;
 
+/* The wish about the layout on ranks; 0, NULL, "auto": none. */
+typedef struct
+{
+    int64_t stages, replicas, micro_batches;
+    const char *schedule;
+    const int64_t *cuts; /* the first unit of every stage but the first, ascending */
+    uint32_t n_cuts;
+    double memory_gib;
+    bool deterministic;
+    Span span;
+} ClusterSpec;
+
 typedef struct
 {
     IrModule
         *module; /* @train: the forward graph in training mode (dropout is there); reads and sets the globals below */
     DataSpec data;
     TrainSpec train;
+    ClusterSpec cluster;
     const char *path;           /* of the model file */
     const char *const *metrics; /* names M of the globals "M.sum", "M.weight", besides "loss" */
     uint32_t n_metrics;
@@ -94,10 +111,10 @@ typedef struct
 } Job;
 
 /* The globals of @train, besides the params:
- *   inputs   "batch.<field>" [B, ...]; "batch.mask" f32[B] (1: a sample, 0: padding); when dropout is used
- *            "rng.key" i32[2] and "batch.sample" i32[B]
- *   outputs  "loss" f32[] = loss.sum / max(loss.weight, 1e-20); "loss.sum", "loss.weight"; "M.sum", "M.weight"
- * Every op and every param carries its unit, counted from 1 (docs/model-language.md, units). */
+ *   inputs   "batch.<field>" [B, ...], B = TrainSpec.rows; "batch.mask" f32[B] (1: a sample, 0: padding); when dropout
+ * is used "rng.key" i32[2] and "batch.sample" i32[B] outputs  "loss" f32[] = loss.sum / max(loss.weight, 1e-20);
+ * "loss.sum", "loss.weight"; "M.sum", "M.weight" Every op and every param carries its unit, counted from 1
+ * (docs/model-language.md, units). */
 Status frontend_load(Arena *arena, Diag *diag, const char *path, const FrontendOptions *options, Job **out_job);
 
 /* The same from memory; path is what messages call it, and its folder is where includes and data are looked for. */

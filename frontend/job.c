@@ -4,6 +4,7 @@
 #include "base/strbuf.h"
 
 #include <float.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- --set */
@@ -45,7 +46,7 @@ static void collect_paths(Arena *arena, const XmlElem *root, const char *const *
         const XmlAttr *name = xml_attr(e, "name");
         if (e->id == EL_dim && name)
             vec_push(arena, &paths, name->value);
-        for (uint32_t i = 0; i < n_attrs && (e->id == EL_train || e->id == EL_data); i++)
+        for (uint32_t i = 0; i < n_attrs && (e->id == EL_train || e->id == EL_data || e->id == EL_cluster); i++)
             if (element_has(e->id, &attrs[i]))
                 vec_push(arena, &paths, arena_printf(arena, "%s.%s", e->name, attrs[i].name));
         for (const XmlElem *field = e->id == EL_data ? e->first : NULL; field; field = field->next)
@@ -69,7 +70,10 @@ static XmlElem *find_target(Arena *arena, XmlElem *root, const char *path, const
     }
     const char *head = arena_strndup(arena, path, (size_t)(dot - path));
     const char *last = strrchr(path, '.') + 1;
-    ElementId id = strcmp(head, "train") == 0 ? EL_train : strcmp(head, "data") == 0 ? EL_data : EL_NONE;
+    ElementId id = strcmp(head, "train") == 0     ? EL_train
+                   : strcmp(head, "data") == 0    ? EL_data
+                   : strcmp(head, "cluster") == 0 ? EL_cluster
+                                                  : EL_NONE;
     XmlElem *e = id ? find_child(root, id, NULL) : NULL;
     if (e && last != dot + 1)
         e = find_child(e, EL_field, arena_strndup(arena, dot + 1, (size_t)(last - dot - 2)));
@@ -127,7 +131,8 @@ void job_dims(Expander *x, const XmlElem *root)
 
 /* ---- training */
 
-static const XmlElem *only_child(Expander *x, const XmlElem *root, ElementId id)
+/* The one child of that kind; NULL when there is none. */
+static const XmlElem *sole_child(Expander *x, const XmlElem *root, ElementId id)
 {
     const XmlElem *found = NULL;
     for (const XmlElem *e = root->first; e; e = e->next)
@@ -140,6 +145,12 @@ static const XmlElem *only_child(Expander *x, const XmlElem *root, ElementId id)
         else if (e->id == id)
             found = e;
     }
+    return found;
+}
+
+static const XmlElem *only_child(Expander *x, const XmlElem *root, ElementId id)
+{
+    const XmlElem *found = sole_child(x, root, id);
     if (!found)
         expand_error(x, xml_elem_span(root), NULL, "the model has no <%s>", element_info(id)->name);
     return found;
@@ -171,7 +182,76 @@ static TrainSchedule schedule_of(const char *text)
                                          : SCHEDULE_CONSTANT;
 }
 
-void job_train(Expander *x, const XmlElem *root)
+/* ---- the layout on ranks */
+
+enum
+{
+    MAX_STAGES = 64
+};
+
+/* "4 8": the first units of the stages after the first. */
+static bool read_cuts(Expander *x, const XmlElem *e, ClusterSpec *cluster)
+{
+    const char *text = NULL;
+    if (!attr_text(x, e, "cuts", &text))
+        return false;
+    int64_t *cuts = ARENA_ARRAY(x->arena, int64_t, MAX_STAGES);
+    uint32_t n = 0;
+    for (const char *at = text ? text : ""; *at;)
+    {
+        char *end;
+        long long unit = strtoll(at, &end, 10);
+        bool ok = end != at && (!*end || *end == ' ') && n + 1 < MAX_STAGES && unit > (n ? cuts[n - 1] : 1);
+        if (!ok)
+        {
+            expand_error(x, attr_or_elem_span(e, "cuts"), NULL,
+                         "cuts is '%s': expected the first unit of every stage but the first, ascending, as in '4 8'",
+                         text);
+            return false;
+        }
+        cuts[n++] = unit;
+        at = end + strspn(end, " ");
+    }
+    cluster->cuts = cuts;
+    cluster->n_cuts = n;
+    return true;
+}
+
+void job_cluster(Expander *x, const XmlElem *root)
+{
+    const XmlElem *e = sole_child(x, root, EL_cluster);
+    ClusterSpec *c = &x->job->cluster;
+    *c = (ClusterSpec){.schedule = "auto"};
+    if (!e)
+        return;
+    c->span = xml_elem_span(e);
+    bool ok = attr_int(x, e, "stages", 0, MAX_STAGES, &c->stages);
+    ok = attr_int(x, e, "replicas", 0, 4096, &c->replicas) && ok;
+    ok = attr_int(x, e, "micro_batches", 0, 4096, &c->micro_batches) && ok;
+    ok = attr_text(x, e, "schedule", &c->schedule) && ok;
+    ok = attr_float(x, e, "memory", 0, 1e6, &c->memory_gib) && ok;
+    ok = attr_bool(x, e, "deterministic", &c->deterministic) && ok;
+    ok = read_cuts(x, e, c) && ok;
+    if (ok && c->n_cuts && c->stages && c->stages != c->n_cuts + 1)
+        expand_error(x, attr_or_elem_span(e, "cuts"), NULL, "%u cuts make %u stages, not %lld", c->n_cuts,
+                     c->n_cuts + 1, (long long)c->stages);
+}
+
+/* The rows of a micro-batch. */
+static void split_batch(Expander *x, int64_t wanted)
+{
+    TrainSpec *t = &x->job->train;
+    t->micro_batches = wanted ? wanted : x->job->cluster.micro_batches ? x->job->cluster.micro_batches : 1;
+    if (t->micro_batches > t->batch)
+    {
+        expand_error(x, t->span, NULL, "a batch of %lld samples cannot be %lld micro-batches", (long long)t->batch,
+                     (long long)t->micro_batches);
+        t->micro_batches = 1;
+    }
+    t->rows = (t->batch + t->micro_batches - 1) / t->micro_batches;
+}
+
+void job_train(Expander *x, const XmlElem *root, int64_t micro_batches)
 {
     const XmlElem *e = only_child(x, root, EL_train);
     TrainSpec *t = &x->job->train;
@@ -204,13 +284,14 @@ void job_train(Expander *x, const XmlElem *root)
         t->schedule = ok ? schedule_of(schedule) : SCHEDULE_CONSTANT;
     }
     t->batch = batch;
+    split_batch(x, micro_batches);
     Symbol *s = frame_find_here(x->root, "b", false);
     if (s)
         expand_error(x, s->span, NULL, "the name 'b' is taken: it is the batch");
     else
     {
         s = frame_add(x, "b", SYM_NUMBER, (Span){0});
-        s->number = batch;
+        s->number = t->rows;
         s->is_dim = true;
     }
     if (ok)
@@ -330,6 +411,11 @@ void job_check(Expander *x, const XmlElem *root)
 void expand_data(Expander *x, const XmlElem *e)
 {
     (void)x, (void)e; /* job_data has read it */
+}
+
+void expand_cluster(Expander *x, const XmlElem *e)
+{
+    (void)x, (void)e; /* job_cluster has read it */
 }
 
 void expand_train(Expander *x, const XmlElem *e)

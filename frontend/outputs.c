@@ -11,7 +11,7 @@ enum
 
 void outputs_prepare(Expander *x)
 {
-    const int64_t batch = x->job->train.batch;
+    const int64_t batch = x->job->train.rows;
     ir_global_add(x->m, IR_GLOBAL_INPUT, "batch.mask", ir_type(DT_F32, 1, &batch), NULL, 0, (Span){0});
     x->mask = (Symbol){.name = "mask", .kind = SYM_INPUT, .global = "batch.mask"};
     x->key = (Symbol){.name = "key", .kind = SYM_INPUT, .global = "rng.key"};
@@ -42,11 +42,11 @@ static IrValue read_value(Expander *x, const XmlElem *e)
     if (!expand_operand(x, e, "value", &value))
         return 0;
     const IrType *type = ir_value_type(x->m, value);
-    if (type->rank >= 1 && type->dims[0] == x->job->train.batch)
+    if (type->rank >= 1 && type->dims[0] == x->job->train.rows)
         return ir_build_cast(&x->b, value, DT_F32);
     expand_error(x, attr_or_elem_span(e, "value"), NULL,
                  "the value is %s: expected one number a sample or a token, [b ...] with b = %lld",
-                 expand_shape_text(x->arena, type), (long long)x->job->train.batch);
+                 expand_shape_text(x->arena, type), (long long)x->job->train.rows);
     return 0;
 }
 

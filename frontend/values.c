@@ -48,7 +48,7 @@ void expand_input(Expander *x, const XmlElem *e)
     if (!s || !ok)
         return; /* the value is poison */
     s->global = arena_printf(x->arena, "batch.%s", name);
-    int64_t batch = x->job->train.batch;
+    int64_t batch = x->job->train.rows;
     if (type.rank < 1 || type.dims[0] != batch)
         expand_error(x, attr_or_elem_span(e, "shape"), NULL, "the first axis of an input is the batch, 'b'");
     if (ir_global_find(x->m, s->global))

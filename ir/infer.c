@@ -133,6 +133,15 @@ static bool infer_none(Infer *x)
     return true;
 }
 
+/* One result of the type of each operand. */
+static bool infer_each(Infer *x)
+{
+    for (uint32_t i = 0; i < x->n; i++)
+        if (!want_type(x, i, ir_type_with_dtype(*x->in[i], DT_F32)) || !give(x, *x->in[i]))
+            return false;
+    return true;
+}
+
 static bool infer_call(Infer *x)
 {
     const char *name = ir_attrs_str(x->attrs, IR_ATTR_fn);

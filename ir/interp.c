@@ -266,6 +266,40 @@ Status interp_check_finite(InterpOp *x)
     return STATUS_OK;
 }
 
+/* One micro-batch: the sum is the number itself. */
+Status interp_accumulate(InterpOp *x)
+{
+    memcpy(x->out[0], x->in[0], sizeof(double) * (size_t)ir_type_n_elems(interp_in_type(x, 0)));
+    return STATUS_OK;
+}
+
+/* The interpreter is one rank: there is nobody to talk to. */
+static Status refuse_communication(const InterpOp *x)
+{
+    return status_fail(STATUS_UNSUPPORTED, "the interpreter runs on one rank only: it cannot '%s'",
+                       ir_op_info(x->op->code)->name);
+}
+
+Status interp_send(InterpOp *x)
+{
+    return refuse_communication(x);
+}
+
+Status interp_recv(InterpOp *x)
+{
+    return refuse_communication(x);
+}
+
+Status interp_all_reduce(InterpOp *x)
+{
+    return refuse_communication(x);
+}
+
+Status interp_wait(InterpOp *x)
+{
+    return refuse_communication(x);
+}
+
 Status interp_arg(InterpOp *x)
 {
     InterpFrame *frame = x->frame;

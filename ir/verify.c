@@ -180,8 +180,9 @@ static bool check_home(Verifier *v, const IrOpData *data)
 {
     bool step = ir_func(v->m, v->func)->kind == IR_FUNC_STEP;
     const char *name = ir_op_info(data->code)->name;
-    bool of_step =
-        data->code == IR_get || data->code == IR_set || data->code == IR_call || data->code == IR_check_finite;
+    bool of_step = data->code == IR_get || data->code == IR_set || data->code == IR_call ||
+                   data->code == IR_check_finite || data->code == IR_accumulate || data->code == IR_send ||
+                   data->code == IR_recv || data->code == IR_all_reduce || data->code == IR_wait;
     bool of_kernel = data->code == IR_arg || data->code == IR_output;
     if (step && of_kernel)
         return fail(v, "'%s' belongs into a kernel", name);

@@ -2,7 +2,13 @@
  * depends on a trainable param and the loss depends on it. What leads to frozen params only costs nothing.
  *
  * On entry: @train sets "loss" (a float scalar). On exit: ops of phase BACKWARD at its end, each with span and unit of
- * the forward op it comes from, and a `set` of output "grad:NAME" for every trainable param NAME with a gradient. */
+ * the forward op it comes from, and a `set` of output "grad:NAME" for every trainable param NAME with a gradient.
+ *
+ * A param that several units use has a `get` and a gradient in each of them; they are added in the order of units, in
+ * phase OPTIMIZER, so that the sum is the same wherever the pipeline is cut.
+ *
+ * With several micro-batches (pass micro_batch) it is "loss.sum" of one that is differentiated: its weight is not known
+ * before the last one. Gradients are accumulated and then divided by the weight of all. */
 #include "base/bug.h"
 #include "ir/expr.h"
 #include "passes/autodiff_rules.h"
@@ -43,6 +49,8 @@ typedef struct
     IrModule *m;
     IrFunc train;
     IrOp loss_set;
+    IrValue root;   /* what is differentiated */
+    IrValue weight; /* of all micro-batches; 0: there is one, root is its mean */
     bool *needs;    /* by value: depends on a trainable param through differentiable ops */
     IrValue *grads; /* by value: gradient accumulated so far, 0 none */
 } Autodiff;
@@ -180,12 +188,11 @@ static bool backward(Autodiff *a)
         vec_push(a->ctx->scratch, &forward, op);
     }
     a->grads = ARENA_ARRAY(a->ctx->scratch, IrValue, m->values.len);
-    IrValue loss = ir_op(m, a->loss_set)->operands[0];
     IrBuilder b = ir_builder_before(m, a->loss_set);
     b.before = 0;
     b.phase = IR_PHASE_BACKWARD;
-    if (a->needs[loss])
-        a->grads[loss] = ir_build_const(&b, *ir_value_type(m, loss), 1);
+    if (a->needs[a->root])
+        a->grads[a->root] = ir_build_const(&b, *ir_value_type(m, a->root), 1);
     for (uint32_t i = forward.len; i-- > 0;)
     {
         const IrOpData op = *ir_op(m, forward.data[i]);
@@ -195,38 +202,144 @@ static bool backward(Autodiff *a)
     return true;
 }
 
+/* ---- params that several units use */
+
+/* Every get of a param that ops of several units read becomes one get per unit, before its first reader. */
+static void split_gets_by_unit(Autodiff *a)
+{
+    IrModule *m = a->m;
+    IrUses uses = ir_uses_build(a->ctx->scratch, m, a->train);
+    for (IrOp op = ir_func(m, a->train)->first, next; op; op = next)
+    {
+        const IrOpData get = *ir_op(m, op);
+        next = get.next;
+        if (get.code != IR_get || got_global(m, &get)->kind != IR_GLOBAL_PARAM)
+            continue;
+        IrValue value = get.results[0];
+        uint32_t first_unit = 0;
+        VEC(IrOp) copies = {0};
+        for (uint32_t i = uses.first[value]; i < uses.first[value + 1]; i++)
+        {
+            IrOp user = uses.users[i];
+            const uint32_t unit = ir_op(m, user)->unit;
+            if (!first_unit)
+                first_unit = ir_op(m, op)->unit = unit;
+            if (unit == first_unit)
+                continue;
+            uint32_t k = 0;
+            while (k < copies.len && ir_op(m, copies.data[k])->unit != unit)
+                k++;
+            if (k == copies.len)
+            {
+                IrBuilder b = ir_builder_before(m, user);
+                IrOp copy = ir_build_clone(&b, op, NULL);
+                ir_op(m, copy)->unit = unit;
+                vec_push(a->ctx->scratch, &copies, copy);
+            }
+            for (uint32_t j = 0; j < ir_op(m, user)->n_operands; j++)
+                if (ir_op(m, user)->operands[j] == value)
+                    ir_op(m, user)->operands[j] = ir_op_result(m, copies.data[k], 0);
+        }
+    }
+}
+
+/* The gradients of one param: one per unit that uses it, ascending. */
+typedef struct
+{
+    IrOp get;
+    IrValue grad;
+} Contribution;
+
+static int by_unit(const IrModule *m, const Contribution *x, const Contribution *y)
+{
+    return ir_op(m, x->get)->unit < ir_op(m, y->get)->unit ? -1 : 1;
+}
+
+static void sort_by_unit(const IrModule *m, Contribution *list, uint32_t n)
+{
+    for (uint32_t i = 1; i < n; i++)
+        for (uint32_t k = i; k > 0 && by_unit(m, &list[k], &list[k - 1]) < 0; k--)
+        {
+            Contribution swap = list[k];
+            list[k] = list[k - 1];
+            list[k - 1] = swap;
+        }
+}
+
+static IrBuilder builder_like(IrModule *m, IrOp get, IrPhase phase)
+{
+    IrBuilder b = ir_builder_before(m, get);
+    b.before = 0;
+    b.phase = phase;
+    return b;
+}
+
+/* The whole gradient of one param from its contributions. */
+static IrValue add_up(const Autodiff *a, const Contribution *list, uint32_t n)
+{
+    IrModule *m = a->m;
+    IrValue total = 0;
+    for (uint32_t i = 0; i < n; i++)
+    {
+        IrBuilder b = builder_like(a->m, list[i].get, IR_PHASE_OPTIMIZER);
+        IrValue grad = a->weight ? ir_build1(&b, IR_accumulate, list[i].grad) : list[i].grad;
+        IrBuilder at_first = builder_like(a->m, list[0].get, IR_PHASE_OPTIMIZER);
+        total = total ? ir_build2(&at_first, IR_add, total, grad) : grad;
+    }
+    if (!a->weight)
+        return total;
+    IrBuilder b = builder_like(a->m, list[0].get, IR_PHASE_OPTIMIZER);
+    IrBuilder scalar = b;
+    scalar.unit = 0; /* every stage has it */
+    IrValue tiny = ir_build_const(&scalar, *ir_value_type(m, a->weight), 1e-20);
+    IrValue one = ir_build_const(&scalar, *ir_value_type(m, a->weight), 1);
+    IrValue scale = ir_build2(&scalar, IR_div, one, ir_build2(&scalar, IR_max, a->weight, tiny));
+    scale = ir_build_cast(&scalar, scale, (DType)ir_value_type(m, total)->dtype);
+    return ir_build2(&b, IR_mul, total, ir_build_stretch(&b, scale, ir_value_type(m, total)));
+}
+
 /* Sets "grad:NAME" in the order of the globals; false when there is none to set. */
 static bool set_gradients(Autodiff *a)
 {
     IrModule *m = a->m;
+    typedef VEC(Contribution) Contributions;
     bool any = false;
     uint32_t n_globals = m->globals.len;
-    IrValue *sums = ARENA_ARRAY(a->ctx->scratch, IrValue, n_globals);
-    IrBuilder *at = ARENA_ARRAY(a->ctx->scratch, IrBuilder, n_globals);
+    Contributions *lists = ARENA_ARRAY(a->ctx->scratch, Contributions, n_globals);
     IR_FOR_OPS(m, a->train, op)
     {
         const IrOpData data = *ir_op(m, op);
         if (data.code != IR_get || data.phase != IR_PHASE_FORWARD || !a->grads[data.results[0]])
             continue;
         IrGlobal global = ir_global_find(m, ir_attrs_str(&data.attrs, IR_ATTR_global));
-        IrBuilder b = ir_builder_before(m, op);
-        b.before = 0;
-        b.phase = IR_PHASE_BACKWARD;
-        IrValue grad = a->grads[data.results[0]];
-        sums[global] = sums[global] ? ir_build2(&b, IR_add, sums[global], grad) : grad;
-        at[global] = b;
+        vec_push(a->ctx->scratch, &lists[global], (Contribution){op, a->grads[data.results[0]]});
     }
     for (IrGlobal g = 1; g < n_globals; g++)
     {
-        if (!sums[g])
+        if (!lists[g].len)
             continue;
+        sort_by_unit(m, lists[g].data, lists[g].len);
         const IrGlobalData param = *ir_global(m, g);
         const char *name = arena_printf(m->arena, "grad:%s", param.name);
+        IrValue grad = add_up(a, lists[g].data, lists[g].len);
         ir_global_add(m, IR_GLOBAL_OUTPUT, name, param.type, NULL, 0, param.span);
-        ir_build_set(&at[g], name, sums[g]);
+        IrBuilder b = builder_like(a->m, lists[g].data[0].get, a->weight ? IR_PHASE_OPTIMIZER : IR_PHASE_BACKWARD);
+        ir_build_set(&b, name, grad);
         any = true;
     }
     return any;
+}
+
+/* One micro-batch of several: the root is what "loss.sum" accumulates. */
+static void find_root(Autodiff *a)
+{
+    const IrModule *m = a->m;
+    a->root = ir_op(m, a->loss_set)->operands[0];
+    IrOp sum = find_set(m, a->train, "loss.sum"), weight = find_set(m, a->train, "loss.weight");
+    if (!sum || !weight || ir_value_code(m, ir_op(m, sum)->operands[0]) != IR_accumulate)
+        return;
+    a->root = ir_op(m, ir_value(m, ir_op(m, sum)->operands[0])->def)->operands[0];
+    a->weight = ir_op(m, weight)->operands[0];
 }
 
 bool pass_autodiff(PassContext *ctx)
@@ -252,8 +365,11 @@ bool pass_autodiff(PassContext *ctx)
                        ir_global(a.m, g)->name);
             return false;
         }
+    split_gets_by_unit(&a);
+    find_root(&a);
     find_needs(&a);
     take_attentions_apart(&a);
+    find_root(&a);
     find_needs(&a);
     if (!backward(&a))
         return false;

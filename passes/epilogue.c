@@ -2,7 +2,8 @@
  * a following activation (when nothing else reads what is before it) becomes act, each looked for through reshapes.
  *
  * Entry: LOWERED. A value moves into the epilogue only when the add is its one reader. The matmul moves to the place
- * of the op it takes in, since the other operand may be made later than the matmul. */
+ * of the op it takes in, since the other operand may be made later than the matmul. Both are of one unit: what a matmul
+ * computes must not depend on where the pipeline is cut. */
 #include "passes/manager.h"
 
 #include "base/bug.h"
@@ -105,7 +106,8 @@ static bool try_add(Epilogue *e, IrOp op)
     {
         const IrOpData *add = ir_op(m, op);
         IrOp matmul = matmul_behind(e, add->operands[side]);
-        if (!matmul || !is_plain(e, matmul) || ir_op(m, matmul)->phase != add->phase)
+        if (!matmul || !is_plain(e, matmul) || ir_op(m, matmul)->phase != add->phase ||
+            ir_op(m, matmul)->unit != add->unit)
             continue;
         const IrType *type = ir_value_type(m, ir_op(m, matmul)->results[0]);
         IrValue other = current(e, add->operands[1 - side]);
@@ -145,7 +147,8 @@ static bool try_activation(Epilogue *e, const ActivationForms *forms, IrOp op)
         value = current(e, from);
     }
     IrOp matmul = ir_value(m, value)->def;
-    if (def_of(e, value)->code != IR_matmul || !is_plain(e, matmul) || ir_value_type(m, value)->dtype != DT_F32)
+    if (def_of(e, value)->code != IR_matmul || !is_plain(e, matmul) || ir_op(m, matmul)->unit != ir_op(m, op)->unit ||
+        ir_value_type(m, value)->dtype != DT_F32)
         return false;
     ir_attrs_put(m->arena, &ir_op(m, matmul)->attrs, ir_attr_str(IR_ATTR_act, act));
     e->map[result] = current(e, x); /* which is after the activation now; the graph is dead */

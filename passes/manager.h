@@ -61,6 +61,12 @@ typedef enum
 /* NULL when m has all the properties; otherwise the name of the first that it lacks. */
 const char *pass_property_missing(const IrModule *m, uint32_t properties);
 
+/* The ops whose results plan_memory gives a place (attribute offsets). */
+static inline bool plan_memory_has_buffers(IrCode code)
+{
+    return code == IR_call || code == IR_matmul || code == IR_recv || code == IR_all_reduce;
+}
+
 #define PASS(name, summary, needs, gives) PassFn pass_##name;
 #include "passes/passes.def"
 #undef PASS

@@ -227,20 +227,39 @@ static bool take_gradients(Optimizer *o, Gradients *out_grads)
     return true;
 }
 
+/* Squares of a unit's gradients are added in the unit, those of units in the order of units: the same sum wherever the
+ * pipeline is cut. */
+static IrValue sum_of_squares(const Optimizer *o, const IrBuilder *like, const Gradients *grads)
+{
+    IrModule *m = o->m;
+    uint32_t n_units = 1;
+    for (uint32_t i = 0; i < grads->len; i++)
+        if (ir_op(m, grads->data[i].set)->unit >= n_units)
+            n_units = ir_op(m, grads->data[i].set)->unit + 1;
+    IrValue *sums = ARENA_ARRAY(o->ctx->scratch, IrValue, n_units);
+    IrBuilder b = *like;
+    for (uint32_t i = 0; i < grads->len; i++)
+    {
+        b.unit = ir_op(m, grads->data[i].set)->unit;
+        IrValue g = ir_build_cast(&b, grads->data[i].grad, DT_F32);
+        IrValue squares = composite_sum_all(&b, ir_build2(&b, IR_mul, g, g));
+        sums[b.unit] = sums[b.unit] ? ir_build2(&b, IR_add, sums[b.unit], squares) : squares;
+    }
+    IrValue total = 0;
+    b.unit = 0;
+    for (uint32_t unit = 0; unit < n_units; unit++)
+        if (sums[unit])
+            total = total ? ir_build2(&b, IR_add, total, sums[unit]) : sums[unit];
+    return total;
+}
+
 /* Like torch.nn.utils.clip_grad_norm_: all gradients times min(1, clip / (norm + 1e-6)). */
 static void build_clipping(Optimizer *o, IrBuilder *b, const Gradients *grads)
 {
     const IrAttr *clip = ir_attrs_find(&ir_func(o->m, o->train)->attrs, IR_ATTR_clip_norm);
     if (!clip || clip->f <= 0)
         return;
-    IrValue total = 0;
-    for (uint32_t i = 0; i < grads->len; i++)
-    {
-        IrValue g = ir_build_cast(b, grads->data[i].grad, DT_F32);
-        IrValue squares = composite_sum_all(b, ir_build2(b, IR_mul, g, g));
-        total = total ? ir_build2(b, IR_add, total, squares) : squares;
-    }
-    IrExprVar vars[] = {{"norm", ir_build1(b, IR_sqrt, total)},
+    IrExprVar vars[] = {{"norm", ir_build1(b, IR_sqrt, sum_of_squares(o, b, grads))},
                         {"clip", ir_build_const(b, ir_type_scalar(DT_F32), clip->f)}};
     o->clip_scale = ir_build_expr(b, "min(clip / (norm + 1e-6), 1)", vars, 2);
     if (!ir_global_find(o->m, "grad_norm"))

@@ -27,7 +27,8 @@ typedef struct
     IrValue *step_map; /* old value -> value in the new body */
     bool *emitted;     /* by op: stays and is in its new place */
     bool *group_emitted;
-    IrOp check; /* the function's first check_finite, before all that updates; 0 = none */
+    IrOp check;         /* the function's first check_finite, before all that updates; 0 = none */
+    bool *before_check; /* by op: stands before it */
     VEC(Kernel) kernels;
     uint32_t n_names;
     IrValue *kernel_map; /* old value -> value in the kernel of group kernel_map_of[value] */
@@ -241,7 +242,7 @@ static void emit_group(Outliner *o, uint32_t id)
         return;
     o->group_emitted[id] = true;
     IrOp last = group->ops.data[group->ops.len - 1];
-    if (o->check && ir_op(m, last)->phase == IR_PHASE_OPTIMIZER)
+    if (o->check && ir_op(m, last)->phase == IR_PHASE_OPTIMIZER && !o->before_check[last])
         emit_op(o, o->check);
 
     KernelBuilder k = {.o = o, .group = id};
@@ -310,6 +311,7 @@ void fuse_outline(FusePlan *plan)
                   .kernel_map = ARENA_ARRAY(plan->scratch, IrValue, m->values.len),
                   .kernel_map_of = ARENA_ARRAY(plan->scratch, uint32_t, m->values.len),
                   .emitted = ARENA_ARRAY(plan->scratch, bool, m->ops.len),
+                  .before_check = ARENA_ARRAY(plan->scratch, bool, m->ops.len),
                   .group_emitted = ARENA_ARRAY(plan->scratch, bool, plan->groups.len)};
     VEC(IrOp) old = {0};
     IR_FOR_OPS(m, plan->func, op)
@@ -317,6 +319,7 @@ void fuse_outline(FusePlan *plan)
         vec_push(plan->scratch, &old, op);
         if (ir_op(m, op)->code == IR_check_finite && !o.check)
             o.check = op;
+        o.before_check[op] = !o.check;
         if (plan->fate[op] != FUSE_CLONED)
             need_operands(&o, op, plan->group_of[op], plan->group_of[op] != 0);
     }

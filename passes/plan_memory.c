@@ -179,7 +179,7 @@ static int64_t place_in_arena(Planner *p)
         for (uint32_t i = 0; i < data->n_results; i++)
         {
             IrValue value = data->results[i];
-            if ((data->code != IR_call && data->code != IR_matmul) || p->offset[value] == -1)
+            if (!plan_memory_has_buffers(data->code) || p->offset[value] == -1)
                 continue;
             int64_t size = ir_type_size_bytes(ir_value_type(p->m, value));
             Buffer buffer = {.value = value,
@@ -214,7 +214,7 @@ static void plan_function(PassContext *ctx, IrFunc func)
     IR_FOR_OPS(m, func, op)
     {
         IrOpData *data = ir_op(m, op);
-        if (data->code != IR_call && data->code != IR_matmul)
+        if (!plan_memory_has_buffers(data->code))
             continue;
         int64_t offsets[IR_MAX_RESULTS];
         for (uint32_t i = 0; i < data->n_results; i++)

@@ -49,7 +49,8 @@ static bool is_fused(const IrModule *m)
         {
             IrCode code = ir_op(m, op)->code;
             if (code != IR_get && code != IR_set && code != IR_reshape && code != IR_call && code != IR_matmul &&
-                code != IR_check_finite)
+                code != IR_check_finite && code != IR_accumulate && code != IR_send && code != IR_recv &&
+                code != IR_all_reduce && code != IR_wait)
                 return false;
         }
     }
@@ -67,7 +68,7 @@ static bool is_planned(const IrModule *m)
         IR_FOR_OPS(m, f, op)
         {
             const IrOpData *data = ir_op(m, op);
-            if ((data->code == IR_call || data->code == IR_matmul) && !ir_attrs_find(&data->attrs, IR_ATTR_offsets))
+            if (plan_memory_has_buffers(data->code) && !ir_attrs_find(&data->attrs, IR_ATTR_offsets))
                 return false;
         }
     }
