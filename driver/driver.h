@@ -26,7 +26,13 @@ typedef struct
     int n_threads;
     uint64_t stop_after;
     uint32_t n_steps, n_warmup;
+    uint32_t n_ranks; /* -n; 0: not given. Of a rank: what launch_environment says */
+    uint32_t max_restarts;
+    double comm_timeout_s;
     bool resume, profile, pin, json;
+    const char **arguments; /* the command line again, every flag in full, for the ranks: without -n and the like */
+    uint32_t n_arguments;
+    int ranks_exit_code; /* of a job that the launcher ran; else 0 */
 } Options;
 
 /* Reads the flags of one command; prints what is wrong (USAGE), or the help (then *out_done is set). */
@@ -38,8 +44,13 @@ typedef Status CommandFn(Arena *arena, const Options *options);
 #include "driver/commands.def"
 #undef COMMAND
 
-/* Diagnostics to stderr, with colours on a terminal unless NO_COLOR is set. */
+/* Diagnostics to stderr, with colours on a terminal unless NO_COLOR is set. Ranks of a job find the same ones: they are
+ * printed once. */
 void driver_print_diag(const Diag *diag);
+/* A rank of a job other than rank 0: says nothing of what all ranks have to say. */
+bool driver_is_quiet_rank(void);
+/* Whether a person watches stdout. isatty does not know: mpirun gives a rank a terminal of its own. */
+bool driver_stdout_is_terminal(void);
 /* Opens -o FILE (or stdout); driver_close_output reports a failed write. */
 Status driver_open_output(const Options *options, FILE **out_file);
 Status driver_close_output(const Options *options, FILE *file);

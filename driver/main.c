@@ -1,6 +1,8 @@
 /* ptc: reads the command line, runs one subcommand, turns its status into a message and an exit code. */
 #include "driver/driver.h"
 
+#include "driver/launch.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +12,21 @@
 void driver_print_diag(const Diag *diag)
 {
     const char *no_color = getenv("NO_COLOR");
-    diag_print(diag, stderr, isatty(STDERR_FILENO) && !(no_color && *no_color));
+    FILE *out = launch_open_diag();
+    if (out)
+        diag_print(diag, out, isatty(fileno(out)) && !(no_color && *no_color));
+    launch_close_diag(out);
+}
+
+bool driver_is_quiet_rank(void)
+{
+    LaunchEnvironment env;
+    return launch_environment(&env) == STATUS_OK && env.rank > 0;
+}
+
+bool driver_stdout_is_terminal(void)
+{
+    return launch_stdout_is_terminal();
 }
 
 double driver_now_s(void)
@@ -62,6 +78,20 @@ Status driver_read_file(Arena *arena, const char *path, const char **out_text, s
     return STATUS_OK;
 }
 
+/* Diagnostics were printed already, then there is no detail. */
+static void print_error(void)
+{
+    LaunchEnvironment env;
+    char detail[2048];
+    snprintf(detail, sizeof detail, "%s", status_detail()); /* reading the environment may leave one, too */
+    if (!*detail)
+        return;
+    if (launch_environment(&env) == STATUS_OK && env.is_rank)
+        fprintf(stderr, "ptc: error: rank %u: %s\n", env.rank, detail);
+    else
+        fprintf(stderr, "ptc: error: %s\n", detail);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "--version") == 0)
@@ -74,12 +104,16 @@ int main(int argc, char **argv)
         options_print_help(NULL, stderr);
         return status_exit_code(STATUS_USAGE);
     }
-    Arena *arena = arena_create();
-    Options options;
+    Options options = {0};
     bool done;
-    Status status = options_read(arena, argc, argv, &options, &done);
-    if (status != STATUS_OK && *status_detail())
-        fprintf(stderr, "ptc: error: %s\n", status_detail());
+    Status status = launch_rank_started();
+    Arena *arena = arena_create();
+    if (status == STATUS_OK)
+        status = options_read(arena, argc, argv, &options, &done);
+    int exit_code = status == STATUS_OK ? options.ranks_exit_code : status_exit_code(status);
+    fflush(stdout); /* before the launcher hears of the end */
+    if (!launch_rank_ended(exit_code, status == STATUS_OK ? "" : status_detail()) && status != STATUS_OK)
+        print_error();
     arena_destroy(arena);
-    return status_exit_code(status);
+    return exit_code;
 }

@@ -3,6 +3,7 @@
 
 #include "base/bug.h"
 #include "base/strbuf.h"
+#include "driver/launch.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -152,6 +153,22 @@ static Status set_flag(Arena *arena, Options *o, size_t flag, const char *text)
     case 'k':
         o->pin = true;
         break;
+    case 'n':
+        TRY(read_number(name, text, LAUNCH_MAX_RANKS, &number));
+        if (number == 0)
+            return status_fail(STATUS_USAGE, "--ranks wants at least 1");
+        o->n_ranks = (uint32_t)number;
+        break;
+    case 'M':
+        TRY(read_number(name, text, 1000, &number));
+        o->max_restarts = (uint32_t)number;
+        break;
+    case 'T':
+        TRY(read_number(name, text, 1000000, &number));
+        if (number == 0)
+            return status_fail(STATUS_USAGE, "--comm-timeout wants at least 1");
+        o->comm_timeout_s = (double)number;
+        break;
     case 'B':
         TRY(read_number(name, text, 1000000, &number));
         o->n_steps = (uint32_t)number;
@@ -184,6 +201,22 @@ static Status unknown_flag(size_t command, const char *text)
                        near ? "; did you mean --" : "", near ? near : "", near ? "?" : "");
 }
 
+static size_t find_flag(char letter)
+{
+    size_t i = 0;
+    while (flags[i].letter != letter)
+        i++;
+    return i;
+}
+
+/* A rank's command line, in the launcher's words: what only the launcher reads is left out. */
+static void keep_argument(Arena *arena, Options *o, size_t flag, const char *text)
+{
+    if (!strchr("nM", flags[flag].letter))
+        o->arguments[o->n_arguments++] = text ? arena_printf(arena, "--%s=%s", flags[flag].name, text)
+                                              : arena_printf(arena, "--%s", flags[flag].name);
+}
+
 static Status read_flags(Arena *arena, size_t command, int argc, char **argv, Options *o, bool *out_help)
 {
     struct option longs[N_FLAGS + 2] = {{"help", no_argument, NULL, 'h'}};
@@ -195,18 +228,22 @@ static Status read_flags(Arena *arena, size_t command, int argc, char **argv, Op
     optind = 1;
     opterr = 0;
     int key;
-    while ((key = getopt_long(argc, argv, ":ho:", longs, NULL)) != -1)
+    while ((key = getopt_long(argc, argv, ":hn:o:", longs, NULL)) != -1)
     {
         if (key == ':')
             return status_fail(STATUS_USAGE, "'%s' wants a value", argv[optind - 1]);
-        if (key == '?' || (key == 'o' && !takes(command, 'O')))
+        if (key == '?')
             return unknown_flag(command, argv[optind - 1]);
+        if ((key == 'o' && !takes(command, 'O')) || (key == 'n' && !takes(command, 'n')))
+            return unknown_flag(command, key == 'o' ? "-o" : "-n");
         if (key == 'h')
+        {
             *out_help = true;
-        else if (key == 'o')
-            o->output = optarg;
-        else
-            TRY(set_flag(arena, o, (size_t)key - 256, optarg));
+            continue;
+        }
+        size_t flag = key < 256 ? find_flag(key == 'o' ? 'O' : 'n') : (size_t)key - 256;
+        TRY(set_flag(arena, o, flag, optarg));
+        keep_argument(arena, o, flag, optarg);
     }
     if (optind + 1 < argc)
         return status_fail(STATUS_USAGE, "one file at a time: '%s' and '%s'", argv[optind], argv[optind + 1]);
@@ -216,14 +253,48 @@ static Status read_flags(Arena *arena, size_t command, int argc, char **argv, Op
         return status_fail(STATUS_USAGE, "ptc %s takes no file", commands[command].name);
     if (!o->operand && commands[command].operands[0] && commands[command].operands[0] != '[' && !*out_help)
         return status_fail(STATUS_USAGE, "ptc %s wants a file: %s", commands[command].name, commands[command].operands);
+    if (o->operand)
+        o->arguments[o->n_arguments++] =
+            o->operand[0] == '-' && o->operand[1] ? arena_printf(arena, "./%s", o->operand) : o->operand;
     return STATUS_OK;
+}
+
+/* Runs the command here, or starts the ranks that do. A command that waits for ranks has them (plan has a number only).
+ */
+static Status run_command(Arena *arena, size_t command, Options *o)
+{
+    LaunchEnvironment env;
+    if (!takes(command, 'T') || o->emit)
+        return commands[command].run(arena, o);
+    TRY(launch_environment(&env));
+    if (env.is_rank && o->n_ranks && o->n_ranks != env.size)
+        return status_fail(STATUS_USAGE, "-n %u, but this is rank %u of %u (%s)", o->n_ranks, env.rank, env.size,
+                           env.variable);
+    if (env.is_rank || o->n_ranks <= 1)
+        return commands[command].run(arena, o);
+    if (env.variable && strncmp(env.variable, "SLURM", 5) != 0)
+        return status_fail(STATUS_USAGE,
+                           "-n %u starts mpirun itself, but mpirun started this process, as the only rank (%s): leave "
+                           "out one of the two",
+                           o->n_ranks, env.variable);
+    if (strcmp(o->operand, "-") == 0)
+        return status_fail(STATUS_USAGE, "several ranks cannot all read the model from standard input: give a file");
+    LaunchJob job = {.n_ranks = o->n_ranks,
+                     .max_restarts = o->max_restarts,
+                     .can_resume = o->out_dir != NULL,
+                     .arguments = o->arguments,
+                     .n_arguments = o->n_arguments};
+    return launch_ranks(arena, &job, &o->ranks_exit_code);
 }
 
 Status options_read(Arena *arena, int argc, char **argv, Options *out_options, bool *out_done)
 {
     size_t command = argc > 1 ? find_command(argv[1]) : N_COMMANDS;
     bool named = command < N_COMMANDS, help = false;
-    *out_options = (Options){.device = "cpu", .n_steps = 20, .n_warmup = 3};
+    *out_options = (Options){.device = "cpu", .n_steps = 20, .n_warmup = 3, .comm_timeout_s = 300};
+    out_options->arguments = ARENA_ARRAY(arena, const char *, argc + 1);
+    if (named)
+        out_options->arguments[out_options->n_arguments++] = commands[command].name;
     if (!named)
         command = find_command("run");
     TRY(read_flags(arena, command, argc - named, argv + named, out_options, &help));
@@ -233,5 +304,5 @@ Status options_read(Arena *arena, int argc, char **argv, Options *out_options, b
         options_print_help(named ? commands[command].name : NULL, stdout);
         return STATUS_OK;
     }
-    return commands[command].run(arena, out_options);
+    return run_command(arena, command, out_options);
 }
