@@ -80,6 +80,8 @@ static Status add_field(Dataset *dataset, const DatasetSource *source)
                            field->name, field->path, reader->n_samples, first->field.name, first->field.path,
                            first->n_samples);
     dataset->n_samples = reader->n_samples;
+    if (source->n_samples && source->n_samples < dataset->n_samples)
+        dataset->n_samples = source->n_samples;
     return STATUS_OK;
 }
 

@@ -16,11 +16,11 @@ typedef struct
     const char *field;  /* its name, unique in the data set */
     const char *format; /* a row of formats.def: "idx", "synthetic" */
     const char *path;   /* file formats; NULL for synthetic */
-    /* synthetic only: integers are uniform in low..high (both included), floats in [low, high). */
+    /* but for n_samples, synthetic only: integers are uniform in low..high (both included), floats in [low, high). */
     Elem elem; /* f32, f64, i32, i16, i8, u8 */
     uint32_t rank;
     int64_t dims[TENSOR_MAX_RANK]; /* of one sample */
-    uint64_t n_samples;
+    uint64_t n_samples;            /* files: only the first so many are used; 0: all */
     uint64_t seed;
     double low;
     double high;

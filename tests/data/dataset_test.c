@@ -45,6 +45,22 @@ static void test_fields(void **state)
     dataset_close(dataset);
 }
 
+static void test_only_the_first(void **state)
+{
+    dataset_close(open_small(*state)); /* writes the files */
+    const DatasetSource two = {.field = "label", .format = "idx", .path = path_in(*state, "labels"), .n_samples = 2};
+    DatasetSource many = two;
+    many.n_samples = 100;
+    Dataset *dataset = NULL;
+    EXPECT_OK(dataset_open(&two, 1, &dataset));
+    assert_int_equal(dataset_n_samples(dataset), 2);
+    EXPECT_OK(dataset_check_range(dataset, 0, 1, 2)); /* the third label, 12, is not looked at */
+    dataset_close(dataset);
+    EXPECT_OK(dataset_open(&many, 1, &dataset));
+    assert_int_equal(dataset_n_samples(dataset), 3);
+    dataset_close(dataset);
+}
+
 static void test_batch_is_padded_and_masked(void **state)
 {
     Dataset *dataset = open_small(*state);
@@ -214,6 +230,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_only_the_first),
         cmocka_unit_test(test_batch_is_padded_and_masked),
         cmocka_unit_test(test_range),
         cmocka_unit_test(test_sources_that_do_not_fit),
