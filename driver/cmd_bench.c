@@ -76,8 +76,8 @@ static Status bench(Session *s)
 Status cmd_bench(Arena *arena, const Options *options)
 {
     Session session;
-    TRY(session_load(arena, options, &session));
-    Status status = bench(&session);
-    session_close(&session);
-    return status;
+    Status status = session_load(arena, options, &session);
+    if (status == STATUS_OK)
+        status = bench(&session);
+    return session_close(&session, status);
 }

@@ -35,6 +35,8 @@ static void catch_signals(void)
 
 static void print_model(const Session *s)
 {
+    if (s->ranks.rank != 0)
+        return;
     printf("%s: %.2f M parameters, %u units", s->job->module->name, (double)s->n_params / 1e6, s->job->n_units);
     if (s->train)
         printf(", %llu training samples", (unsigned long long)dataset_n_samples(s->train));
@@ -45,6 +47,8 @@ static void print_model(const Session *s)
 
 static void print_compiled(const Session *s)
 {
+    if (s->ranks.rank != 0)
+        return;
     printf("compiled in %.2f s (XML %.2f, passes %.2f, kernels %.2f%s), %.1f MiB planned\n",
            s->load_s + s->passes_s + s->kernels_s, s->load_s, s->passes_s, s->kernels_s,
            s->kernels_cached ? " from the cache" : "", (double)session_predicted_bytes(s) / mib);
@@ -124,7 +128,7 @@ static Status train(Session *s)
     TrainerEval eval;
     Status status = trainer_run(trainer, &eval);
     progress_finish(&watch.progress);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK && s->ranks.rank == 0)
     {
         double waited = watch.progress.step_s > 0 ? watch.progress.data_s / watch.progress.step_s : 0;
         printf("done: %llu steps in %.1f s, %.1f %% of it waiting for data; memory %.1f MiB planned, %.1f MiB real\n",
@@ -162,10 +166,10 @@ static Status run(Session *s)
 Status cmd_run(Arena *arena, const Options *options)
 {
     Session session;
-    TRY(session_load(arena, options, &session));
-    Status status = run(&session);
-    session_close(&session);
-    return status;
+    Status status = session_load(arena, options, &session);
+    if (status == STATUS_OK)
+        status = run(&session);
+    return session_close(&session, status);
 }
 
 /* ---- check */
@@ -182,10 +186,10 @@ static Status check(Session *s)
 Status cmd_check(Arena *arena, const Options *options)
 {
     Session session;
-    TRY(session_load(arena, options, &session));
-    Status status = check(&session);
-    session_close(&session);
-    return status;
+    Status status = session_load(arena, options, &session);
+    if (status == STATUS_OK)
+        status = check(&session);
+    return session_close(&session, status);
 }
 
 /* ---- eval */
@@ -221,8 +225,8 @@ static Status evaluate(Session *s)
 Status cmd_eval(Arena *arena, const Options *options)
 {
     Session session;
-    TRY(session_load(arena, options, &session));
-    Status status = evaluate(&session);
-    session_close(&session);
-    return status;
+    Status status = session_load(arena, options, &session);
+    if (status == STATUS_OK)
+        status = evaluate(&session);
+    return session_close(&session, status);
 }

@@ -28,8 +28,12 @@ typedef struct
     uint32_t n_steps, n_warmup;
     uint32_t n_ranks; /* -n; 0: not given. Of a rank: what launch_environment says */
     uint32_t max_restarts;
+    uint32_t n_stages, n_replicas, n_micro; /* 0: not given */
+    const char *schedule, *costs, *trace;
+    uint32_t shown_rank;
+    bool plan_always; /* cmd_plan: also when there is nothing to plan */
     double comm_timeout_s;
-    bool resume, profile, pin, json;
+    bool resume, profile, pin, json, deterministic;
     const char **arguments; /* the command line again, every flag in full, for the ranks: without -n and the like */
     uint32_t n_arguments;
     int ranks_exit_code; /* of a job that the launcher ran; else 0 */

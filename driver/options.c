@@ -169,6 +169,34 @@ static Status set_flag(Arena *arena, Options *o, size_t flag, const char *text)
             return status_fail(STATUS_USAGE, "--comm-timeout wants at least 1");
         o->comm_timeout_s = (double)number;
         break;
+    case 'K':
+        TRY(read_number(name, text, 64, &number));
+        o->n_stages = (uint32_t)number;
+        break;
+    case 'R':
+        TRY(read_number(name, text, LAUNCH_MAX_RANKS, &number));
+        o->n_replicas = (uint32_t)number;
+        break;
+    case 'b':
+        TRY(read_number(name, text, 4096, &number));
+        o->n_micro = (uint32_t)number;
+        break;
+    case 'i':
+        TRY(read_number(name, text, LAUNCH_MAX_RANKS - 1, &number));
+        o->shown_rank = (uint32_t)number;
+        break;
+    case 'c':
+        o->schedule = text;
+        break;
+    case 'x':
+        o->deterministic = true;
+        break;
+    case 'C':
+        o->costs = text;
+        break;
+    case 'F':
+        o->trace = text;
+        break;
     case 'B':
         TRY(read_number(name, text, 1000000, &number));
         o->n_steps = (uint32_t)number;

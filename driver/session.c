@@ -38,21 +38,31 @@ static const char *lib_beside_program(Arena *arena)
     return realpath(path, lib) ? arena_strdup(arena, lib) : NULL;
 }
 
+Status session_load_job(Session *s, int64_t micro_batches)
+{
+    FrontendOptions frontend = {.overrides = s->options->sets,
+                                .n_overrides = s->options->n_sets,
+                                .micro_batches = micro_batches,
+                                .lib_dir = lib_beside_program(s->arena)};
+    s->diag = diag_create(s->arena);
+    Status status = frontend_load(s->arena, s->diag, s->options->operand, &frontend, &s->job);
+    print_and_clear(s, &status);
+    return status;
+}
+
 Status session_load(Arena *arena, const Options *options, Session *out_session)
 {
-    *out_session = (Session){.arena = arena, .options = options, .diag = diag_create(arena)};
-    FrontendOptions frontend = {
-        .overrides = options->sets, .n_overrides = options->n_sets, .lib_dir = lib_beside_program(arena)};
+    Session *s = out_session;
+    *s = (Session){.arena = arena, .options = options, .ranks = {.size = 1}};
     double start_s = driver_now_s();
-    Status status = frontend_load(arena, out_session->diag, options->operand, &frontend, &out_session->job);
-    print_and_clear(out_session, &status);
-    TRY(status);
-    const IrModule *m = out_session->job->module;
+    TRY(session_load_job(s, 0));
+    const IrModule *m = s->job->module;
     for (IrGlobal g = 1; g < m->globals.len; g++)
         if (ir_global(m, g)->kind == IR_GLOBAL_PARAM)
-            out_session->n_params += (uint64_t)ir_type_n_elems(&ir_global(m, g)->type);
-    out_session->load_s = driver_now_s() - start_s;
-    return STATUS_OK;
+            s->n_params += (uint64_t)ir_type_n_elems(&ir_global(m, g)->type);
+    s->load_s = driver_now_s() - start_s;
+    TRY(ranks_join(s));
+    return ranks_plan(s);
 }
 
 /* ---- data */
@@ -182,25 +192,28 @@ Status session_build(Session *s)
     double start_s = driver_now_s();
     s->rss_before_bytes = status_field_bytes("VmRSS:");
     Status status;
+    if (is_interp(s) && s->ranks.size > 1)
+        return status_fail(STATUS_UNSUPPORTED, "the reference interpreter runs on one rank only");
     if (is_interp(s))
         status = executor_create_interp(s->m, &s->executor);
     else
     {
         const char *so_path = NULL;
-        HalOptions hal = {.n_threads = s->options->n_threads, .pin = s->options->pin};
+        HalOptions hal = {.n_threads = ranks_threads(s), .pin = s->options->pin};
         status = hal_device_create(s->options->device, &hal, &s->device);
         if (status == STATUS_BAD_INPUT)
             return status_fail(STATUS_USAGE, "%s", arena_printf(s->arena, "--device: %s interp", status_detail()));
         TRY(status);
         TRY(build_kernels(s, &so_path));
-        status = executor_create(s->device, s->m, so_path, &s->executor);
+        status = executor_create(s->device, s->m, so_path, s->ranks.comm.world ? &s->ranks.comm : NULL, &s->executor);
     }
     s->kernels_s = driver_now_s() - start_s;
     return status;
 }
 
-void session_close(Session *s)
+Status session_close(Session *s, Status status)
 {
+    ranks_leave(s, status != STATUS_OK);
     executor_destroy(s->executor);
     if (s->device)
         hal_device_destroy(s->device);
@@ -208,6 +221,7 @@ void session_close(Session *s)
         arena_destroy(s->module_arena);
     dataset_close(s->train);
     dataset_close(s->test);
+    return status;
 }
 
 /* ---- training */
@@ -238,10 +252,12 @@ Status session_trainer(Session *s, const TrainerObserver *observer, bool with_ou
                        const volatile sig_atomic_t *stop_flag, Trainer **out_trainer)
 {
     const TrainSpec *train = &s->job->train;
-    TrainerOptions options = {.epochs = (uint64_t)train->epochs,
+    TrainerOptions options = {.rank = ranks_for_trainer(s),
+                              .epochs = (uint64_t)train->epochs,
                               .max_steps = (uint64_t)train->max_steps,
                               .stop_after = s->options->stop_after,
                               .batch = (uint32_t)train->batch,
+                              .rows = (uint32_t)train->rows,
                               .seed = (uint64_t)train->seed,
                               .shuffle = s->job->data.shuffle,
                               .lr = schedule_of(train),
@@ -255,7 +271,7 @@ Status session_trainer(Session *s, const TrainerObserver *observer, bool with_ou
                               .weights = s->options->weights,
                               .digest = digest_of(s),
                               .stop_flag = stop_flag};
-    if (observer)
+    if (observer && s->ranks.rank == 0)
         options.observer = *observer;
     return trainer_create(s->executor, s->m, s->train, s->test, &options, out_trainer);
 }

@@ -3,10 +3,11 @@
 #define PTC_DRIVER_SESSION_H
 
 #include "driver/driver.h"
+#include "driver/ranks.h"
 #include "frontend/frontend.h"
 #include "runtime/trainer.h"
 
-typedef struct
+struct Session
 {
     Arena *arena; /* of the job: lent */
     const Options *options;
@@ -21,17 +22,22 @@ typedef struct
     double load_s, passes_s, kernels_s; /* compile times: XML to IR, passes, kernels and executor */
     bool kernels_cached;
     int64_t rss_before_bytes; /* of the process, before the executor was made */
-} Session;
+    Ranks ranks;
+};
 
-/* Loads the model; diagnostics are printed. */
+/* Loads the model, meets the other ranks and agrees on a plan; diagnostics are printed. After a failure, too, it is to
+ * be closed. */
 Status session_load(Arena *arena, const Options *options, Session *out_session);
+/* Loads the model (again), its batch cut into micro-batches; 0: as the model says. */
+Status session_load_job(Session *s, int64_t micro_batches);
 /* Opens its data and checks it (label ranges). A fault in a file is reported at the <field> that names it. */
 Status session_open_data(Session *s);
 /* Runs the passes. */
 Status session_compile(Session *s);
 /* Generates kernels and makes the executor. */
 Status session_build(Session *s);
-void session_close(Session *s);
+/* status: how the session went. Returns it. */
+Status session_close(Session *s, Status status);
 
 /* A trainer for it; observer may be NULL. */
 Status session_trainer(Session *s, const TrainerObserver *observer, bool with_out_dir,

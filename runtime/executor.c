@@ -2,7 +2,9 @@
 #include "runtime/executor.h"
 
 #include "base/bug.h"
+#include "base/strbuf.h"
 #include "ir/interp.h"
+#include "runtime/fault.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -19,7 +21,11 @@ typedef enum
     DO_LAUNCH,
     DO_GEMM,
     DO_CHECK_FINITE,
-    DO_COPY
+    DO_COPY,
+    DO_SEND,
+    DO_RECV,
+    DO_ALL_REDUCE,
+    DO_WAIT
 } InstrKind;
 
 typedef struct
@@ -30,9 +36,14 @@ typedef struct
     uint32_t n_bufs;
     const HalGemm *gemm; /* DO_GEMM */
     GemmArgs args;
-    void *dst;       /* DO_COPY */
-    const void *src; /* DO_COPY, DO_CHECK_FINITE */
+    void *dst;       /* DO_COPY, DO_RECV */
+    const void *src; /* DO_COPY, DO_CHECK_FINITE, DO_SEND */
     size_t size_bytes;
+    uint32_t peer, tag;      /* DO_SEND, DO_RECV */
+    uint32_t bucket;         /* DO_ALL_REDUCE, DO_WAIT */
+    const CommSlice *slices; /* DO_ALL_REDUCE */
+    uint32_t n_slices;
+    const char *place;   /* communication: the op, for messages */
     const char *checked; /* DO_CHECK_FINITE: the name of the value */
     uint32_t profile_row;
     IrOp op;
@@ -52,8 +63,9 @@ struct Executor
     InterpEnv *env; /* the reference interpreter instead of a device; then all below but m is unused */
     const IrModule *m;
     HalExecutable *executable;
-    HalBuffer *memory;      /* globals, then the arena */
-    int64_t *global_offset; /* by IrGlobal */
+    const ExecutorComm *comm; /* NULL: none */
+    HalBuffer *memory;        /* globals, then the arena */
+    int64_t *global_offset;   /* by IrGlobal; -1: not of this rank */
     char *arena_base;
     VEC(Program) programs;
     VEC(ExecutorProfileRow) profile;
@@ -61,10 +73,15 @@ struct Executor
     ExecutorMemory sizes;
     float *check; /* host copy of what check_finite looks at */
     size_t check_bytes;
+    uint64_t step;
+    double wait_s;
+    ExecutorEvent *events; /* NULL: not tracing */
+    uint32_t n_events, max_events;
 };
 
 static char *global_address(const Executor *x, IrGlobal global)
 {
+    ENSURE(x->global_offset[global] >= 0);
     return (char *)hal_buffer_address(x->memory) + x->global_offset[global];
 }
 
@@ -289,6 +306,71 @@ static void build_check_finite(Build *b, IrOp op)
     vec_push(x->arena, &b->program->instrs, instr);
 }
 
+/* ---- communication */
+
+/* "recv tag 3 (unit 4, model.xml:12:3)" */
+static const char *place_of(Executor *x, const IrOpData *data)
+{
+    StrBuf text = strbuf_make(x->arena);
+    const IrAttr *tag = ir_attrs_find(&data->attrs, IR_ATTR_tag), *bucket = ir_attrs_find(&data->attrs, IR_ATTR_bucket);
+    strbuf_add(&text, ir_op_info(data->code)->name);
+    if (tag || bucket)
+        strbuf_addf(&text, " %s %lld", tag ? "tag" : "bucket", (long long)(tag ? tag : bucket)->i);
+    if (data->unit)
+        strbuf_addf(&text, " (unit %u", data->unit);
+    if (data->unit && data->span.file)
+        strbuf_addf(&text, ", %s:%u:%u", x->m->files.data[data->span.file - 1], data->span.line, data->span.col);
+    if (data->unit)
+        strbuf_add(&text, ")");
+    return strbuf_text(&text);
+}
+
+static Status build_comm(Build *b, IrOp op)
+{
+    Executor *x = b->x;
+    const IrOpData *data = ir_op(x->m, op);
+    if (!x->comm)
+        return status_fail(STATUS_UNSUPPORTED, "the program is one of several ranks: '%s' has nobody to talk to",
+                           ir_op_info(data->code)->name);
+    if (data->n_results)
+        place_results(b, data);
+    Instr instr = {.op = op,
+                   .peer = (uint32_t)ir_attrs_int(&data->attrs, IR_ATTR_peer, 0),
+                   .tag = (uint32_t)ir_attrs_int(&data->attrs, IR_ATTR_tag, 0),
+                   .bucket = (uint32_t)ir_attrs_int(&data->attrs, IR_ATTR_bucket, 0),
+                   .place = place_of(x, data),
+                   .profile_row = profile_row(x, ir_op_info(data->code)->name)};
+    switch (data->code)
+    {
+    case IR_send:
+        instr.kind = DO_SEND;
+        instr.src = b->address[data->operands[0]];
+        instr.size_bytes = (size_t)ir_type_size_bytes(ir_value_type(x->m, data->operands[0]));
+        break;
+    case IR_recv:
+        instr.kind = DO_RECV;
+        instr.dst = b->address[data->results[0]];
+        instr.size_bytes = (size_t)ir_type_size_bytes(ir_value_type(x->m, data->results[0]));
+        break;
+    case IR_all_reduce:
+    {
+        CommSlice *slices = ARENA_ARRAY(x->arena, CommSlice, data->n_operands);
+        instr.kind = DO_ALL_REDUCE;
+        for (uint32_t i = 0; i < data->n_operands; i++)
+            slices[i] = (CommSlice){.src = (const float *)(const void *)b->address[data->operands[i]],
+                                    .dst = (float *)(void *)b->address[data->results[i]],
+                                    .n_elems = (size_t)ir_type_n_elems(ir_value_type(x->m, data->operands[i]))};
+        instr.slices = slices;
+        instr.n_slices = data->n_operands;
+        break;
+    }
+    default:
+        instr.kind = DO_WAIT;
+    }
+    vec_push(x->arena, &b->program->instrs, instr);
+    return STATUS_OK;
+}
+
 static Status build_op(Build *b, IrOp op)
 {
     const IrModule *m = b->x->m;
@@ -312,6 +394,11 @@ static Status build_op(Build *b, IrOp op)
     case IR_check_finite:
         build_check_finite(b, op);
         return STATUS_OK;
+    case IR_send:
+    case IR_recv:
+    case IR_all_reduce:
+    case IR_wait:
+        return build_comm(b, op);
     default:
         BUG("op %s in a planned function", ir_op_info(data->code)->name);
     }
@@ -352,12 +439,30 @@ static int64_t *size_of_kind(ExecutorMemory *sizes, IrGlobalKind kind)
     BUG("global kind %d", (int)kind);
 }
 
+/* What the step functions of this rank touch: the rest lives on other ranks. */
+static const bool *used_globals(Executor *x)
+{
+    bool *used = ARENA_ARRAY(x->arena, bool, x->m->globals.len);
+    IR_FOR_FUNCS(x->m, f)
+    IR_FOR_OPS(x->m, f, op)
+    {
+        const IrOpData *data = ir_op(x->m, op);
+        if (data->code == IR_get || data->code == IR_set)
+            used[ir_global_find(x->m, ir_attrs_str(&data->attrs, IR_ATTR_global))] = true;
+    }
+    return used;
+}
+
 static Status allocate(Executor *x)
 {
     int64_t total = 0;
     x->global_offset = ARENA_ARRAY(x->arena, int64_t, x->m->globals.len);
+    const bool *used = used_globals(x);
     for (IrGlobal g = 1; g < x->m->globals.len; g++)
     {
+        x->global_offset[g] = -1;
+        if (!used[g])
+            continue;
         int64_t size = align_up(ir_type_size_bytes(&ir_global(x->m, g)->type));
         x->global_offset[g] = total;
         *size_of_kind(&x->sizes, ir_global(x->m, g)->kind) += size;
@@ -386,11 +491,12 @@ static Status build(Executor *x, const char *so_path)
     return STATUS_OK;
 }
 
-Status executor_create(HalDevice *device, const IrModule *m, const char *so_path, Executor **out_executor)
+Status executor_create(HalDevice *device, const IrModule *m, const char *so_path, const ExecutorComm *comm,
+                       Executor **out_executor)
 {
     Arena *arena = arena_create();
     Executor *x = ARENA_NEW(arena, Executor);
-    *x = (Executor){.arena = arena, .device = device, .m = m};
+    *x = (Executor){.arena = arena, .device = device, .m = m, .comm = comm};
     Status status = build(x, so_path);
     if (status != STATUS_OK)
         executor_destroy(x);
@@ -433,6 +539,59 @@ static Status check_finite(Executor *x, const Instr *instr)
     return STATUS_OK;
 }
 
+static double now_s(clockid_t clock)
+{
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static const Program *find_program(const Executor *x, const char *func)
+{
+    for (uint32_t i = 0; i < x->programs.len; i++)
+        if (strcmp(x->programs.data[i].name, func) == 0)
+            return &x->programs.data[i];
+    BUG("no step function @%s", func);
+}
+
+/* A fault on purpose (runtime/fault.h): a rank that keeps what is not the sum. */
+static void undo_sum(const Executor *x, uint32_t bucket)
+{
+    const Program *train = find_program(x, "train");
+    for (uint32_t i = 0; i < train->instrs.len; i++)
+    {
+        const Instr *instr = &train->instrs.data[i];
+        for (uint32_t k = 0; instr->kind == DO_ALL_REDUCE && instr->bucket == bucket && k < instr->n_slices; k++)
+            for (size_t e = 0; e < instr->slices[k].n_elems; e++)
+                instr->slices[k].dst[e] *= 0.5F;
+    }
+}
+
+static Status communicate(Executor *x, const Instr *instr)
+{
+    const int64_t micro = ir_attrs_int(&ir_op(x->m, instr->op)->attrs, IR_ATTR_micro, -1);
+    double start_s = now_s(CLOCK_MONOTONIC);
+    Status status = STATUS_OK;
+    comm_set_place(x->comm->world, instr->place, (int64_t)x->step, (int32_t)micro);
+    switch (instr->kind)
+    {
+    case DO_SEND:
+        status = comm_send(x->comm->pipe, instr->peer, instr->tag, instr->src, instr->size_bytes);
+        break;
+    case DO_RECV:
+        status = comm_recv(x->comm->pipe, instr->peer, instr->tag, instr->dst, instr->size_bytes);
+        break;
+    case DO_ALL_REDUCE:
+        return comm_all_reduce_start(x->comm->data, instr->bucket, instr->slices, instr->n_slices);
+    default:
+        status = comm_all_reduce_wait(x->comm->data, instr->bucket);
+        if (status == STATUS_OK && fault_skips_bucket(comm_rank(x->comm->world), x->step, instr->bucket))
+            undo_sum(x, instr->bucket);
+    }
+    x->wait_s += now_s(CLOCK_MONOTONIC) - start_s;
+    return status;
+}
+
 static Status run_instr(Executor *x, const Instr *instr)
 {
     switch (instr->kind)
@@ -445,33 +604,48 @@ static Status run_instr(Executor *x, const Instr *instr)
         return check_finite(x, instr);
     case DO_COPY:
         return hal_copy(x->device, HAL_COPY_ON_DEVICE, instr->dst, instr->src, instr->size_bytes);
+    case DO_SEND:
+    case DO_RECV:
+    case DO_ALL_REDUCE:
+    case DO_WAIT:
+        return communicate(x, instr);
     }
     BUG("instruction kind %d", (int)instr->kind);
 }
 
-static double now_s(void)
+static void record_event(Executor *x, const Instr *instr, double start_s, double end_s)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    static const char *const parts[] = {"forward", "backward", "optimizer"};
+    const IrOpData *data = ir_op(x->m, instr->op);
+    if (x->n_events == x->max_events)
+        return;
+    const char *place = "";
+    if (data->span.file)
+        place =
+            arena_printf(x->arena, "%s:%u:%u", x->m->files.data[data->span.file - 1], data->span.line, data->span.col);
+    x->events[x->n_events++] =
+        (ExecutorEvent){.name = instr->place ? instr->place : x->profile.data[instr->profile_row].name,
+                        .place = place,
+                        .part = parts[data->phase],
+                        .unit = data->unit,
+                        .micro_batch = (int32_t)ir_attrs_int(&data->attrs, IR_ATTR_micro, -1),
+                        .waits = instr->place != NULL,
+                        .start_s = start_s,
+                        .end_s = end_s};
 }
 
-static Status run_profiled(Executor *x, const Instr *instr)
+/* One op by itself, with its times: for profiles and traces. */
+static Status run_timed(Executor *x, const Instr *instr)
 {
-    double start_s = now_s();
+    double start_s = now_s(CLOCK_REALTIME);
     TRY(run_instr(x, instr));
     TRY(hal_sync(x->device));
-    x->profile.data[instr->profile_row].seconds += now_s() - start_s;
+    double end_s = now_s(CLOCK_REALTIME);
+    if (x->events)
+        record_event(x, instr, start_s, end_s);
+    x->profile.data[instr->profile_row].seconds += end_s - start_s;
     x->profile.data[instr->profile_row].n_runs++;
     return STATUS_OK;
-}
-
-static const Program *find_program(const Executor *x, const char *func)
-{
-    for (uint32_t i = 0; i < x->programs.len; i++)
-        if (strcmp(x->programs.data[i].name, func) == 0)
-            return &x->programs.data[i];
-    BUG("no step function @%s", func);
 }
 
 Status executor_run(Executor *x, const char *func)
@@ -482,10 +656,12 @@ Status executor_run(Executor *x, const char *func)
     for (uint32_t i = 0; i < program->instrs.len; i++)
     {
         const Instr *instr = &program->instrs.data[i];
-        if (x->profiling)
-            TRY(run_profiled(x, instr));
+        if (x->profiling || x->events)
+            TRY(run_timed(x, instr));
         else
             TRY(run_instr(x, instr));
+        if (x->comm)
+            TRY(comm_poll(x->comm->world));
     }
     return hal_sync(x->device);
 }
@@ -545,6 +721,12 @@ static void convert_back(DType dtype, int64_t n, const double *numbers, void *st
     }
 }
 
+bool executor_has_global(const Executor *x, const char *name)
+{
+    IrGlobal global = ir_global_find(x->m, name);
+    return global && (x->env || x->global_offset[global] >= 0);
+}
+
 Status executor_write_global(Executor *x, const char *name, const void *data)
 {
     IrGlobal global = must_find(x, name);
@@ -602,6 +784,29 @@ void executor_profile_start(Executor *x)
         x->profile.data[i].seconds = 0;
         x->profile.data[i].n_runs = 0;
     }
+}
+
+void executor_set_step(Executor *x, uint64_t step)
+{
+    x->step = step;
+}
+
+double executor_wait_s(const Executor *x)
+{
+    return x->wait_s;
+}
+
+void executor_trace_start(Executor *x, uint32_t max_events)
+{
+    x->events = ARENA_ARRAY(x->arena, ExecutorEvent, max_events);
+    x->max_events = max_events;
+    x->n_events = 0;
+}
+
+const ExecutorEvent *executor_trace_events(const Executor *x, uint32_t *out_n_events)
+{
+    *out_n_events = x->n_events;
+    return x->events;
 }
 
 static int by_seconds(const void *x, const void *y)

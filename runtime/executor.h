@@ -7,12 +7,24 @@
 #define PTC_RUNTIME_EXECUTOR_H
 
 #include "ir/module.h"
+#include "runtime/comm.h"
 #include "runtime/hal.h"
 
 typedef struct Executor Executor;
 
-/* so_path: the compiled kernels of m (codegen/compile.h); NULL when m has none. m has the property PLANNED. */
-Status executor_create(HalDevice *device, const IrModule *m, const char *so_path, Executor **out_executor);
+/* The groups that a rank's program talks in; lent. */
+typedef struct
+{
+    Comm *world;
+    Comm *pipe; /* the ranks of this pipeline: rank = stage; `peer` of send and recv */
+    Comm *data; /* the ranks with the same stage: all_reduce */
+} ExecutorComm;
+
+/* so_path: the compiled kernels of m (codegen/compile.h); NULL when m has none. m has the property PLANNED. comm: NULL
+ * for a program that talks to nobody (then a send, recv or all_reduce in it is STATUS_UNSUPPORTED). Memory is taken for
+ * the globals that the step functions use, not for those of other ranks. */
+Status executor_create(HalDevice *device, const IrModule *m, const char *so_path, const ExecutorComm *comm,
+                       Executor **out_executor);
 /* The reference interpreter in place of a device: m in any stage of lowering, numbers kept in f64. */
 Status executor_create_interp(const IrModule *m, Executor **out_executor);
 void executor_destroy(Executor *executor); /* NULL is allowed */
@@ -20,7 +32,9 @@ void executor_destroy(Executor *executor); /* NULL is allowed */
 /* Runs a step function to its end. NON_FINITE when a check_finite failed: nothing after it has run. */
 Status executor_run(Executor *executor, const char *func);
 
-/* Whole globals, to and from the host. The name must exist (BUG). */
+/* Whether a step function reads or writes the global on this rank. */
+bool executor_has_global(const Executor *executor, const char *name);
+/* Whole globals, to and from the host. The name must be one that executor_has_global (BUG). */
 Status executor_write_global(Executor *executor, const char *name, const void *data);
 Status executor_read_global(Executor *executor, const char *name, void *data);
 /* For outputs f32[]: the number. */
@@ -49,5 +63,25 @@ typedef struct
 void executor_profile_start(Executor *executor);
 /* Rows sorted by seconds, most first; owned by the executor. */
 const ExecutorProfileRow *executor_profile_rows(Executor *executor, uint32_t *out_n_rows);
+
+/* For messages of the communicator: the step that runs next. */
+void executor_set_step(Executor *executor, uint64_t step);
+/* Seconds that runs so far have waited for other ranks. */
+double executor_wait_s(const Executor *executor);
+
+/* One op of a traced run. */
+typedef struct
+{
+    const char *name;  /* kernel, "matmul MxNxK", or op with its peer */
+    const char *place; /* the layer in the XML: "model.xml:12:3" */
+    const char *part;  /* "forward", "backward", "optimizer" */
+    uint32_t unit;
+    int32_t micro_batch;   /* -1: none */
+    bool waits;            /* communication */
+    double start_s, end_s; /* CLOCK_REALTIME */
+} ExecutorEvent;
+/* Records every op of the runs from now on, up to max_events (then stops recording). */
+void executor_trace_start(Executor *executor, uint32_t max_events);
+const ExecutorEvent *executor_trace_events(const Executor *executor, uint32_t *out_n_events);
 
 #endif

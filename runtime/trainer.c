@@ -4,6 +4,7 @@
 #include "base/bug.h"
 #include "ir/init.h"
 #include "runtime/checkpoint.h"
+#include "runtime/fault.h"
 #include "runtime/metrics_log.h"
 #include "runtime/sampler.h"
 
@@ -14,13 +15,15 @@
 #include <sys/stat.h>
 #include <time.h>
 
+/* A batch input of the program: "batch.images", or "batch.images.2" for the third micro-batch of this replica. */
 typedef struct
 {
-    const char *global; /* "batch.images" */
-    const char *field;  /* "images" */
+    const char *global;
+    const char *field; /* "images", "mask", "sample" */
+    int32_t micro;     /* -1: the name has no number */
     const IrType *type;
     Elem elem;
-    void *host; /* one batch */
+    void *host; /* one micro-batch */
 } BatchInput;
 
 struct Trainer
@@ -31,11 +34,11 @@ struct Trainer
     const Dataset *train, *test;
     TrainerOptions options;
     VEC(BatchInput) inputs;
-    float *mask;
-    int32_t *sample;
-    uint64_t *indices;
-    BatchSlot *slots;
-    uint64_t step; /* done */
+    float *mask;       /* of one micro-batch */
+    uint64_t *indices; /* of the whole batch */
+    uint32_t rank;     /* in the world */
+    bool stopped;      /* a signal came to some rank */
+    uint64_t step;     /* done */
     uint64_t total_steps;
     SamplerPosition position;
     MetricsLog *log;
@@ -60,12 +63,21 @@ __attribute__((format(printf, 2, 3))) static void note(Trainer *t, const char *f
     t->options.observer.note(t->options.observer.context, text);
 }
 
-/* ---- inputs */
+/* ---- ranks */
 
-static bool has_global(const Trainer *t, const char *name)
+/* All ranks fail when one does; each with its own words, or saying that it was another. */
+static Status agree(const Trainer *t, Status status)
 {
-    return ir_global_find(t->m, name) != 0;
+    double worst = (double)status;
+    if (!t->options.rank.world)
+        return status;
+    TRY(comm_all_reduce_f64(t->options.rank.world, &worst, 1, COMM_MAX));
+    if (status == STATUS_OK && worst > 0)
+        return status_fail((Status)worst, "another rank failed: %s", status_text((Status)worst));
+    return status;
 }
+
+/* ---- inputs */
 
 static Elem elem_of(const IrType *type)
 {
@@ -73,6 +85,11 @@ static Elem elem_of(const IrType *type)
     if (!elem_by_name(dtype_name((DType)type->dtype), &elem))
         BUG("no storage for %s", dtype_name((DType)type->dtype));
     return elem;
+}
+
+static bool is_field(const BatchInput *input)
+{
+    return strcmp(input->field, "mask") != 0 && strcmp(input->field, "sample") != 0;
 }
 
 static Status check_field(const Dataset *dataset, const BatchInput *input)
@@ -85,50 +102,71 @@ static Status check_field(const Dataset *dataset, const BatchInput *input)
 
 static Status find_inputs(Trainer *t)
 {
-    const uint32_t batch = t->options.batch;
     for (IrGlobal g = 1; g < t->m->globals.len; g++)
     {
         const IrGlobalData *global = ir_global(t->m, g);
         if (global->kind != IR_GLOBAL_INPUT || strncmp(global->name, "batch.", 6) != 0 ||
-            strcmp(global->name, "batch.mask") == 0 || strcmp(global->name, "batch.sample") == 0)
+            !executor_has_global(t->executor, global->name))
             continue;
-        ENSURE(global->type.rank >= 1 && global->type.dims[0] == batch);
+        ENSURE(global->type.rank >= 1 && global->type.dims[0] == t->options.rows);
+        const char *field = global->name + 6, *number = strchr(field, '.');
         BatchInput input = {.global = global->name,
-                            .field = global->name + 6,
+                            .field = number ? arena_strndup(t->arena, field, (size_t)(number - field)) : field,
+                            .micro = number ? atoi(number + 1) : -1,
                             .type = &global->type,
                             .elem = elem_of(&global->type),
                             .host = arena_alloc(t->arena, (size_t)ir_type_size_bytes(&global->type))};
-        if (t->train)
+        if (t->train && is_field(&input))
             TRY(check_field(t->train, &input));
-        if (t->test)
+        if (t->test && is_field(&input))
             TRY(check_field(t->test, &input));
         vec_push(t->arena, &t->inputs, input);
     }
-    t->mask = ARENA_ARRAY(t->arena, float, batch);
-    t->sample = ARENA_ARRAY(t->arena, int32_t, batch);
-    t->indices = ARENA_ARRAY(t->arena, uint64_t, batch);
-    t->slots = ARENA_ARRAY(t->arena, BatchSlot, t->inputs.len);
-    for (uint32_t i = 0; i < batch; i++)
-        t->sample[i] = (int32_t)i;
+    t->mask = ARENA_ARRAY(t->arena, float, t->options.rows);
+    t->indices = ARENA_ARRAY(t->arena, uint64_t, t->options.batch + t->options.rows);
     return STATUS_OK;
 }
 
-static Status write_batch(Trainer *t, const Dataset *dataset, uint32_t n)
+/* Fills the inputs of one micro-batch (micro: -1 for names without a number) with n samples, the first of which is
+ * number `first` of the whole batch. */
+static Status write_rows(Trainer *t, const Dataset *dataset, const uint64_t *indices, uint32_t n, uint32_t first,
+                         int32_t micro)
 {
+    const uint32_t rows = t->options.rows;
     for (uint32_t i = 0; i < t->inputs.len; i++)
     {
         const BatchInput *input = &t->inputs.data[i];
-        t->slots[i] = (BatchSlot){.elem = input->elem, .data = input->host};
-        bool found = dataset_field_find(dataset, input->field, &t->slots[i].field);
-        ENSURE(found);
+        if (input->micro != micro)
+            continue;
+        if (strcmp(input->field, "sample") == 0)
+            for (uint32_t k = 0; k < rows; k++)
+                ((int32_t *)input->host)[k] = (int32_t)(first + k);
+        else if (strcmp(input->field, "mask") == 0)
+            for (uint32_t k = 0; k < rows; k++)
+                ((float *)input->host)[k] = k < n ? 1.0F : 0.0F;
+        else
+        {
+            BatchSlot slot = {.elem = input->elem, .data = input->host};
+            bool found = dataset_field_find(dataset, input->field, &slot.field);
+            ENSURE(found);
+            TRY(dataset_fill_batch(dataset, indices, n, rows, &slot, 1, t->mask));
+        }
+        TRY(executor_write_global(t->executor, input->global, input->host));
     }
-    TRY(dataset_fill_batch(dataset, t->indices, n, t->options.batch, t->slots, t->inputs.len, t->mask));
-    for (uint32_t i = 0; i < t->inputs.len; i++)
-        TRY(executor_write_global(t->executor, t->inputs.data[i].global, t->inputs.data[i].host));
-    if (has_global(t, "batch.mask"))
-        TRY(executor_write_global(t->executor, "batch.mask", t->mask));
-    if (has_global(t, "batch.sample"))
-        TRY(executor_write_global(t->executor, "batch.sample", t->sample));
+    return STATUS_OK;
+}
+
+/* This rank's part of a batch of n samples. */
+static Status write_batch(Trainer *t, uint32_t n)
+{
+    const TrainerRank *rank = &t->options.rank;
+    for (uint32_t i = 0; i < rank->n_micro; i++)
+    {
+        uint32_t first = (rank->first_micro + i) * t->options.rows;
+        uint32_t n_here = first >= n ? 0 : n - first < t->options.rows ? n - first : t->options.rows;
+        TRY(write_rows(t, t->train, t->indices + (first < n ? first : 0), n_here, first,
+                       rank->n_micro > 1 ? (int32_t)i : -1));
+    }
     return STATUS_OK;
 }
 
@@ -137,20 +175,21 @@ static Status write_step_scalars(Trainer *t, double lr)
     float lr_f32 = (float)lr;
     int32_t step = (int32_t)(t->step + 1);
     int32_t key[2] = {(int32_t)t->options.seed, step};
-    if (has_global(t, "lr"))
+    if (executor_has_global(t->executor, "lr"))
         TRY(executor_write_global(t->executor, "lr", &lr_f32));
-    if (has_global(t, "step"))
+    if (executor_has_global(t->executor, "step"))
         TRY(executor_write_global(t->executor, "step", &step));
-    if (has_global(t, "rng.key"))
+    if (executor_has_global(t->executor, "rng.key"))
         TRY(executor_write_global(t->executor, "rng.key", key));
     return STATUS_OK;
 }
 
 /* ---- params: from initialisers, a file or a checkpoint */
 
-static bool is_kind(const IrGlobalData *global, IrGlobalKind kind)
+/* Of that kind, and on this rank. */
+static bool is_kind(const Trainer *t, const IrGlobalData *global, IrGlobalKind kind)
 {
-    return global->kind == kind;
+    return global->kind == kind && executor_has_global(t->executor, global->name);
 }
 
 static NamedTensor tensor_of(const IrGlobalData *global, const void *data)
@@ -166,7 +205,7 @@ static Status read_tensors(Trainer *t, const Safetensors *file, IrGlobalKind kin
     for (IrGlobal g = 1; g < t->m->globals.len; g++)
     {
         const IrGlobalData *global = ir_global(t->m, g);
-        if (!is_kind(global, kind))
+        if (!is_kind(t, global, kind))
             continue;
         void *host = malloc((size_t)ir_type_size_bytes(&global->type));
         if (!host)
@@ -186,7 +225,7 @@ static Status initialise(Trainer *t)
     for (IrGlobal g = 1; g < t->m->globals.len; g++)
     {
         const IrGlobalData *global = ir_global(t->m, g);
-        if (!is_kind(global, IR_GLOBAL_PARAM) && !is_kind(global, IR_GLOBAL_STATE))
+        if (!is_kind(t, global, IR_GLOBAL_PARAM) && !is_kind(t, global, IR_GLOBAL_STATE))
             continue;
         const char *init = ir_attrs_str(&global->attrs, IR_ATTR_init);
         if (global->type.dtype != DT_F32)
@@ -262,11 +301,19 @@ static Status refuse_used_folder(Trainer *t)
 
 /* ---- checkpoints */
 
+/* The stage that writes the global to checkpoints; -1: no rank has it. */
+static int64_t owner_of(const Trainer *t, const IrGlobalData *global)
+{
+    if (t->options.rank.n_stages > 1)
+        return ir_attrs_int(&global->attrs, IR_ATTR_stage, -1);
+    return executor_has_global(t->executor, global->name) ? 0 : -1;
+}
+
 static uint32_t count_kind(const Trainer *t, IrGlobalKind kind)
 {
     uint32_t n = 0;
     for (IrGlobal g = 1; g < t->m->globals.len; g++)
-        n += is_kind(ir_global(t->m, g), kind);
+        n += ir_global(t->m, g)->kind == kind && owner_of(t, ir_global(t->m, g)) >= 0;
     return n;
 }
 
@@ -285,23 +332,56 @@ static Status check_finite(const Trainer *t, const IrGlobalData *global, const v
     return STATUS_OK;
 }
 
-static Status copy_to_host(Trainer *t, IrGlobalKind kind, NamedTensor *tensors, void **hosts)
+enum
 {
+    CHECKPOINT_TAG = 1 << 19 /* in the world, where programs send nothing */
+};
+
+/* Rank 0 gets every tensor of that kind, its own and those that the owners in the first replica send, in the order of
+ * the globals. On the other ranks nothing is kept. */
+static Status gather_tensors(Trainer *t, IrGlobalKind kind, NamedTensor *tensors, void **hosts)
+{
+    Comm *world = t->options.rank.world;
     uint32_t n = 0;
     for (IrGlobal g = 1; g < t->m->globals.len; g++)
     {
         const IrGlobalData *global = ir_global(t->m, g);
-        if (!is_kind(global, kind))
+        const int64_t owner = owner_of(t, global);
+        if (global->kind != kind || owner < 0 || (t->rank != 0 && owner != (int64_t)t->rank))
             continue;
-        hosts[n] = malloc((size_t)ir_type_size_bytes(&global->type));
-        if (!hosts[n])
-            base_out_of_memory((size_t)ir_type_size_bytes(&global->type));
-        tensors[n] = tensor_of(global, hosts[n]);
-        n++;
-        TRY(executor_read_global(t->executor, global->name, hosts[n - 1]));
-        TRY(check_finite(t, global, hosts[n - 1]));
+        const size_t size_bytes = (size_t)ir_type_size_bytes(&global->type);
+        void *host = malloc(size_bytes);
+        if (!host)
+            base_out_of_memory(size_bytes);
+        hosts[n] = host;
+        tensors[n++] = tensor_of(global, host);
+        if (owner != (int64_t)t->rank)
+        {
+            TRY(comm_recv(world, (uint32_t)owner, CHECKPOINT_TAG, host, size_bytes));
+            continue;
+        }
+        TRY(executor_read_global(t->executor, global->name, host));
+        if (t->rank == 0)
+            continue;
+        Status status = comm_send(world, 0, CHECKPOINT_TAG, host, size_bytes);
+        free(host);
+        hosts[--n] = NULL;
+        TRY(status);
     }
     return STATUS_OK;
+}
+
+static Status save_tensors(Trainer *t, const NamedTensor *tensors, uint32_t n_params, uint32_t n_states)
+{
+    for (uint32_t i = 0; i < n_params + n_states; i++)
+        TRY(check_finite(t, ir_global(t->m, ir_global_find(t->m, tensors[i].name)), tensors[i].data));
+    CheckpointState state = {.step = t->step,
+                             .epoch = t->position.epoch,
+                             .consumed = t->position.consumed,
+                             .seed = t->options.seed,
+                             .model_digest = t->options.digest};
+    return checkpoint_write(t->options.out_dir, &state, tensors, n_params, tensors + n_params, n_states,
+                            t->options.keep_last ? t->options.keep_last : CHECKPOINT_KEEP_DEFAULT);
 }
 
 static Status write_checkpoint(Trainer *t)
@@ -310,19 +390,15 @@ static Status write_checkpoint(Trainer *t)
         return STATUS_OK;
     uint32_t n_params = count_kind(t, IR_GLOBAL_PARAM), n_states = count_kind(t, IR_GLOBAL_STATE);
     Arena *scratch = arena_create();
-    NamedTensor *tensors = ARENA_ARRAY(scratch, NamedTensor, n_params + n_states);
-    void **hosts = ARENA_ARRAY(scratch, void *, n_params + n_states);
-    Status status = copy_to_host(t, IR_GLOBAL_PARAM, tensors, hosts);
+    NamedTensor *tensors = ARENA_ARRAY(scratch, NamedTensor, n_params + n_states + 1);
+    void **hosts = ARENA_ARRAY(scratch, void *, n_params + n_states + 1);
+    if (t->options.rank.world)
+        comm_set_place(t->options.rank.world, "checkpoint", (int64_t)t->step, -1);
+    Status status = gather_tensors(t, IR_GLOBAL_PARAM, tensors, hosts);
     if (status == STATUS_OK)
-        status = copy_to_host(t, IR_GLOBAL_STATE, tensors + n_params, hosts + n_params);
-    CheckpointState state = {.step = t->step,
-                             .epoch = t->position.epoch,
-                             .consumed = t->position.consumed,
-                             .seed = t->options.seed,
-                             .model_digest = t->options.digest};
+        status = gather_tensors(t, IR_GLOBAL_STATE, tensors + n_params, hosts + n_params);
     if (status == STATUS_OK)
-        status = checkpoint_write(t->options.out_dir, &state, tensors, n_params, tensors + n_params, n_states,
-                                  t->options.keep_last ? t->options.keep_last : CHECKPOINT_KEEP_DEFAULT);
+        status = agree(t, t->rank == 0 ? save_tensors(t, tensors, n_params, n_states) : STATUS_OK);
     for (uint32_t i = 0; i < n_params + n_states; i++)
         free(hosts[i]);
     arena_destroy(scratch);
@@ -341,7 +417,7 @@ static Status make_out_dir(const char *dir)
 
 static Status open_log(Trainer *t)
 {
-    if (!t->options.out_dir || !t->train)
+    if (!t->options.out_dir || !t->train || t->rank != 0)
         return STATUS_OK;
     TRY(make_out_dir(t->options.out_dir));
     const char *path = arena_printf(t->arena, "%s/metrics.jsonl", t->options.out_dir);
@@ -369,6 +445,15 @@ static Status set_up(Trainer *t)
     return open_log(t);
 }
 
+static void fill_in_defaults(TrainerOptions *options)
+{
+    TrainerRank *rank = &options->rank;
+    rank->n_stages = rank->n_stages ? rank->n_stages : 1;
+    rank->n_replicas = rank->n_replicas ? rank->n_replicas : 1;
+    rank->n_micro = rank->n_micro ? rank->n_micro : 1;
+    options->rows = options->rows ? options->rows : options->batch;
+}
+
 Status trainer_create(Executor *executor, const IrModule *m, const Dataset *train, const Dataset *test,
                       const TrainerOptions *options, Trainer **out_trainer)
 {
@@ -376,7 +461,9 @@ Status trainer_create(Executor *executor, const IrModule *m, const Dataset *trai
     Arena *arena = arena_create();
     Trainer *t = ARENA_NEW(arena, Trainer);
     *t = (Trainer){.arena = arena, .executor = executor, .m = m, .train = train, .test = test, .options = *options};
-    Status status = set_up(t);
+    fill_in_defaults(&t->options);
+    t->rank = t->options.rank.world ? comm_rank(t->options.rank.world) : 0;
+    Status status = agree(t, set_up(t));
     if (status != STATUS_OK)
         trainer_destroy(t);
     else
@@ -404,16 +491,20 @@ uint64_t trainer_total_steps(const Trainer *t)
 
 /* ---- evaluation */
 
-static Status add_outputs(Trainer *t, const char *name, double *sum, double *weight)
+/* Adds the outputs NAME.sum and NAME.weight of the last run to a pair of numbers, on the rank that has them. */
+static Status add_outputs(Trainer *t, const char *name, double *pair)
 {
-    char global[256];
-    double value;
-    snprintf(global, sizeof global, "%s.sum", name);
-    TRY(executor_read_scalar(t->executor, global, &value));
-    *sum += value;
-    snprintf(global, sizeof global, "%s.weight", name);
-    TRY(executor_read_scalar(t->executor, global, &value));
-    *weight += value;
+    static const char *const ends[] = {"sum", "weight"};
+    for (int i = 0; i < 2; i++)
+    {
+        char global[256];
+        double value;
+        snprintf(global, sizeof global, "%s.%s", name, ends[i]);
+        if (!executor_has_global(t->executor, global))
+            continue;
+        TRY(executor_read_scalar(t->executor, global, &value));
+        pair[i] += value;
+    }
     return STATUS_OK;
 }
 
@@ -425,22 +516,28 @@ static double mean(double sum, double weight)
 Status trainer_evaluate(Trainer *t, TrainerEval *out_eval)
 {
     ENSURE(t->test);
+    const TrainerRank *rank = &t->options.rank;
     double start_s = now_s();
-    double sum[TRAINER_MAX_METRICS + 1] = {0}, weight[TRAINER_MAX_METRICS + 1] = {0};
+    double sums[2 * (TRAINER_MAX_METRICS + 1)] = {0};
+    const uint32_t n_pairs = t->options.n_metrics + 1;
     Sampler sampler = sampler_make(dataset_n_samples(t->test), 0, false);
     SamplerPosition position = {0};
-    while (position.epoch == 0)
+    for (uint64_t chunk = 0; position.epoch == 0; chunk++)
     {
-        uint32_t n = sampler_next(&sampler, &position, t->options.batch, t->indices);
-        TRY(write_batch(t, t->test, n));
+        uint32_t n = sampler_next(&sampler, &position, t->options.rows, t->indices);
+        if (chunk % rank->n_replicas != rank->replica)
+            continue;
+        TRY(write_rows(t, t->test, t->indices, n, 0, -1));
         TRY(executor_run(t->executor, "eval"));
-        TRY(add_outputs(t, "loss", &sum[0], &weight[0]));
+        TRY(add_outputs(t, "loss", sums));
         for (uint32_t i = 0; i < t->options.n_metrics; i++)
-            TRY(add_outputs(t, t->options.metrics[i], &sum[i + 1], &weight[i + 1]));
+            TRY(add_outputs(t, t->options.metrics[i], sums + 2 * (i + 1)));
     }
-    *out_eval = (TrainerEval){.n_samples = sampler.n_samples, .loss = mean(sum[0], weight[0])};
+    if (rank->world)
+        TRY(comm_all_reduce_f64(rank->world, sums, 2 * n_pairs, COMM_SUM));
+    *out_eval = (TrainerEval){.n_samples = sampler.n_samples, .loss = mean(sums[0], sums[1])};
     for (uint32_t i = 0; i < t->options.n_metrics; i++)
-        out_eval->metric[i] = mean(sum[i + 1], weight[i + 1]);
+        out_eval->metric[i] = mean(sums[2 * i + 2], sums[2 * i + 3]);
     out_eval->seconds = now_s() - start_s;
     return STATUS_OK;
 }
@@ -483,16 +580,55 @@ static Status log_step(Trainer *t, const TrainerStep *s)
     return metrics_log_row(t->log, "train", s->step, rows, n);
 }
 
+static bool is_signalled(const Trainer *t)
+{
+    return t->options.stop_flag && *t->options.stop_flag;
+}
+
+/* What the last stage of the first replica knows of the step, for all ranks; and whether one of them is to stop. */
+static Status read_outputs(Trainer *t, TrainerStep *s)
+{
+    enum
+    {
+        LOSS,
+        GRAD_NORM,
+        STOP,
+        METRICS
+    };
+    const TrainerRank *rank = &t->options.rank;
+    double shared[METRICS + 2 * TRAINER_MAX_METRICS] = {0};
+    const bool has_norm = ir_global_find(t->m, "grad_norm") != 0;
+    if (rank->replica == 0 && rank->stage + 1 == rank->n_stages)
+    {
+        TRY(executor_read_scalar(t->executor, "loss", &shared[LOSS]));
+        if (has_norm)
+            TRY(executor_read_scalar(t->executor, "grad_norm", &shared[GRAD_NORM]));
+        for (uint32_t i = 0; i < t->options.n_metrics; i++)
+            TRY(add_outputs(t, t->options.metrics[i], &shared[METRICS + 2 * i]));
+    }
+    shared[STOP] = is_signalled(t);
+    if (rank->world)
+        TRY(comm_all_reduce_f64(rank->world, shared, METRICS + 2 * t->options.n_metrics, COMM_SUM));
+    s->loss = shared[LOSS];
+    s->grad_norm = has_norm ? shared[GRAD_NORM] : NAN;
+    for (uint32_t i = 0; i < t->options.n_metrics; i++)
+        s->metric[i] = mean(shared[METRICS + 2 * i], shared[METRICS + 2 * i + 1]);
+    t->stopped = t->stopped || shared[STOP] > 0;
+    return STATUS_OK;
+}
+
 static Status train_step(Trainer *t, const Sampler *sampler)
 {
-    double start_s = now_s();
+    double start_s = now_s(), waited_s = executor_wait_s(t->executor);
     TrainerStep s = {.total_steps = t->total_steps, .epoch = t->position.epoch, .grad_norm = NAN};
     SamplerPosition position = t->position;
     s.n_samples = sampler_next(sampler, &position, t->options.batch, t->indices);
     s.lr = lr_at(&t->options.lr, t->step);
-    TRY(write_batch(t, t->train, s.n_samples));
+    TRY(fault_at_step(t->rank, t->step + 1));
+    TRY(write_batch(t, s.n_samples));
     TRY(write_step_scalars(t, s.lr));
     s.data_s = now_s() - start_s;
+    executor_set_step(t->executor, t->step + 1);
     Status status = executor_run(t->executor, "train");
     if (status == STATUS_NON_FINITE)
     {
@@ -502,24 +638,12 @@ static Status train_step(Trainer *t, const Sampler *sampler)
                            status_detail());
     }
     TRY(status);
-    TRY(executor_read_scalar(t->executor, "loss", &s.loss));
-    for (uint32_t i = 0; i < t->options.n_metrics; i++)
-    {
-        double sum = 0, weight = 0;
-        TRY(add_outputs(t, t->options.metrics[i], &sum, &weight));
-        s.metric[i] = mean(sum, weight);
-    }
-    if (has_global(t, "grad_norm"))
-        TRY(executor_read_scalar(t->executor, "grad_norm", &s.grad_norm));
+    s.wait_s = executor_wait_s(t->executor) - waited_s;
+    TRY(read_outputs(t, &s));
     t->position = position;
     s.step = ++t->step;
     s.step_s = now_s() - start_s;
     return log_step(t, &s);
-}
-
-static bool is_stopped(const Trainer *t)
-{
-    return t->options.stop_flag && *t->options.stop_flag;
 }
 
 Status trainer_run(Trainer *t, TrainerEval *out_eval)
@@ -531,7 +655,8 @@ Status trainer_run(Trainer *t, TrainerEval *out_eval)
     if (t->options.stop_after && t->options.stop_after < end)
         end = t->options.stop_after;
     uint64_t checkpoint_step = t->step, eval_step = UINT64_MAX; /* of the last one made */
-    while (t->step < end && !is_stopped(t))
+    t->stopped = !t->options.rank.world && is_signalled(t);
+    while (t->step < end && !t->stopped)
     {
         TRY(train_step(t, &sampler));
         bool epoch_done = t->position.consumed == 0;
@@ -548,7 +673,7 @@ Status trainer_run(Trainer *t, TrainerEval *out_eval)
     }
     if (checkpoint_step != t->step)
         TRY(write_checkpoint(t));
-    if (is_stopped(t))
+    if (t->stopped)
         return status_fail(STATUS_INTERRUPTED, "stopped by a signal at step %llu%s", (unsigned long long)t->step,
                            t->options.out_dir ? "; the checkpoint is written" : "");
     if (t->test && eval_step != t->step)

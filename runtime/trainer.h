@@ -1,5 +1,10 @@
 /* Trainer: the loop over steps and epochs of one rank: batches in, step functions run, metrics and checkpoints out.
  *
+ * On several ranks each trains its part: it reads the rows of its replica's micro-batches, and only the fields that its
+ * stage uses. Rank 0 logs, evaluates for all to see, and writes the checkpoints, for which the others send it the
+ * params and states that they own; every rank loads its own from any checkpoint. A signal to any rank stops all at the
+ * same step.
+ *
  * The state of a run is (params, optimizer state, steps done, sampler position, seed); everything else is a function
  * of it, so a run resumed at any step is bit-identical to one that was never interrupted. */
 #ifndef PTC_RUNTIME_TRAINER_H
@@ -38,6 +43,7 @@ typedef struct
     double grad_norm; /* NAN without clipping */
     double step_s;    /* wall time of the whole step */
     double data_s;    /* of it, waiting for data */
+    double wait_s;    /* of it, waiting for other ranks (this rank) */
 } TrainerStep;
 
 /* Told what happens; all entries may be NULL. */
@@ -49,12 +55,23 @@ typedef struct
     void (*note)(void *context, const char *text);
 } TrainerObserver;
 
+/* What this rank does of a job on several ranks (passes/plan.h). All zero: the one rank of a job, one micro-batch. */
 typedef struct
 {
+    Comm *world;                   /* NULL: one rank */
+    uint32_t stage, n_stages;      /* n_stages 0: 1 */
+    uint32_t replica, n_replicas;  /* n_replicas 0: 1 */
+    uint32_t first_micro, n_micro; /* this replica's micro-batches; n_micro 0: 1 */
+} TrainerRank;
+
+typedef struct
+{
+    TrainerRank rank;
     uint64_t epochs;
     uint64_t max_steps;  /* of the job; 0: epochs decide. The schedule ends there */
     uint64_t stop_after; /* stop early after so many steps in all; 0: no. Changes nothing before that */
-    uint32_t batch;      /* rows of the batch inputs */
+    uint32_t batch;      /* samples of a step, over all ranks */
+    uint32_t rows;       /* of a micro-batch: the first extent of the batch inputs; 0: batch */
     uint64_t seed;
     bool shuffle;
     LrSchedule lr;             /* total_steps is filled in */

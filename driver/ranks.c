@@ -1,0 +1,195 @@
+/* Meeting the other ranks, and agreeing on a plan. */
+#include "driver/ranks.h"
+
+#include "base/bug.h"
+#include "driver/launch.h"
+#include "driver/measure.h"
+#include "driver/session.h"
+#include "ir/text.h"
+#include "runtime/fault.h"
+#include "runtime/pool.h"
+
+#include <string.h>
+#include <xxhash.h>
+
+/* ---- meeting */
+
+typedef struct
+{
+    char version[40];
+    char model[40];
+} Identity;
+
+/* The module's text without the paths of its files: those may differ from host to host. */
+static const char *model_digest(const Session *s)
+{
+    StrBuf text = strbuf_make(s->arena);
+    ir_print_module(&text, s->job->module);
+    XXH3_state_t *state = XXH3_createState();
+    XXH3_64bits_reset(state);
+    for (const char *line = strbuf_text(&text), *end; *line; line = end)
+    {
+        const char *newline = strchr(line, '\n');
+        end = newline ? newline + 1 : line + strlen(line);
+        if (strncmp(line, "file ", 5) != 0)
+            XXH3_64bits_update(state, line, (size_t)(end - line));
+    }
+    uint64_t hash = XXH3_64bits_digest(state);
+    XXH3_freeState(state);
+    const TrainSpec *t = &s->job->train;
+    return arena_printf(s->arena, "%016llx-%lld-%lld", (unsigned long long)hash, (long long)t->seed,
+                        (long long)t->epochs);
+}
+
+static Status compare_identities(Session *s)
+{
+    Comm *world = s->ranks.comm.world;
+    Identity mine = {0};
+    Identity *all = ARENA_ARRAY(s->arena, Identity, comm_size(world));
+    snprintf(mine.version, sizeof mine.version, "%s%s", PTC_VERSION, fault_version(comm_rank(world)));
+    snprintf(mine.model, sizeof mine.model, "%s", model_digest(s));
+    TRY(comm_all_gather(world, &mine, sizeof mine, all));
+    for (uint32_t r = 1; r < comm_size(world); r++)
+    {
+        if (strcmp(all[r].version, all[0].version) != 0)
+            return status_fail(STATUS_BAD_INPUT, "rank %u (host %s) is ptc %s, rank 0 (host %s) is ptc %s", r,
+                               comm_host(world, r), all[r].version, comm_host(world, 0), all[0].version);
+        if (strcmp(all[r].model, all[0].model) != 0)
+            return status_fail(STATUS_BAD_INPUT,
+                               "rank %u (host %s) has another model or other settings than rank 0 (host %s): all ranks "
+                               "want the same file and the same flags",
+                               r, comm_host(world, r), comm_host(world, 0));
+    }
+    return STATUS_OK;
+}
+
+Status ranks_join(Session *s)
+{
+    const Options *o = s->options;
+    LaunchEnvironment env;
+    TRY(launch_environment(&env));
+    s->ranks.size = o->n_ranks ? o->n_ranks : 1;
+    if (!env.is_rank || o->emit)
+    {
+        if (o->shown_rank >= s->ranks.size)
+            return status_fail(STATUS_USAGE, "--rank %u, but there are %u ranks (-n)", o->shown_rank, s->ranks.size);
+        s->ranks.rank = o->shown_rank;
+        return STATUS_OK;
+    }
+    CommOptions options = {.timeout_s = o->comm_timeout_s, .dump_dir = o->out_dir};
+    TRY(comm_create("mpi", &options, &s->ranks.comm.world));
+    s->ranks.size = comm_size(s->ranks.comm.world);
+    s->ranks.rank = comm_rank(s->ranks.comm.world);
+    return compare_identities(s);
+}
+
+/* ---- the plan */
+
+static Status read_request(Session *s, PlanRequest *out_request)
+{
+    const Options *o = s->options;
+    const ClusterSpec *c = &s->job->cluster;
+    *out_request = (PlanRequest){.n_ranks = s->ranks.size,
+                                 .n_stages = o->n_stages ? o->n_stages : (uint32_t)c->stages,
+                                 .n_replicas = o->n_replicas ? o->n_replicas : (uint32_t)c->replicas,
+                                 .n_micro = o->n_micro ? o->n_micro : (uint32_t)c->micro_batches,
+                                 .schedule = -1,
+                                 .cap_bytes = (int64_t)(c->memory_gib * 1073741824.0),
+                                 .deterministic = o->deterministic || c->deterministic,
+                                 .batch = (uint32_t)s->job->train.batch};
+    if (!o->n_stages || o->n_stages == c->n_cuts + 1)
+    {
+        out_request->cuts = c->cuts;
+        out_request->n_cuts = c->n_cuts;
+    }
+    const char *name = o->schedule ? o->schedule : c->schedule;
+    PipelineKind kind;
+    if (strcmp(name, "auto") == 0)
+        return STATUS_OK;
+    if (!pipeline_by_name(name, &kind))
+        return status_fail(STATUS_USAGE, "--schedule wants gpipe, 1f1b or zb-h1, not '%s'", name);
+    out_request->schedule = (int)kind;
+    return STATUS_OK;
+}
+
+/* Micro-batches for which units are costed: those wanted, or such that a pipeline could use. */
+static uint32_t reference_micro(const PlanRequest *request)
+{
+    uint32_t n = request->n_micro ? request->n_micro : 2 * request->n_ranks;
+    return n <= request->batch ? n : request->batch;
+}
+
+static bool is_trivial(const PlanRequest *request)
+{
+    return request->n_ranks == 1 && request->n_micro <= 1 && request->n_stages <= 1 && request->n_replicas <= 1 &&
+           request->n_cuts == 0;
+}
+
+static Status refuse(const Session *s, const char *why)
+{
+    return status_fail(STATUS_BAD_INPUT, "no plan for %u ranks: %s", s->ranks.size, why);
+}
+
+Status ranks_plan(Session *s)
+{
+    Ranks *ranks = &s->ranks;
+    const char *why;
+    TRY(read_request(s, &ranks->request));
+    if (ranks->request.n_micro > ranks->request.batch)
+        return refuse(s, arena_printf(s->arena, "%u micro-batches, but a batch has %u samples", ranks->request.n_micro,
+                                      ranks->request.batch));
+    if (is_trivial(&ranks->request) && !s->options->plan_always)
+        return STATUS_OK;
+    TRY(measure_costs(s, reference_micro(&ranks->request)));
+    if (!planner_choose(s->arena, &ranks->request, ranks->costs, s->job->n_units, ranks->cost_rows, &ranks->machine,
+                        &ranks->choice, &why))
+        return refuse(s, why);
+    const Plan *plan = &ranks->choice.chosen->plan;
+    ranks->planned = plan->n_micro > 1 || ranks->size > 1;
+    ranks->stage = ranks->rank % plan->n_stages;
+    ranks->replica = ranks->rank / plan->n_stages;
+    if (!ranks->planned)
+        return session_load_job(s, 1);
+    TRY(session_load_job(s, plan->n_micro));
+    plan_apply(s->arena, s->job->module, plan, ranks->replica, ranks->stage);
+    if (!ranks->comm.world)
+        return STATUS_OK;
+    TRY(comm_split(ranks->comm.world, ranks->replica, ranks->stage, &ranks->comm.pipe));
+    return comm_split(ranks->comm.world, ranks->stage, ranks->replica, &ranks->comm.data);
+}
+
+int ranks_threads(const Session *s)
+{
+    const Comm *world = s->ranks.comm.world;
+    if (s->options->n_threads || !world)
+        return s->options->n_threads;
+    const int share = pool_n_cores() / (int)comm_local_size(world);
+    return share > 0 ? share : 1;
+}
+
+TrainerRank ranks_for_trainer(const Session *s)
+{
+    const Ranks *ranks = &s->ranks;
+    if (!ranks->planned)
+        return (TrainerRank){0};
+    const Plan *plan = &ranks->choice.chosen->plan;
+    const uint32_t first = plan_first_micro(plan, ranks->replica);
+    return (TrainerRank){.world = ranks->comm.world,
+                         .stage = ranks->stage,
+                         .n_stages = plan->n_stages,
+                         .replica = ranks->replica,
+                         .n_replicas = plan->n_replicas,
+                         .first_micro = first,
+                         .n_micro = plan_first_micro(plan, ranks->replica + 1) - first};
+}
+
+void ranks_leave(Session *s, bool failed)
+{
+    Ranks *ranks = &s->ranks;
+    if (failed && ranks->comm.world)
+        comm_dump(ranks->comm.world, status_detail());
+    comm_destroy(ranks->comm.data);
+    comm_destroy(ranks->comm.pipe);
+    comm_destroy(ranks->comm.world);
+    ranks->comm = (ExecutorComm){0};
+}

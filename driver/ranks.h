@@ -1,0 +1,39 @@
+/* The ranks of a job: who this process is, what it talks through, and the plan that all of them follow. */
+#ifndef PTC_DRIVER_RANKS_H
+#define PTC_DRIVER_RANKS_H
+
+#include "passes/planner.h"
+#include "runtime/executor.h"
+#include "runtime/trainer.h"
+
+typedef struct Session Session;
+
+typedef struct
+{
+    uint32_t size, rank; /* of the job; of this process, or of the one whose program is shown */
+    uint32_t stage, replica;
+    bool planned; /* the plan is more than one rank doing one micro-batch */
+    PlanChoice choice;
+    PlanRequest request;
+    const UnitCost *costs; /* [1..n_units], of micro-batches of cost_rows samples */
+    uint32_t cost_rows;
+    CostMachine machine;
+    const char *costs_from; /* "measured", "measured earlier", "modelled" */
+    ExecutorComm comm;      /* world NULL: no other rank lives */
+} Ranks;
+
+/* Finds out about the ranks and meets the others: all must run the same version on the same model. Before a model is
+ * loaded s->ranks is that of one rank. */
+Status ranks_join(Session *s);
+/* Chooses the plan (the same on every rank), loads the model again with its micro-batches and writes this rank's part
+ * into the module's attributes. */
+Status ranks_plan(Session *s);
+/* Threads of this rank: those asked for, else its share of the cores that the ranks of its host may use. */
+int ranks_threads(const Session *s);
+/* What the trainer wants to know. */
+TrainerRank ranks_for_trainer(const Session *s);
+/* Ends the communication. failed: something went wrong here; what this rank did last goes into the run folder for
+ * `ptc diagnose`. */
+void ranks_leave(Session *s, bool failed);
+
+#endif

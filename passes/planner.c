@@ -1,0 +1,237 @@
+/* Enumerates layouts, cuts and simulates each, and ranks them. */
+#include "passes/planner.h"
+
+#include "base/bug.h"
+#include "passes/partition.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum
+{
+    MESSAGES_IN_FLIGHT = 8, /* of a channel: runtime/comm.h */
+    MAX_MICRO = 64
+};
+
+typedef struct
+{
+    Arena *arena;
+    const PlanRequest *request;
+    const UnitCost *costs;
+    uint32_t n_units, cost_rows;
+    const CostMachine *machine;
+    VEC(PlanCandidate) candidates;
+    const char *why; /* the last thing that was impossible */
+} Planner;
+
+static uint32_t rows_of(const PlanRequest *request, uint32_t n_micro)
+{
+    return (request->batch + n_micro - 1) / n_micro;
+}
+
+/* ---- one layout */
+
+PipelineStage *planner_stages(Arena *arena, const Plan *plan, const UnitCost *costs, uint32_t n_units,
+                              uint32_t cost_rows, uint32_t rows, const CostMachine *machine)
+{
+    PipelineStage *stages = ARENA_ARRAY(arena, PipelineStage, plan->n_stages);
+    const double scale = (double)rows / cost_rows;
+    for (uint32_t s = 0; s < plan->n_stages; s++)
+    {
+        PipelineStage *stage = &stages[s];
+        const uint32_t first = (uint32_t)plan->first_unit[s];
+        const uint32_t end = s + 1 < plan->n_stages ? (uint32_t)plan->first_unit[s + 1] : n_units + 1;
+        int64_t reduced = 0, largest = 0;
+        for (uint32_t u = first; u < end; u++)
+        {
+            const UnitCost *unit = &costs[u];
+            stage->forward_s += unit->forward_s * scale;
+            stage->backward_s += unit->backward_s * scale;
+            stage->weight_s += unit->weight_s * scale;
+            stage->update_s += unit->update_s;
+            stage->kept_bytes += (int64_t)((double)unit->kept_bytes * scale);
+            stage->fixed_bytes += unit->param_bytes + unit->state_bytes + unit->grad_bytes;
+            reduced += unit->grad_bytes;
+            if (unit->largest_bytes > largest)
+                largest = unit->largest_bytes;
+        }
+        if (s == 0)
+            stage->weight_s = 0; /* it has no gradient to send: its whole backward pass is B */
+        stage->fixed_bytes += (int64_t)(2 * (double)largest * scale);
+        stage->update_s += costs[0].update_s;
+        if (plan->n_replicas > 1)
+        {
+            stage->update_s += (double)reduced / machine->sum_bytes_per_s;
+            stage->fixed_bytes += reduced;
+        }
+        if (s + 1 < plan->n_stages)
+            stage->send_forward_s = stage->send_backward_s =
+                machine->link_s + (double)costs[end - 1].border_bytes * scale / machine->link_bytes_per_s;
+    }
+    return stages;
+}
+
+static bool cut(Planner *p, Plan *plan, uint32_t rows)
+{
+    const uint32_t n = p->n_units, n_stages = plan->n_stages;
+    int64_t *first_unit = ARENA_ARRAY(p->arena, int64_t, n_stages);
+    plan->first_unit = first_unit;
+    first_unit[0] = 1;
+    if (p->request->n_cuts)
+    {
+        memcpy(first_unit + 1, p->request->cuts, sizeof *first_unit * p->request->n_cuts);
+        return plan_check(p->arena, plan, n, &p->why);
+    }
+    double *cost_s = ARENA_ARRAY(p->arena, double, n), *link_s = ARENA_ARRAY(p->arena, double, n);
+    int64_t *bytes = ARENA_ARRAY(p->arena, int64_t, n);
+    uint32_t *first = ARENA_ARRAY(p->arena, uint32_t, n_stages + 1);
+    const double scale = (double)rows / p->cost_rows;
+    const uint32_t kept = n_stages < plan->n_micro ? n_stages : plan->n_micro; /* of the first stage, in 1f1b */
+    for (uint32_t i = 0; i < n; i++)
+    {
+        const UnitCost *unit = &p->costs[i + 1];
+        cost_s[i] = (unit->forward_s + unit->backward_s) * scale;
+        link_s[i] = p->machine->link_s + (double)unit->border_bytes * scale / p->machine->link_bytes_per_s;
+        bytes[i] = unit->param_bytes + unit->state_bytes + unit->grad_bytes +
+                   (int64_t)((double)unit->kept_bytes * scale * kept);
+    }
+    if (!pipeline_cut(p->arena, cost_s, bytes, link_s, NULL, n, n_stages, p->request->cap_bytes, first))
+    {
+        p->why = arena_printf(p->arena, "no cut of %u units into %u stages fits into %.1f MiB a rank", n, n_stages,
+                              (double)p->request->cap_bytes / (1 << 20));
+        return false;
+    }
+    for (uint32_t s = 0; s < n_stages; s++)
+        first_unit[s] = (int64_t)first[s] + 1;
+    return plan_check(p->arena, plan, n, &p->why);
+}
+
+static void measure_traffic(const Planner *p, PlanCandidate *c, uint32_t rows)
+{
+    const Plan *plan = &c->plan;
+    const double scale = (double)rows / p->cost_rows;
+    for (uint32_t s = 1; s < plan->n_stages; s++)
+        c->sent_bytes += 2 * plan->n_micro * (int64_t)((double)p->costs[plan->first_unit[s] - 1].border_bytes * scale);
+    for (uint32_t u = 1; u <= p->n_units && plan->n_replicas > 1; u++)
+        c->reduced_bytes += p->costs[u].grad_bytes;
+}
+
+/* Adds a candidate, or says in p->why what makes it impossible. */
+static void try_layout(Planner *p, uint32_t n_stages, uint32_t n_replicas, uint32_t n_micro, PipelineKind schedule)
+{
+    PlanCandidate c = {.plan = {.n_stages = n_stages,
+                                .n_replicas = n_replicas,
+                                .n_micro = n_micro,
+                                .schedule = schedule,
+                                .deterministic = p->request->deterministic}};
+    const uint32_t rows = rows_of(p->request, n_micro);
+    if (n_stages > p->n_units)
+    {
+        p->why = arena_printf(p->arena, "%u stages are too many: the model has %u units", n_stages, p->n_units);
+        return;
+    }
+    if (!cut(p, &c.plan, rows))
+        return;
+    PipelineStage *stages = planner_stages(p->arena, &c.plan, p->costs, p->n_units, p->cost_rows, rows, p->machine);
+    c.stages = c.plan.costs = stages;
+    const uint32_t n_here = plan_first_micro(&c.plan, 1);
+    PipelineList *lists = pipeline_build(p->arena, schedule, n_here, stages, n_stages);
+    PipelineTimes times = pipeline_simulate(p->arena, lists, stages, n_stages, MESSAGES_IN_FLIGHT);
+    ENSURE(!times.deadlock);
+    c.step_s = times.step_s;
+    c.bubble = times.bubble;
+    c.stage_bytes = times.peak_bytes;
+    measure_traffic(p, &c, rows);
+    if (n_replicas > 1)
+        c.reduce_s = (double)c.reduced_bytes / n_stages / p->machine->sum_bytes_per_s;
+    for (uint32_t s = 0; s < n_stages; s++)
+        if (p->request->cap_bytes && c.stage_bytes[s] > p->request->cap_bytes && !c.lost)
+            c.lost = p->why =
+                arena_printf(p->arena, "stage %u needs %.1f MiB of %.1f MiB", s, (double)c.stage_bytes[s] / (1 << 20),
+                             (double)p->request->cap_bytes / (1 << 20));
+    vec_push(p->arena, &p->candidates, c);
+}
+
+/* ---- all of them */
+
+static void try_micro(Planner *p, uint32_t n_stages, uint32_t n_replicas, uint32_t n_micro)
+{
+    if (n_micro < n_replicas || n_micro > p->request->batch)
+    {
+        p->why = arena_printf(p->arena, "%u micro-batches: more than %u samples in a batch, or less than %u replicas",
+                              n_micro, p->request->batch, n_replicas);
+        return;
+    }
+    for (int kind = 0; kind < PIPELINE_COUNT; kind++)
+    {
+        bool wanted = p->request->schedule < 0 || p->request->schedule == kind;
+        bool pointless = n_stages == 1 && p->request->schedule < 0 && kind != PIPELINE_one_f_one_b;
+        if (wanted && !pointless)
+            try_layout(p, n_stages, n_replicas, n_micro, (PipelineKind)kind);
+    }
+}
+
+static int by_step(const void *x, const void *y)
+{
+    const PlanCandidate *a = x, *b = y;
+    if ((a->lost != NULL) != (b->lost != NULL))
+        return a->lost ? 1 : -1;
+    if (a->step_s != b->step_s)
+        return a->step_s < b->step_s ? -1 : 1;
+    if (a->plan.n_stages != b->plan.n_stages)
+        return a->plan.n_stages < b->plan.n_stages ? -1 : 1;
+    if (a->plan.n_micro != b->plan.n_micro)
+        return a->plan.n_micro < b->plan.n_micro ? -1 : 1;
+    return a->plan.schedule < b->plan.schedule ? -1 : a->plan.schedule > b->plan.schedule;
+}
+
+static void rank_candidates(Planner *p, PlanChoice *out_choice)
+{
+    qsort(p->candidates.data, p->candidates.len, sizeof *p->candidates.data, by_step);
+    PlanCandidate *best = &p->candidates.data[0];
+    for (uint32_t i = 1; i < p->candidates.len; i++)
+    {
+        PlanCandidate *c = &p->candidates.data[i];
+        if (!c->lost)
+            c->lost = c->step_s > best->step_s
+                          ? arena_printf(p->arena, "%.1f %% slower", 100 * (c->step_s / best->step_s - 1))
+                          : "as fast, and less simple";
+    }
+    *out_choice = (PlanChoice){.chosen = best, .candidates = p->candidates.data, .n_candidates = p->candidates.len};
+}
+
+bool planner_choose(Arena *arena, const PlanRequest *request, const UnitCost *costs, uint32_t n_units,
+                    uint32_t cost_rows, const CostMachine *machine, PlanChoice *out_choice, const char **out_why)
+{
+    Planner p = {.arena = arena,
+                 .request = request,
+                 .costs = costs,
+                 .n_units = n_units,
+                 .cost_rows = cost_rows,
+                 .machine = machine};
+    const uint32_t n_stages = request->n_cuts ? request->n_cuts + 1 : request->n_stages;
+    for (uint32_t k = 1; k <= request->n_ranks && k <= PARTITION_MAX_STAGES; k++)
+    {
+        const uint32_t r = request->n_ranks / k;
+        if (r * k != request->n_ranks || (n_stages && n_stages != k) ||
+            (request->n_replicas && request->n_replicas != r))
+            continue;
+        if (request->n_micro)
+            try_micro(&p, k, r, request->n_micro);
+        else
+            for (uint32_t each = 1; each * r <= request->batch && each <= MAX_MICRO; each *= 2)
+                if (each <= 4 * k && (k > 1 || each == 1))
+                    try_micro(&p, k, r, each * r);
+    }
+    if (!p.candidates.len && !p.why)
+        p.why = arena_printf(arena, "%u stages x %u replicas are not %u ranks", n_stages, request->n_replicas,
+                             request->n_ranks);
+    *out_why = p.why;
+    if (!p.candidates.len)
+        return false;
+    rank_candidates(&p, out_choice);
+    if (!out_choice->chosen->lost)
+        return true;
+    *out_why = out_choice->chosen->lost;
+    return false;
+}

@@ -1,0 +1,54 @@
+/* The planner: from what units cost to the plan with the shortest predicted step, and why the others lost.
+ *
+ * For every (K, R) with K R = ranks, every number of micro-batches M and every schedule that the request leaves open:
+ * the exact cut (pipeline_cut) on the units' times under the memory cap, then the simulator (pipeline_simulate). */
+#ifndef PTC_PASSES_PLANNER_H
+#define PTC_PASSES_PLANNER_H
+
+#include "passes/cost.h"
+#include "passes/plan.h"
+
+/* 0, NULL and -1 leave it to the planner. */
+typedef struct
+{
+    uint32_t n_ranks;
+    uint32_t n_stages, n_replicas, n_micro;
+    int schedule;        /* PipelineKind or -1 */
+    const int64_t *cuts; /* the first unit of every stage but the first */
+    uint32_t n_cuts;
+    int64_t cap_bytes; /* of a rank */
+    bool deterministic;
+    uint32_t batch; /* samples a step */
+} PlanRequest;
+
+/* One layout with its prediction. */
+typedef struct
+{
+    Plan plan;
+    const PipelineStage *stages; /* K */
+    double step_s, bubble;
+    double reduce_s;       /* of step_s: sums over replicas */
+    int64_t sent_bytes;    /* point to point in a step, all ranks together */
+    int64_t reduced_bytes; /* given to all-reduces by one replica in a step */
+    int64_t *stage_bytes;  /* predicted peak, per stage */
+    const char *lost;      /* why it was not chosen; NULL: it was */
+} PlanCandidate;
+
+typedef struct
+{
+    const PlanCandidate *chosen;
+    PlanCandidate *candidates; /* the chosen one among them, best first */
+    uint32_t n_candidates;
+} PlanChoice;
+
+/* costs[1..n_units] are of micro-batches of cost_rows samples; times and activations are taken to be proportional to
+ * the rows. False, with a sentence in *out_why, when nothing that the request allows is possible. */
+bool planner_choose(Arena *arena, const PlanRequest *request, const UnitCost *costs, uint32_t n_units,
+                    uint32_t cost_rows, const CostMachine *machine, PlanChoice *out_choice, const char **out_why);
+
+/* The stages of a plan as the simulator takes them, for micro-batches of `rows` samples; replica: the one with the most
+ * micro-batches. */
+PipelineStage *planner_stages(Arena *arena, const Plan *plan, const UnitCost *costs, uint32_t n_units,
+                              uint32_t cost_rows, uint32_t rows, const CostMachine *machine);
+
+#endif
