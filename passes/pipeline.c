@@ -83,7 +83,7 @@ static const char *judge(Arena *arena, PipelineInstr instr, const uint32_t *n_do
     uint32_t due = n_done[(unsigned char)instr.part], m = instr.micro_batch;
     char before = instr.part == 'W' ? 'B' : 'F';
     if (m >= n_micro)
-        return arena_printf(arena, "%c%u: micro-batches are 0 to %u", instr.part, m, n_micro - 1);
+        return arena_printf(arena, "%c%u: there are %u micro-batches, from 0", instr.part, m, n_micro);
     if (m < due)
         return arena_printf(arena, "%c%u stands twice", instr.part, m);
     if (m > due)
@@ -134,8 +134,8 @@ bool pipeline_list_parse(Arena *arena, const char *text, uint32_t n_micro, Pipel
 
 /* ---- orders that are known */
 
-/* What 1f1b keeps on a stage, and zb-h1 never exceeds. */
-static uint32_t most_kept(uint32_t n_micro, uint32_t n_stages, uint32_t stage)
+/* How many F of 1f1b stand before a stage's first B: what it keeps at most. */
+static uint32_t warm_up_of(uint32_t n_micro, uint32_t n_stages, uint32_t stage)
 {
     return n_micro < n_stages - stage ? n_micro : n_stages - stage;
 }
@@ -152,7 +152,7 @@ static void build_known(PipelineKind kind, uint32_t n_micro, uint32_t n_stages, 
 {
     for (uint32_t s = 0; s < n_stages; s++)
     {
-        uint32_t warm_up = kind == PIPELINE_gpipe ? n_micro : most_kept(n_micro, n_stages, s);
+        uint32_t warm_up = kind == PIPELINE_gpipe ? n_micro : warm_up_of(n_micro, n_stages, s);
         uint32_t n_f = 0, n_b = 0;
         for (uint32_t i = 0; i < lists[s].n; i++)
         {
@@ -178,16 +178,15 @@ typedef struct
 } Rule;
 
 static const Rule rules[] = {{-1, KEEP_1F1B}, /* the first: the one to fall back to */
-                             {1, KEEP_1F1B},  {0.5, KEEP_1F1B}, {0, KEEP_1F1B},  {1, B_F_W},
-                             {0.5, B_F_W},    {0, B_F_W},       {1, F_B_W},      {0.5, F_B_W},
-                             {0, F_B_W},      {1, RELIEVE_B_W}, {0, RELIEVE_B_W}};
+                             {1, KEEP_1F1B},  {0.5, KEEP_1F1B}, {0, KEEP_1F1B},     {0, B_F_W},      {0.5, F_B_W},
+                             {0, F_B_W},      {1, RELIEVE_B_W}, {0.5, RELIEVE_B_W}, {0, RELIEVE_B_W}};
 
 typedef struct
 {
     double now_s;            /* the end of what it has started last */
     double *f_at_s, *b_at_s; /* per micro-batch: when the message that F, B waits for is here */
     uint32_t n_f, n_b, n_w;
-    uint32_t bound; /* on n_f - n_w */
+    uint32_t warm_up, bound; /* of 1f1b; on n_f - n_w */
     bool queued;
 } Worker;
 
@@ -241,7 +240,7 @@ static void work_in_order(Trial *trial, uint32_t s, double share)
     Worker *worker = &trial->workers[s];
     for (;;)
     {
-        char part = next_of_1f1b(trial->n_micro, worker->bound, worker->n_f, worker->n_b);
+        char part = next_of_1f1b(trial->n_micro, worker->warm_up, worker->n_f, worker->n_b);
         bool has_w = worker->n_w < worker->n_b;
         bool must = has_w && (share < 0 || !part || (part == 'F' && worker->n_f - worker->n_w >= worker->bound));
         if (!part && !has_w)
@@ -353,7 +352,8 @@ static double run_rule(Trial *trial, Rule rule)
         Worker *worker = &trial->workers[s];
         worker->now_s = 0;
         worker->n_f = worker->n_b = worker->n_w = 0;
-        worker->bound = most_kept(trial->n_micro, trial->n_stages, s);
+        /* Not more than 1f1b keeps on this stage. (The paper lets every stage keep what the first one does.) */
+        worker->bound = worker->warm_up = warm_up_of(trial->n_micro, trial->n_stages, s);
         for (uint32_t m = 0; m < trial->n_micro; m++)
         {
             worker->f_at_s[m] = s ? NEVER : 0;

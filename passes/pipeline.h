@@ -9,8 +9,10 @@
  *   gpipe  all F, then all B                                                   Huang et al., GPipe, NeurIPS 2019
  *   1f1b   min(M, K - s) F first on stage s, then one B, one F in turn         Narayanan et al., PipeDream, SOSP 2019
  *          (with a flush at the end of the step)
- *   zb-h1  1f1b with B and W apart; W fills the bubbles, never more micro-batches kept than 1f1b keeps
- *                                                                              Qi et al., Zero Bubble, ICLR 2024 */
+ *   zb-h1  1f1b with B and W apart; W fills the bubbles, never more micro-batches kept on a stage than 1f1b keeps on it
+ *                                                                              Qi et al., Zero Bubble, ICLR 2024
+ * For equal stages with F = B = W = 1 and links that take no time, a step is 3M + 3(K - 1) long under gpipe and 1f1b,
+ * 3M + 2(K - 1) under zb-h1. (The paper's zb-h1, 3M + K - 1, lets the last stages keep as much as the first one.) */
 #ifndef PTC_PASSES_PIPELINE_H
 #define PTC_PASSES_PIPELINE_H
 
@@ -64,7 +66,9 @@ typedef struct
 } PipelineStage;
 
 /* The lists of all stages: n_stages of them. Deterministic: a function of the arguments alone. stages is read by zb-h1
- * only (relative times decide where W goes). Lists of zb-h1 have W for all micro-batches, of the others for none. */
+ * only (relative times decide where W goes). Lists of zb-h1 have W for all micro-batches, of the others for none.
+ * No list needs more than one buffer per channel to end. With 0, 1 and 2 buffers zb-h1 is no slower than 1f1b in
+ * pipeline_simulate, but for rounding. */
 PipelineList *pipeline_build(Arena *arena, PipelineKind kind, uint32_t n_micro, const PipelineStage *stages,
                              uint32_t n_stages);
 
@@ -88,7 +92,8 @@ typedef struct
 
 /* Runs the lists as the executor does: F of stage s waits for the message of F of stage s - 1, B for that of B of stage
  * s + 1 (on the last stage for its own F), W for its own B. A send waits while `buffers` messages of its channel are
- * sent and not taken (0: no bound). Lists need not come from pipeline_build: any lists are judged. O(instructions). */
+ * sent and not taken (0: no bound); a message is taken when its reader starts. Lists need not come from pipeline_build:
+ * any lists are judged. O(instructions); memory for n_stages * (largest micro-batch) messages. */
 PipelineTimes pipeline_simulate(Arena *arena, const PipelineList *lists, const PipelineStage *stages, uint32_t n_stages,
                                 uint32_t buffers);
 
@@ -97,15 +102,18 @@ PipelineTimes pipeline_simulate(Arena *arena, const PipelineList *lists, const P
 /* Cuts n units (cost_s[i], bytes[i] >= 0) into n_stages contiguous, non-empty runs: the largest sum of cost_s, plus
  * link_s[i] for each border between units i and i + 1 charged to both sides, is as small as possible, among the cuts
  * where no run's sum of bytes exceeds cap_bytes (0: no cap). may_cut[i]: a cut after unit i is allowed (NULL: all).
- * Ties: the cut whose sum of squares is smallest. Exact (dynamic programming, O(n^2 K)). out_first gets n_stages + 1
- * unit indices from 0: stage s has out_first[s] .. out_first[s + 1] - 1. False when there is no such cut. */
+ * Ties (within 1e-12, relatively): the cut whose sum of squares is smallest. out_first gets n_stages + 1 unit indices
+ * from 0: stage s has out_first[s] .. out_first[s + 1] - 1. False when there is no such cut. link_s, bytes NULL: all 0.
+ * The largest sum is exact, in O(n^2). So is the choice between ties, in O(n^2 K) at most; where that is more than 1e9
+ * (n above 1200), in O(n^2): then exact without links, and with them nearly the most even of the ties. The arena is for
+ * scratch, too. */
 bool pipeline_cut(Arena *arena, const double *cost_s, const int64_t *bytes, const double *link_s, const bool *may_cut,
                   uint32_t n_units, uint32_t n_stages, int64_t cap_bytes, uint32_t *out_first);
 
 /* ---- traces */
 
 /* The simulated step in the Chrome trace format, as runtime/trace.h writes real ones: a process per stage, an event per
- * instruction, named "F3", "B3", "W3", then "update". */
+ * instruction, named "F3", "B3", "W3", then "update". Microseconds. No events when the lists deadlock. */
 void pipeline_trace(StrBuf *buf, const PipelineList *lists, const PipelineTimes *times, uint32_t n_stages);
 
 #endif
