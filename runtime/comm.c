@@ -235,6 +235,7 @@ static CommSum *sum_of_bucket(Comm *comm, uint32_t bucket)
     {
         comm->sums[bucket] = comm_alloc(sizeof(CommSum));
         comm->sums[bucket]->bucket = bucket;
+        comm->world->ops->sum_create(comm->sums[bucket]);
     }
     return comm->sums[bucket];
 }

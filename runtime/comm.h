@@ -72,10 +72,11 @@ typedef struct
     size_t n_elems;
 } CommSlice;
 
-/* Starts dst = the sum of src over all ranks of comm, for every slice. src may be changed on return (it was copied); dst
- * is written by the wait only. Numbers are added pairwise over the ranks in order: ((0 + 1) + (2 + 3)) + 4, the order
- * in which a single rank adds micro-batches in deterministic mode. bucket < COMM_MAX_BUCKETS names the sum: all ranks
- * start the buckets of a comm in the same order, with the same sizes; a bucket is started again only after its wait. */
+/* Starts dst = the sum of src over all ranks of comm, for every slice. src may be changed on return (it was copied);
+ * dst is written by the wait only. Numbers are added pairwise over the ranks in order: ((0 + 1) + (2 + 3)) + 4, the
+ * order in which a single rank adds micro-batches in deterministic mode. bucket < COMM_MAX_BUCKETS names the sum: all
+ * ranks start the buckets of a comm in the same order, with the same sizes; a bucket is started again only after its
+ * wait. */
 Status comm_all_reduce_start(Comm *comm, uint32_t bucket, const CommSlice *slices, uint32_t n_slices);
 Status comm_all_reduce_wait(Comm *comm, uint32_t bucket);
 /* Does what can be done now for sums under way (of this comm and of all others of its world); never waits. Called

@@ -32,6 +32,7 @@ typedef struct
     void (*destroy)(CommWorld *world);
     Status (*send)(Comm *comm, uint32_t to, uint32_t tag, const void *data, size_t size_bytes);
     Status (*recv)(Comm *comm, uint32_t from, uint32_t tag, void *data, size_t size_bytes);
+    void (*sum_create)(CommSum *sum); /* sets sum->back */
     /* The sum's description is filled in; it is the last one of comm's running list. */
     Status (*sum_start)(Comm *comm, CommSum *sum);
     Status (*sum_wait)(Comm *comm, CommSum *sum);
@@ -129,7 +130,8 @@ struct CommArrival
     uint32_t bucket; /* of COMM_TAG_SUM* */
     size_t size_bytes;
     void *data;
-    void *source; /* the back end's */
+    void *source;    /* the back end's */
+    bool is_message; /* mpi: it came over MPI */
 };
 
 struct CommChannel

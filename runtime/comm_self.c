@@ -75,10 +75,15 @@ typedef struct
     float *copy;
 } SelfSum;
 
+static void self_sum_create(CommSum *sum)
+{
+    sum->back = comm_alloc(sizeof(SelfSum));
+}
+
 static Status self_sum_start(Comm *comm, CommSum *sum)
 {
     (void)comm;
-    SelfSum *self = sum->back ? sum->back : (sum->back = comm_alloc(sizeof *self));
+    SelfSum *self = sum->back;
     if (self->cap_elems < sum->n_elems)
     {
         free(self->copy);
@@ -102,8 +107,7 @@ static Status self_sum_wait(Comm *comm, CommSum *sum)
 static void self_sum_free(CommSum *sum)
 {
     SelfSum *self = sum->back;
-    if (self)
-        free(self->copy);
+    free(self->copy);
     free(self);
 }
 
@@ -122,6 +126,7 @@ const CommOps comm_self_ops = {.create = self_create,
                                .destroy = self_destroy,
                                .send = self_send,
                                .recv = self_recv,
+                               .sum_create = self_sum_create,
                                .sum_start = self_sum_start,
                                .sum_wait = self_sum_wait,
                                .sum_free = self_sum_free,

@@ -1,0 +1,217 @@
+/* Every wait of the mpi back end. It makes progress itself, gives up at the deadline, and looks around: at the failure
+ * flags of ranks that share memory, at messages that tell of failures, and every 50 ms at the processes of this host.
+ * Any rank that is lost ends the wait, also one that is not waited for: the job cannot go on without it. */
+#include "runtime/comm_mpi.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static const double LOOK_EVERY_S = 0.05;
+static const double SPIN_S = 20e-6;
+static const double YIELD_S = 100e-6;
+static const double SLEEP_S = 5e-3;        /* woken by peers; only failures are found this late */
+static const double SLEEP_POLL_S = 200e-6; /* when MPI must be polled */
+
+double comm_now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+uint64_t comm_process_start_time(int32_t pid)
+{
+    char path[64], text[1024];
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0)
+        return 0;
+    text[n] = 0;
+    /* pid (name) state ...; the name may contain anything. state is field 3, the start time field 22. */
+    char *at = strrchr(text, ')');
+    if (!at || at[1] != ' ' || at[2] == 'Z' || at[2] == 'X' || at[2] == 'x')
+        return 0;
+    at++;
+    for (int field = 3; field < 22 && at; field++)
+        at = strchr(at + 1, ' ');
+    return at ? strtoull(at, NULL, 10) : 0;
+}
+
+/* ---- what errors say */
+
+const char *comm_mpi_rank_text(const CommMpi *mpi, uint32_t rank, char out_text[128])
+{
+    const CommPeer *peer = &mpi->world->peers[rank];
+    snprintf(out_text, 128, "rank %u (host %s, pid %d)", rank, peer->host, peer->pid);
+    return out_text;
+}
+
+static const char *current_text(const CommMpi *mpi, char out_text[512])
+{
+    out_text[0] = 0;
+    if (mpi->world->current)
+        comm_record_describe(mpi->world->current, out_text, 512);
+    else
+        snprintf(out_text, 512, "between operations");
+    return out_text;
+}
+
+Status comm_mpi_mismatch(const CommMpi *mpi, uint32_t from, uint64_t has_bytes, uint64_t wants_bytes)
+{
+    char me[128], peer[128], what[512];
+    return status_fail(STATUS_IO, "%s got %llu bytes instead of %llu from %s: %s; the ranks run different programs",
+                       comm_mpi_rank_text(mpi, mpi->world->rank, me), (unsigned long long)has_bytes,
+                       (unsigned long long)wants_bytes, comm_mpi_rank_text(mpi, from, peer), current_text(mpi, what));
+}
+
+static Status fail_timeout(const CommMpi *mpi, uint32_t peer, double waited_s)
+{
+    char me[128], other[128], what[512];
+    return status_fail(STATUS_TIMEOUT, "%s waited %.1f s for %s: %s", comm_mpi_rank_text(mpi, mpi->world->rank, me),
+                       waited_s, comm_mpi_rank_text(mpi, peer, other), current_text(mpi, what));
+}
+
+static Status fail_lost(CommMpi *mpi, uint32_t lost, uint32_t peer, double waited_s)
+{
+    char me[128], other[128], what[512];
+    CommOrigin *origin = &mpi->world->origin;
+    origin->rank = lost;
+    comm_mpi_rank_text(mpi, lost, other);
+    snprintf(origin->detail, sizeof origin->detail, "%s was lost: its process has ended", other);
+    comm_mpi_rank_text(mpi, mpi->world->rank, me);
+    current_text(mpi, what);
+    if (lost == peer)
+        return status_fail(STATUS_PEER_LOST, "%s lost %s, whose process has ended, after waiting %.1f s for it: %s", me,
+                           other, waited_s, what);
+    char waits_for[128];
+    return status_fail(STATUS_PEER_LOST, "%s lost %s, whose process has ended, while it waited %.1f s for %s: %s", me,
+                       other, waited_s, comm_mpi_rank_text(mpi, peer, waits_for), what);
+}
+
+static Status fail_after_other(CommMpi *mpi, const CommOrigin *origin, uint32_t peer, double waited_s)
+{
+    char me[128], other[128], what[512];
+    mpi->world->origin = *origin;
+    return status_fail(STATUS_PEER_LOST, "%s stopped waiting for %s after %.1f s: %s; the first failure: %s",
+                       comm_mpi_rank_text(mpi, mpi->world->rank, me), comm_mpi_rank_text(mpi, peer, other), waited_s,
+                       current_text(mpi, what), origin->detail);
+}
+
+/* ---- looking around */
+
+/* A rank of this host whose process has ended without leaving as it should; COMM_NO_RANK if there is none. */
+static uint32_t lost_process(const CommMpi *mpi)
+{
+    const CommWorld *world = mpi->world;
+    for (uint32_t r = 0; r < world->size; r++)
+    {
+        const CommMpiPeer *peer = &mpi->peers[r];
+        if (r == world->rank || !world->peers[r].is_local ||
+            comm_process_start_time(world->peers[r].pid) == peer->start_time)
+            continue;
+        if (!peer->is_shared || comm_shared_state(mpi, r, NULL) != COMM_LEFT)
+            return r;
+    }
+    return COMM_NO_RANK;
+}
+
+/* Fails when the wait makes no sense any more. */
+static Status look_around(CommMpi *mpi, CommCondition *condition, void *context, double start_s, bool *out_done,
+                          uint32_t *peer)
+{
+    double now_s = comm_now_s(), waited_s = now_s - start_s;
+    CommOrigin origin;
+    for (uint32_t i = 0; i < mpi->n_shared; i++)
+        if (comm_shared_state(mpi, mpi->shared_ranks[i], &origin) == COMM_FAILED)
+            return fail_after_other(mpi, &origin, *peer, waited_s);
+    if (mpi->told.rank != COMM_NO_RANK)
+        return fail_after_other(mpi, &mpi->told, *peer, waited_s);
+    if (now_s - mpi->last_look_s >= LOOK_EVERY_S)
+    {
+        mpi->last_look_s = now_s;
+        uint32_t lost = lost_process(mpi);
+        if (lost != COMM_NO_RANK)
+        {
+            /* what it had sent before it ended counts */
+            TRY(comm_mpi_progress(mpi));
+            TRY(condition(mpi, context, out_done, peer));
+            return *out_done ? STATUS_OK : fail_lost(mpi, lost, *peer, waited_s);
+        }
+    }
+    return waited_s >= mpi->world->timeout_s ? fail_timeout(mpi, *peer, waited_s) : STATUS_OK;
+}
+
+static void sleep_s(double seconds)
+{
+    struct timespec t = {.tv_nsec = (long)(seconds * 1e9)};
+    nanosleep(&t, NULL);
+}
+
+static void spin(void)
+{
+    for (int i = 0; i < 16; i++)
+    {
+#if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+#else
+        atomic_signal_fence(memory_order_seq_cst);
+#endif
+    }
+}
+
+static Status wait_from(CommMpi *mpi, CommCondition *condition, void *context, double start_s)
+{
+    double nap_s = 20e-6;
+    for (;;)
+    {
+        bool done = false;
+        uint32_t peer = mpi->world->rank;
+        TRY(comm_mpi_progress(mpi));
+        TRY(condition(mpi, context, &done, &peer));
+        if (done)
+            return STATUS_OK;
+        double waited_s = comm_now_s() - start_s;
+        if (waited_s < SPIN_S && !mpi->is_crowded)
+        {
+            spin();
+            continue;
+        }
+        TRY(look_around(mpi, condition, context, start_s, &done, &peer));
+        if (done)
+            return STATUS_OK;
+        if (waited_s < YIELD_S)
+            sched_yield();
+        else if (mpi->shared)
+        {
+            TRY(comm_shared_sleep(mpi, mpi->net ? nap_s : SLEEP_S, condition, context, &done, &peer));
+            if (done)
+                return STATUS_OK;
+        }
+        else
+            sleep_s(nap_s);
+        nap_s = nap_s * 1.5 < SLEEP_POLL_S ? nap_s * 1.5 : SLEEP_POLL_S;
+    }
+}
+
+Status comm_mpi_wait(CommMpi *mpi, CommCondition *condition, void *context)
+{
+    bool done = false;
+    uint32_t peer = mpi->world->rank;
+    TRY(comm_mpi_progress(mpi));
+    TRY(condition(mpi, context, &done, &peer));
+    if (done)
+        return STATUS_OK;
+    double start_s = comm_now_s();
+    Status status = wait_from(mpi, condition, context, start_s);
+    mpi->world->counters.wait_s += comm_now_s() - start_s;
+    return status;
+}
