@@ -1,7 +1,10 @@
-/* Costs of units. */
+/* Costs of units: every op of one micro-batch is timed, or modelled, and summed up by unit. Measured numbers are kept
+ * in a file beside the cached kernels that they belong to. */
 #include "driver/measure.h"
 
-#include "base/bug.h"
+#include "codegen/codegen.h"
+#include "codegen/compile.h"
+#include "runtime/durable_file.h"
 
 #include <string.h>
 
@@ -25,17 +28,171 @@ static Status compile_reference(Session *s, uint32_t n_micro, Arena **out_arena,
     return status;
 }
 
+/* ---- measuring */
+
+enum
+{
+    LINK_TAG = (1 << 19) + 1, /* in the world, where programs send nothing */
+    LINK_ROUNDS = 5,
+    LINK_BYTES = 1 << 20,
+    SUM_BYTES = 4 << 20,
+    N_LINK_NUMBERS = 2,
+    N_UNIT_NUMBERS = 4
+};
+
+/* The numbers that are measured, as one list: rates of link and sums, then times per unit. */
+static void pack(const CostMachine *machine, const UnitCost *costs, uint32_t n_units, double *out_numbers)
+{
+    *out_numbers++ = machine->link_bytes_per_s;
+    *out_numbers++ = machine->sum_bytes_per_s;
+    for (uint32_t u = 0; u <= n_units; u++)
+    {
+        *out_numbers++ = costs[u].forward_s;
+        *out_numbers++ = costs[u].backward_s;
+        *out_numbers++ = costs[u].weight_s;
+        *out_numbers++ = costs[u].update_s;
+    }
+}
+
+static void unpack(const double *numbers, CostMachine *machine, UnitCost *costs, uint32_t n_units)
+{
+    machine->link_bytes_per_s = *numbers++;
+    machine->sum_bytes_per_s = *numbers++;
+    for (uint32_t u = 0; u <= n_units; u++)
+    {
+        costs[u].forward_s = *numbers++;
+        costs[u].backward_s = *numbers++;
+        costs[u].weight_s = *numbers++;
+        costs[u].update_s = *numbers++;
+    }
+}
+
+static Status time_ops(Session *s, const IrModule *m, const char *so_path, double *out_seconds)
+{
+    HalOptions options = {.n_threads = ranks_threads(s), .pin = s->options->pin};
+    HalDevice *device;
+    Executor *executor = NULL;
+    TRY(hal_device_create(s->options->device, &options, &device));
+    Status status = executor_create(device, m, so_path, NULL, &executor);
+    if (status == STATUS_OK)
+        status = executor_time_ops(executor, "train", out_seconds);
+    executor_destroy(executor);
+    hal_device_destroy(device);
+    return status;
+}
+
+/* Messages to and from the neighbour, and a sum over all, as long as they take while everybody does the same. */
+static Status time_link(Session *s, CostMachine *machine)
+{
+    Comm *world = s->ranks.comm.world;
+    const uint32_t rank = comm_rank(world), size = comm_size(world), peer = rank ^ 1;
+    char *bytes = ARENA_ARRAY(s->arena, char, SUM_BYTES);
+    const CommSlice slice = {
+        .src = (const float *)(void *)bytes, .dst = (float *)(void *)bytes, .n_elems = SUM_BYTES / sizeof(float)};
+    double link_s = 0, sum_s = 0;
+    for (int round = -1; round < LINK_ROUNDS; round++)
+    {
+        TRY(comm_barrier(world));
+        double start_s = driver_now_s();
+        if (peer < size)
+        {
+            TRY(comm_send(world, peer, LINK_TAG, bytes, LINK_BYTES));
+            TRY(comm_recv(world, peer, LINK_TAG, bytes, LINK_BYTES));
+        }
+        link_s += round >= 0 ? driver_now_s() - start_s : 0;
+        TRY(comm_barrier(world));
+        start_s = driver_now_s();
+        TRY(comm_all_reduce_start(world, 0, &slice, 1));
+        TRY(comm_all_reduce_wait(world, 0));
+        sum_s += round >= 0 ? driver_now_s() - start_s : 0;
+    }
+    if (peer < size)
+        machine->link_bytes_per_s = (double)LINK_ROUNDS * LINK_BYTES / link_s;
+    machine->sum_bytes_per_s = (double)LINK_ROUNDS * SUM_BYTES / sum_s;
+    return STATUS_OK;
+}
+
+/* ---- the file beside the cached kernels */
+
+static const char *costs_path(Session *s, const char *so_path)
+{
+    const int stem = (int)strlen(so_path) - 3;
+    return arena_printf(s->arena, "%.*s-%u-ranks-%d-threads.costs", stem, so_path, s->ranks.size, ranks_threads(s));
+}
+
+/* False when there is no such file, or it is no list of n numbers. */
+static bool read_costs(const char *path, double *numbers, uint32_t n)
+{
+    FILE *file = fopen(path, "r");
+    bool ok = file != NULL;
+    for (uint32_t i = 0; ok && i < n; i++)
+        ok = fscanf(file, "%lf", &numbers[i]) == 1 && numbers[i] >= 0;
+    if (file)
+        fclose(file);
+    return ok;
+}
+
+static Status write_costs(Session *s, const char *path, const double *numbers, uint32_t n)
+{
+    StrBuf text = strbuf_make(s->arena);
+    for (uint32_t i = 0; i < n; i++)
+        strbuf_addf(&text, "%.17g\n", numbers[i]);
+    return durable_file_put(path, strbuf_text(&text), text.len, NULL);
+}
+
+/* Rank 0 says whether it has the numbers; else all measure at the same time, as they will compute, and take the mean.
+ */
+static Status measure(Session *s, const IrModule *m, UnitCost *costs)
+{
+    Comm *world = s->ranks.comm.world;
+    const uint32_t n_units = s->job->n_units, n = N_LINK_NUMBERS + N_UNIT_NUMBERS * (n_units + 1);
+    double *numbers = ARENA_ARRAY(s->arena, double, n + 1);
+    StrBuf text = strbuf_make(s->arena);
+    CodegenObject object;
+    codegen_emit_c(&text, m);
+    TRY(codegen_compile(s->arena, strbuf_text(&text), &object));
+    const char *path = costs_path(s, object.so_path);
+    numbers[n] = s->ranks.rank == 0 && read_costs(path, numbers, n);
+    if (world)
+        TRY(comm_broadcast(world, 0, numbers, sizeof *numbers * (n + 1)));
+    s->ranks.costs_from = "measured earlier";
+    if (numbers[n] == 0)
+    {
+        double *seconds = ARENA_ARRAY(s->arena, double, m->ops.len);
+        if (world)
+            TRY(comm_barrier(world));
+        TRY(time_ops(s, m, object.so_path, seconds));
+        cost_units(s->arena, m, seconds, &s->ranks.machine, n_units, costs);
+        if (world)
+            TRY(time_link(s, &s->ranks.machine));
+        pack(&s->ranks.machine, costs, n_units, numbers);
+        if (world)
+            TRY(comm_all_reduce_f64(world, numbers, n, COMM_SUM));
+        for (uint32_t i = 0; world && i < n; i++)
+            numbers[i] /= comm_size(world);
+        if (s->ranks.rank == 0)
+            TRY(write_costs(s, path, numbers, n));
+        s->ranks.costs_from = "measured";
+    }
+    unpack(numbers, &s->ranks.machine, costs, n_units);
+    return STATUS_OK;
+}
+
 Status measure_costs(Session *s, uint32_t n_micro)
 {
+    const char *how = s->options->costs ? s->options->costs : s->ranks.comm.world ? "measured" : "model";
+    if (strcmp(how, "measured") != 0 && strcmp(how, "model") != 0)
+        return status_fail(STATUS_USAGE, "--costs wants measured or model, not '%s'", how);
     Arena *arena;
     IrModule *m;
     TRY(compile_reference(s, n_micro, &arena, &m));
     UnitCost *costs = ARENA_ARRAY(s->arena, UnitCost, s->job->n_units + 1);
-    s->ranks.machine = cost_machine_default(s->options->n_threads);
-    cost_units(arena, m, NULL, &s->ranks.machine, s->job->n_units, costs);
     s->ranks.costs = costs;
     s->ranks.cost_rows = (uint32_t)s->job->train.rows;
+    s->ranks.machine = cost_machine_default(ranks_threads(s));
     s->ranks.costs_from = "modelled";
+    cost_units(arena, m, NULL, &s->ranks.machine, s->job->n_units, costs);
+    Status status = strcmp(how, "measured") == 0 ? measure(s, m, costs) : STATUS_OK;
     arena_destroy(arena);
-    return STATUS_OK;
+    return status;
 }

@@ -150,6 +150,8 @@ static bool is_interp(const Session *s)
 Status session_compile(Session *s)
 {
     double start_s = driver_now_s();
+    if (s->module_arena) /* of another stage (cmd_plan) */
+        arena_destroy(s->module_arena);
     s->module_arena = arena_create();
     s->m = ir_module_clone(s->module_arena, s->job->module);
     Status status =

@@ -48,6 +48,8 @@ typedef struct
     int64_t workspace_bytes; /* of kernels and the contraction library */
 } ExecutorMemory;
 ExecutorMemory executor_memory(const Executor *executor);
+/* The same of a planned module, without an executor; workspaces are not known then (0). */
+ExecutorMemory executor_memory_planned(const IrModule *m);
 
 /* Contractions and the whole of a function, in floating-point operations per run of the function. */
 double executor_matmul_flops(const Executor *executor, const char *func);
@@ -63,6 +65,10 @@ typedef struct
 void executor_profile_start(Executor *executor);
 /* Rows sorted by seconds, most first; owned by the executor. */
 const ExecutorProfileRow *executor_profile_rows(Executor *executor, uint32_t *out_n_rows);
+
+/* Seconds of every op of a step function (by op, copies at their set; others stay 0): the median of several runs in
+ * place, of one unit among those that are alike. The globals are scribbled over. */
+Status executor_time_ops(Executor *executor, const char *func, double *out_seconds);
 
 /* For messages of the communicator: the step that runs next. */
 void executor_set_step(Executor *executor, uint64_t step);

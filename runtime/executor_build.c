@@ -1,0 +1,433 @@
+/* Turns the planned step functions of a module into lists of instructions with fixed addresses. */
+#include "base/strbuf.h"
+#include "runtime/executor_program.h"
+
+#include <string.h>
+
+enum
+{
+    ALIGNMENT = 64
+};
+
+static int64_t align_up(int64_t size)
+{
+    return (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+/* ---- sets that read another global's old value */
+
+static bool sets_global(const IrModule *m, IrFunc func, const char *name)
+{
+    IR_FOR_OPS(m, func, op)
+    {
+        const IrOpData *data = ir_op(m, op);
+        if (data->code == IR_set && strcmp(ir_attrs_str(&data->attrs, IR_ATTR_global), name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A global set to the old value of another that is set too: copies in any order could come too late. */
+static bool needs_staging(const IrModule *m, IrFunc func, const IrOpData *set)
+{
+    IrValue value = set->operands[0];
+    while (ir_value_code(m, value) == IR_reshape)
+        value = ir_op(m, ir_value(m, value)->def)->operands[0];
+    const IrOpData *def = ir_op(m, ir_value(m, value)->def);
+    return def->code == IR_get && sets_global(m, func, ir_attrs_str(&def->attrs, IR_ATTR_global));
+}
+
+static int64_t planned_bytes(const IrModule *m, IrFunc func)
+{
+    return ir_attrs_int(&ir_func(m, func)->attrs, IR_ATTR_arena_bytes, 0);
+}
+
+static int64_t staging_bytes(const IrModule *m, IrFunc func)
+{
+    int64_t size_bytes = 0;
+    IR_FOR_OPS(m, func, op)
+    {
+        const IrOpData *data = ir_op(m, op);
+        if (data->code == IR_set && needs_staging(m, func, data))
+            size_bytes += align_up(ir_type_size_bytes(ir_value_type(m, data->operands[0])));
+    }
+    return size_bytes;
+}
+
+/* ---- building */
+
+typedef struct
+{
+    Executor *x;
+    IrFunc func;
+    Program *program;
+    char **address;    /* by value */
+    VEC(Instr) copies; /* sets that are not in place: after all that reads old values */
+    VEC(Instr) saves;  /* before those: old values of globals that the copies overwrite */
+    char *staging;     /* where they go: behind the function's arena */
+} Build;
+
+static uint32_t profile_row(Executor *x, const char *name)
+{
+    for (uint32_t i = 0; i < x->profile.len; i++)
+        if (strcmp(x->profile.data[i].name, name) == 0)
+            return i;
+    vec_push(x->arena, &x->profile, (ExecutorProfileRow){.name = arena_strdup(x->arena, name)});
+    return x->profile.len - 1;
+}
+
+/* Results planned at offset -1 are in the global that the first set of them names. */
+static void bind_results_in_globals(Build *b)
+{
+    const IrModule *m = b->x->m;
+    IR_FOR_OPS(m, b->func, op)
+    {
+        const IrOpData *data = ir_op(m, op);
+        if (data->code != IR_set)
+            continue;
+        IrValue value = data->operands[0];
+        while (ir_value_code(m, value) == IR_reshape)
+            value = ir_op(m, ir_value(m, value)->def)->operands[0];
+        const IrOpData *def = ir_op(m, ir_value(m, value)->def);
+        const IrAttr *offsets = ir_attrs_find(&def->attrs, IR_ATTR_offsets);
+        if (offsets && offsets->ints[ir_value(m, value)->result] == -1 && !b->address[value])
+            b->address[value] =
+                executor_global_address(b->x, ir_global_find(m, ir_attrs_str(&data->attrs, IR_ATTR_global)));
+    }
+}
+
+static void place_results(Build *b, const IrOpData *data)
+{
+    const IrAttr *offsets = ir_attrs_find(&data->attrs, IR_ATTR_offsets);
+    ENSURE(offsets && offsets->n == data->n_results);
+    for (uint32_t i = 0; i < data->n_results; i++)
+        if (offsets->ints[i] >= 0)
+            b->address[data->results[i]] = b->x->arena_base + offsets->ints[i];
+        else
+            ENSURE(b->address[data->results[i]]);
+}
+
+static Status build_call(Build *b, IrOp op)
+{
+    Executor *x = b->x;
+    const IrOpData *data = ir_op(x->m, op);
+    const char *name = ir_attrs_str(&data->attrs, IR_ATTR_fn);
+    place_results(b, data);
+    const IrAttr *stream = ir_attrs_find(&data->attrs, IR_ATTR_stream);
+    Instr instr = {.kind = DO_LAUNCH, .op = op, .n_bufs = data->n_operands + data->n_results + (stream ? 1 : 0)};
+    instr.bufs = ARENA_ARRAY(x->arena, void *, instr.n_bufs);
+    if (stream)
+    {
+        uint32_t *number = ARENA_NEW(x->arena, uint32_t);
+        *number = (uint32_t)stream->i;
+        instr.bufs[instr.n_bufs - 1] = number;
+    }
+    for (uint32_t i = 0; i < data->n_operands; i++)
+        instr.bufs[i] = b->address[data->operands[i]];
+    for (uint32_t i = 0; i < data->n_results; i++)
+        instr.bufs[data->n_operands + i] = b->address[data->results[i]];
+    instr.profile_row = profile_row(x, name);
+    TRY(hal_executable_kernel(x->executable, name, &instr.kernel));
+    vec_push(x->arena, &b->program->instrs, instr);
+    return STATUS_OK;
+}
+
+static GemmDesc gemm_desc_of(const IrModule *m, const IrOpData *data)
+{
+    const IrType *a = ir_value_type(m, data->operands[0]), *c = ir_value_type(m, data->results[0]);
+    bool ta = ir_attrs_bool(&data->attrs, IR_ATTR_ta), tb = ir_attrs_bool(&data->attrs, IR_ATTR_tb);
+    int rank = c->rank;
+    int64_t rows = c->dims[rank - 2], cols = c->dims[rank - 1], inner = a->dims[ta ? rank - 2 : rank - 1];
+    GemmDesc desc = gemm_desc_make(rows, cols, inner, ta, tb);
+    for (int i = 0; i < rank - 2; i++)
+        desc.batch *= c->dims[i];
+    desc.stride_a = rows * inner;
+    desc.stride_b = inner * cols;
+    desc.stride_c = desc.stride_r = rows * cols;
+    desc.ldr = cols;
+    desc.dtype_ab = a->dtype == DT_BF16 ? GEMM_BF16 : GEMM_F32;
+    desc.dtype_c = c->dtype == DT_BF16 ? GEMM_BF16 : GEMM_F32;
+    desc.bias = ir_attrs_bool(&data->attrs, IR_ATTR_bias);
+    desc.residual = ir_attrs_bool(&data->attrs, IR_ATTR_residual);
+    const char *act = ir_attrs_str(&data->attrs, IR_ATTR_act);
+    desc.act = act ? gemm_act_from_name(act) : GEMM_ACT_none;
+    ENSURE(desc.act != GEMM_ACT_COUNT);
+    return desc;
+}
+
+static Status build_matmul(Build *b, IrOp op)
+{
+    Executor *x = b->x;
+    const IrOpData *data = ir_op(x->m, op);
+    place_results(b, data);
+    GemmDesc desc = gemm_desc_of(x->m, data);
+    Instr instr = {.kind = DO_GEMM, .op = op};
+    uint32_t at = 2;
+    instr.args.a = b->address[data->operands[0]];
+    instr.args.b = b->address[data->operands[1]];
+    if (desc.bias)
+        instr.args.bias = (const float *)(const void *)b->address[data->operands[at++]];
+    if (desc.residual)
+        instr.args.residual = b->address[data->operands[at++]];
+    instr.args.c = b->address[data->results[0]];
+    instr.profile_row = profile_row(
+        x, arena_printf(x->arena, "matmul %lldx%lldx%lld%s%s", (long long)(desc.batch * desc.m), (long long)desc.n,
+                        (long long)desc.k, desc.trans_a ? " ta" : "", desc.trans_b ? " tb" : ""));
+    TRY(hal_gemm_create(x->device, &desc, &instr.gemm));
+    b->program->matmul_flops += gemm_flops(&desc);
+    vec_push(x->arena, &b->program->instrs, instr);
+    return STATUS_OK;
+}
+
+static void build_set(Build *b, IrOp op)
+{
+    Executor *x = b->x;
+    const IrOpData *data = ir_op(x->m, op);
+    IrGlobal global = ir_global_find(x->m, ir_attrs_str(&data->attrs, IR_ATTR_global));
+    Instr instr = {.kind = DO_COPY,
+                   .op = op,
+                   .dst = executor_global_address(x, global),
+                   .src = b->address[data->operands[0]],
+                   .size_bytes = (size_t)ir_type_size_bytes(&ir_global(x->m, global)->type)};
+    if (instr.src == instr.dst)
+        return;
+    instr.profile_row = profile_row(x, "copy");
+    if (needs_staging(x->m, b->func, data))
+    {
+        Instr save = instr;
+        instr.src = save.dst = b->staging;
+        b->staging += align_up((int64_t)instr.size_bytes);
+        vec_push(x->arena, &b->saves, save);
+    }
+    vec_push(x->arena, &b->copies, instr);
+}
+
+/* What users call a value: the output that it is set to. */
+static const char *name_of(const Build *b, IrValue value)
+{
+    const IrModule *m = b->x->m;
+    IR_FOR_OPS(m, b->func, op)
+    if (ir_op(m, op)->code == IR_set && ir_op(m, op)->operands[0] == value)
+        return ir_attrs_str(&ir_op(m, op)->attrs, IR_ATTR_global);
+    return "a checked value";
+}
+
+static void build_check_finite(Build *b, IrOp op)
+{
+    Executor *x = b->x;
+    IrValue value = ir_op(x->m, op)->operands[0];
+    ENSURE(ir_value_type(x->m, value)->dtype == DT_F32);
+    Instr instr = {.kind = DO_CHECK_FINITE,
+                   .op = op,
+                   .checked = name_of(b, value),
+                   .src = b->address[value],
+                   .size_bytes = (size_t)ir_type_size_bytes(ir_value_type(x->m, value))};
+    instr.profile_row = profile_row(x, "check_finite");
+    if (instr.size_bytes > x->check_bytes)
+    {
+        x->check = arena_alloc(x->arena, instr.size_bytes);
+        x->check_bytes = instr.size_bytes;
+    }
+    vec_push(x->arena, &b->program->instrs, instr);
+}
+
+/* ---- communication */
+
+/* "recv tag 3 (unit 4, model.xml:12:3)" */
+static const char *place_of(Executor *x, const IrOpData *data)
+{
+    StrBuf text = strbuf_make(x->arena);
+    const IrAttr *tag = ir_attrs_find(&data->attrs, IR_ATTR_tag), *bucket = ir_attrs_find(&data->attrs, IR_ATTR_bucket);
+    strbuf_add(&text, ir_op_info(data->code)->name);
+    if (tag || bucket)
+        strbuf_addf(&text, " %s %lld", tag ? "tag" : "bucket", (long long)(tag ? tag : bucket)->i);
+    if (data->unit)
+        strbuf_addf(&text, " (unit %u", data->unit);
+    if (data->unit && data->span.file)
+        strbuf_addf(&text, ", %s:%u:%u", x->m->files.data[data->span.file - 1], data->span.line, data->span.col);
+    if (data->unit)
+        strbuf_add(&text, ")");
+    return strbuf_text(&text);
+}
+
+static Status build_comm(Build *b, IrOp op)
+{
+    Executor *x = b->x;
+    const IrOpData *data = ir_op(x->m, op);
+    if (!x->comm)
+        return status_fail(STATUS_UNSUPPORTED, "the program is one of several ranks: '%s' has nobody to talk to",
+                           ir_op_info(data->code)->name);
+    if (data->n_results)
+        place_results(b, data);
+    Instr instr = {.op = op,
+                   .peer = (uint32_t)ir_attrs_int(&data->attrs, IR_ATTR_peer, 0),
+                   .tag = (uint32_t)ir_attrs_int(&data->attrs, IR_ATTR_tag, 0),
+                   .bucket = (uint32_t)ir_attrs_int(&data->attrs, IR_ATTR_bucket, 0),
+                   .place = place_of(x, data),
+                   .profile_row = profile_row(x, ir_op_info(data->code)->name)};
+    switch (data->code)
+    {
+    case IR_send:
+        instr.kind = DO_SEND;
+        instr.src = b->address[data->operands[0]];
+        instr.size_bytes = (size_t)ir_type_size_bytes(ir_value_type(x->m, data->operands[0]));
+        break;
+    case IR_recv:
+        instr.kind = DO_RECV;
+        instr.dst = b->address[data->results[0]];
+        instr.size_bytes = (size_t)ir_type_size_bytes(ir_value_type(x->m, data->results[0]));
+        break;
+    case IR_all_reduce:
+    {
+        CommSlice *slices = ARENA_ARRAY(x->arena, CommSlice, data->n_operands);
+        instr.kind = DO_ALL_REDUCE;
+        for (uint32_t i = 0; i < data->n_operands; i++)
+            slices[i] = (CommSlice){.src = (const float *)(const void *)b->address[data->operands[i]],
+                                    .dst = (float *)(void *)b->address[data->results[i]],
+                                    .n_elems = (size_t)ir_type_n_elems(ir_value_type(x->m, data->operands[i]))};
+        instr.slices = slices;
+        instr.n_slices = data->n_operands;
+        break;
+    }
+    default:
+        instr.kind = DO_WAIT;
+    }
+    vec_push(x->arena, &b->program->instrs, instr);
+    return STATUS_OK;
+}
+
+static Status build_op(Build *b, IrOp op)
+{
+    const IrModule *m = b->x->m;
+    const IrOpData *data = ir_op(m, op);
+    switch (data->code)
+    {
+    case IR_get:
+        b->address[data->results[0]] =
+            executor_global_address(b->x, ir_global_find(m, ir_attrs_str(&data->attrs, IR_ATTR_global)));
+        return STATUS_OK;
+    case IR_reshape:
+        b->address[data->results[0]] = b->address[data->operands[0]];
+        return STATUS_OK;
+    case IR_call:
+        return build_call(b, op);
+    case IR_matmul:
+        return build_matmul(b, op);
+    case IR_set:
+        build_set(b, op);
+        return STATUS_OK;
+    case IR_check_finite:
+        build_check_finite(b, op);
+        return STATUS_OK;
+    case IR_send:
+    case IR_recv:
+    case IR_all_reduce:
+    case IR_wait:
+        return build_comm(b, op);
+    default:
+        BUG("op %s in a planned function", ir_op_info(data->code)->name);
+    }
+}
+
+static Status build_program(Executor *x, IrFunc func)
+{
+    Program program = {.name = ir_func(x->m, func)->name};
+    Build b = {.x = x,
+               .func = func,
+               .program = &program,
+               .address = ARENA_ARRAY(x->arena, char *, x->m->values.len),
+               .staging = x->arena_base + planned_bytes(x->m, func)};
+    bind_results_in_globals(&b);
+    IR_FOR_OPS(x->m, func, op)
+    TRY(build_op(&b, op));
+    for (uint32_t i = 0; i < b.saves.len; i++)
+        vec_push(x->arena, &program.instrs, b.saves.data[i]);
+    for (uint32_t i = 0; i < b.copies.len; i++)
+        vec_push(x->arena, &program.instrs, b.copies.data[i]);
+    vec_push(x->arena, &x->programs, program);
+    return STATUS_OK;
+}
+
+static int64_t *size_of_kind(ExecutorMemory *sizes, IrGlobalKind kind)
+{
+    switch (kind)
+    {
+    case IR_GLOBAL_PARAM:
+        return &sizes->param_bytes;
+    case IR_GLOBAL_STATE:
+        return &sizes->state_bytes;
+    case IR_GLOBAL_INPUT:
+        return &sizes->input_bytes;
+    case IR_GLOBAL_OUTPUT:
+        return &sizes->output_bytes;
+    }
+    BUG("global kind %d", (int)kind);
+}
+
+/* By global: the step functions of this rank touch it; the rest lives on other ranks. */
+static const bool *used_globals(Arena *arena, const IrModule *m)
+{
+    bool *used = ARENA_ARRAY(arena, bool, m->globals.len);
+    IR_FOR_FUNCS(m, f)
+    IR_FOR_OPS(m, f, op)
+    {
+        const IrOpData *data = ir_op(m, op);
+        if (data->code == IR_get || data->code == IR_set)
+            used[ir_global_find(m, ir_attrs_str(&data->attrs, IR_ATTR_global))] = true;
+    }
+    return used;
+}
+
+/* The place of every used global (others: -1), and the sizes by kind. Returns the bytes of all globals. */
+static int64_t lay_out(Arena *arena, const IrModule *m, int64_t *offsets, ExecutorMemory *sizes)
+{
+    const bool *used = used_globals(arena, m);
+    int64_t total = 0;
+    for (IrGlobal g = 1; g < m->globals.len; g++)
+    {
+        offsets[g] = -1;
+        if (!used[g])
+            continue;
+        int64_t size = align_up(ir_type_size_bytes(&ir_global(m, g)->type));
+        offsets[g] = total;
+        *size_of_kind(sizes, ir_global(m, g)->kind) += size;
+        total += size;
+    }
+    IR_FOR_FUNCS(m, f)
+    {
+        int64_t bytes = planned_bytes(m, f) + staging_bytes(m, f);
+        if (bytes > sizes->arena_bytes)
+            sizes->arena_bytes = bytes;
+    }
+    return total;
+}
+
+ExecutorMemory executor_memory_planned(const IrModule *m)
+{
+    ExecutorMemory sizes = {0};
+    Arena *arena = arena_create();
+    lay_out(arena, m, ARENA_ARRAY(arena, int64_t, m->globals.len), &sizes);
+    arena_destroy(arena);
+    return sizes;
+}
+
+static Status allocate(Executor *x)
+{
+    x->global_offset = ARENA_ARRAY(x->arena, int64_t, x->m->globals.len);
+    int64_t total = lay_out(x->arena, x->m, x->global_offset, &x->sizes);
+    TRY(hal_buffer_create(x->device, (size_t)(total + x->sizes.arena_bytes), &x->memory));
+    x->arena_base = (char *)hal_buffer_address(x->memory) + total;
+    return STATUS_OK;
+}
+
+Status executor_build(Executor *x, const char *so_path)
+{
+    if (so_path)
+        TRY(hal_executable_load(x->device, so_path, &x->executable));
+    TRY(allocate(x));
+    IR_FOR_FUNCS(x->m, f)
+    if (ir_func(x->m, f)->kind == IR_FUNC_STEP)
+        TRY(build_program(x, f));
+    x->sizes.workspace_bytes = hal_memory_info(x->device).workspace_bytes;
+    return STATUS_OK;
+}

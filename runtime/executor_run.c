@@ -1,0 +1,143 @@
+/* Runs the instructions of a step function: kernels, contractions, copies, checks, communication. */
+#include "runtime/executor_program.h"
+#include "runtime/fault.h"
+
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+static Status check_finite(Executor *x, const Instr *instr)
+{
+    TRY(hal_copy(x->device, HAL_COPY_FROM_DEVICE, x->check, instr->src, instr->size_bytes));
+    for (size_t i = 0; i < instr->size_bytes / sizeof *x->check; i++)
+        if (!isfinite(x->check[i]))
+            return status_fail(STATUS_NON_FINITE, "%s is %f", instr->checked, (double)x->check[i]);
+    return STATUS_OK;
+}
+
+static double now_s(clockid_t clock)
+{
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+const Program *executor_find_program(const Executor *x, const char *func)
+{
+    for (uint32_t i = 0; i < x->programs.len; i++)
+        if (strcmp(x->programs.data[i].name, func) == 0)
+            return &x->programs.data[i];
+    BUG("no step function @%s", func);
+}
+
+/* A fault on purpose (runtime/fault.h): a rank that keeps what is not the sum. */
+static void undo_sum(const Executor *x, uint32_t bucket)
+{
+    const Program *train = executor_find_program(x, "train");
+    for (uint32_t i = 0; i < train->instrs.len; i++)
+    {
+        const Instr *instr = &train->instrs.data[i];
+        for (uint32_t k = 0; instr->kind == DO_ALL_REDUCE && instr->bucket == bucket && k < instr->n_slices; k++)
+            for (size_t e = 0; e < instr->slices[k].n_elems; e++)
+                instr->slices[k].dst[e] *= 0.5F;
+    }
+}
+
+static Status communicate(Executor *x, const Instr *instr)
+{
+    const int64_t micro = ir_attrs_int(&ir_op(x->m, instr->op)->attrs, IR_ATTR_micro, -1);
+    double start_s = now_s(CLOCK_MONOTONIC);
+    Status status = STATUS_OK;
+    comm_set_place(x->comm->world, instr->place, (int64_t)x->step, (int32_t)micro);
+    switch (instr->kind)
+    {
+    case DO_SEND:
+        status = comm_send(x->comm->pipe, instr->peer, instr->tag, instr->src, instr->size_bytes);
+        break;
+    case DO_RECV:
+        status = comm_recv(x->comm->pipe, instr->peer, instr->tag, instr->dst, instr->size_bytes);
+        break;
+    case DO_ALL_REDUCE:
+        return comm_all_reduce_start(x->comm->data, instr->bucket, instr->slices, instr->n_slices);
+    default:
+        status = comm_all_reduce_wait(x->comm->data, instr->bucket);
+        if (status == STATUS_OK && fault_skips_bucket(comm_rank(x->comm->world), x->step, instr->bucket))
+            undo_sum(x, instr->bucket);
+    }
+    x->wait_s += now_s(CLOCK_MONOTONIC) - start_s;
+    return status;
+}
+
+Status executor_run_instr(Executor *x, const Instr *instr)
+{
+    switch (instr->kind)
+    {
+    case DO_LAUNCH:
+        return hal_launch(x->device, instr->kernel, instr->bufs, instr->n_bufs);
+    case DO_GEMM:
+        return hal_gemm_run(x->device, instr->gemm, &instr->args);
+    case DO_CHECK_FINITE:
+        return check_finite(x, instr);
+    case DO_COPY:
+        return hal_copy(x->device, HAL_COPY_ON_DEVICE, instr->dst, instr->src, instr->size_bytes);
+    case DO_SEND:
+    case DO_RECV:
+    case DO_ALL_REDUCE:
+    case DO_WAIT:
+        return communicate(x, instr);
+    }
+    BUG("instruction kind %d", (int)instr->kind);
+}
+
+static void record_event(Executor *x, const Instr *instr, double start_s, double end_s)
+{
+    static const char *const parts[] = {"forward", "backward", "optimizer"};
+    const IrOpData *data = ir_op(x->m, instr->op);
+    if (x->n_events == x->max_events)
+        return;
+    const char *place = "";
+    if (data->span.file)
+        place =
+            arena_printf(x->arena, "%s:%u:%u", x->m->files.data[data->span.file - 1], data->span.line, data->span.col);
+    x->events[x->n_events++] =
+        (ExecutorEvent){.name = instr->place ? instr->place : x->profile.data[instr->profile_row].name,
+                        .place = place,
+                        .part = parts[data->phase],
+                        .unit = data->unit,
+                        .micro_batch = (int32_t)ir_attrs_int(&data->attrs, IR_ATTR_micro, -1),
+                        .waits = instr->place != NULL,
+                        .start_s = start_s,
+                        .end_s = end_s};
+}
+
+/* One op by itself, with its times: for profiles and traces. */
+static Status run_timed(Executor *x, const Instr *instr)
+{
+    double start_s = now_s(CLOCK_REALTIME);
+    TRY(executor_run_instr(x, instr));
+    TRY(hal_sync(x->device));
+    double end_s = now_s(CLOCK_REALTIME);
+    if (x->events)
+        record_event(x, instr, start_s, end_s);
+    x->profile.data[instr->profile_row].seconds += end_s - start_s;
+    x->profile.data[instr->profile_row].n_runs++;
+    return STATUS_OK;
+}
+
+Status executor_run(Executor *x, const char *func)
+{
+    if (x->env)
+        return ir_interp_run(x->env, x->m, ir_func_find(x->m, func));
+    const Program *program = executor_find_program(x, func);
+    for (uint32_t i = 0; i < program->instrs.len; i++)
+    {
+        const Instr *instr = &program->instrs.data[i];
+        if (x->profiling || x->events)
+            TRY(run_timed(x, instr));
+        else
+            TRY(executor_run_instr(x, instr));
+        if (x->comm)
+            TRY(comm_poll(x->comm->world));
+    }
+    return hal_sync(x->device);
+}
