@@ -7,7 +7,7 @@ static const double mib = 1024.0 * 1024.0;
 
 typedef struct
 {
-    double *step_ms;
+    double *step_ms, *bubble;
     uint32_t n, n_warmup, seen;
     double loss;
 } BenchTimes;
@@ -16,14 +16,64 @@ static void time_step(void *context, const TrainerStep *step)
 {
     BenchTimes *times = context;
     times->loss = step->loss;
-    if (times->seen++ >= times->n_warmup)
-        times->step_ms[times->n++] = step->step_s * 1e3;
+    if (times->seen++ < times->n_warmup)
+        return;
+    times->bubble[times->n] = step->bubble;
+    times->step_ms[times->n++] = step->step_s * 1e3;
 }
 
 static int by_value(const void *x, const void *y)
 {
     double a = *(const double *)x, b = *(const double *)y;
     return a < b ? -1 : a > b;
+}
+
+static double median(double *values, uint32_t n)
+{
+    qsort(values, n, sizeof *values, by_value);
+    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+/* Of the rank that needs most. */
+typedef struct
+{
+    double planned_mib, real_mib;
+} Peaks;
+
+static Status largest_peaks(Session *s, Peaks *out_peaks)
+{
+    double numbers[2] = {(double)session_predicted_bytes(s) / mib, (double)session_real_bytes(s) / mib};
+    if (s->ranks.comm.world)
+        TRY(comm_all_reduce_f64(s->ranks.comm.world, numbers, 2, COMM_MAX));
+    *out_peaks = (Peaks){numbers[0], numbers[1]};
+    return STATUS_OK;
+}
+
+static void print(const Session *s, BenchTimes *times, const Peaks *peaks)
+{
+    const bool json = s->options->json;
+    double step_ms = median(times->step_ms, times->n), bubble = median(times->bubble, times->n);
+    double gflops = executor_matmul_flops(s->executor, "train") / 1e9;
+    double compile_ms = 1e3 * (s->load_s + s->passes_s + s->kernels_s);
+    const char *format = json ? "{\"median_ms\": %.3f, \"min_ms\": %.3f, \"max_ms\": %.3f, \"steps\": %u, "
+                                "\"loss\": %.9g, \"compile_ms\": %.1f, \"compile_cached\": %s, "
+                                "\"matmul_gflop\": %.3f, \"peak_predicted_mib\": %.1f, \"peak_real_mib\": %.1f"
+                              : "step %.2f ms (median; %.2f to %.2f, %u steps), loss %.6g\ncompile %.0f ms, from the "
+                                "cache: %s; contractions %.2f GFLOP; memory %.1f MiB planned, %.1f MiB real\n";
+    printf(format, step_ms, times->step_ms[0], times->step_ms[times->n - 1], times->n, times->loss, compile_ms,
+           s->kernels_cached ? "true" : "false", gflops, peaks->planned_mib, peaks->real_mib);
+    if (s->ranks.planned)
+    {
+        const PlanCandidate *c = s->ranks.choice.chosen;
+        printf(json ? ", \"stages\": %u, \"replicas\": %u, \"micro_batches\": %u, \"schedule\": \"%s\", "
+                      "\"predicted_ms\": %.3f, \"predicted_bubble\": %.4f, \"bubble\": %.4f"
+                    : "%u stages x %u replicas, %u micro-batches, %s: predicted step %.2f ms, bubble %.4f; measured "
+                      "bubble %.4f\n",
+               c->plan.n_stages, c->plan.n_replicas, c->plan.n_micro, pipeline_name(c->plan.schedule), 1e3 * c->step_s,
+               c->bubble, bubble);
+    }
+    if (json)
+        printf("}\n");
 }
 
 static Status bench(Session *s)
@@ -40,7 +90,9 @@ static Status bench(Session *s)
         return status_fail(STATUS_BAD_INPUT, "'%s' has no training data", options.operand);
     TRY(session_compile(s));
     TRY(session_build(s));
-    BenchTimes times = {.step_ms = ARENA_ARRAY(s->arena, double, options.n_steps), .n_warmup = options.n_warmup};
+    BenchTimes times = {.step_ms = ARENA_ARRAY(s->arena, double, options.n_steps),
+                        .bubble = ARENA_ARRAY(s->arena, double, options.n_steps),
+                        .n_warmup = options.n_warmup};
     TrainerObserver observer = {.context = &times, .step = time_step};
     Trainer *trainer;
     TRY(session_trainer(s, &observer, false, NULL, &trainer));
@@ -52,25 +104,15 @@ static Status bench(Session *s)
     double total_steps = (double)trainer_steps_done(trainer);
     trainer_destroy(trainer);
     TRY(status);
-    if (times.n < options.n_steps)
+    if (times.n < options.n_steps && s->ranks.rank == 0)
         return status_fail(STATUS_BAD_INPUT, "the job has only %.0f steps: --set train.epochs= for more", total_steps);
-    qsort(times.step_ms, times.n, sizeof *times.step_ms, by_value);
-    double median =
-        times.n % 2 ? times.step_ms[times.n / 2] : (times.step_ms[times.n / 2 - 1] + times.step_ms[times.n / 2]) / 2;
-    double gflops = executor_matmul_flops(s->executor, "train") / 1e9;
-    double compile_ms = 1e3 * (s->load_s + s->passes_s + s->kernels_s);
-    const char *format = options.json
-                             ? "{\"median_ms\": %.3f, \"min_ms\": %.3f, \"max_ms\": %.3f, \"steps\": %u, "
-                               "\"loss\": %.9g, \"compile_ms\": %.1f, \"compile_cached\": %s, "
-                               "\"matmul_gflop\": %.3f, \"peak_predicted_mib\": %.1f, \"peak_real_mib\": %.1f}\n"
-                             : "step %.2f ms (median; %.2f to %.2f, %u steps), loss %.6g\ncompile %.0f ms, from the "
-                               "cache: %s; contractions %.2f GFLOP; memory %.1f MiB planned, %.1f MiB real\n";
-    printf(format, median, times.step_ms[0], times.step_ms[times.n - 1], times.n, times.loss, compile_ms,
-           s->kernels_cached ? "true" : "false", gflops, (double)session_predicted_bytes(s) / mib,
-           (double)session_real_bytes(s) / mib);
-    if (options.profile)
+    Peaks peaks;
+    TRY(largest_peaks(s, &peaks));
+    if (s->ranks.rank == 0)
+        print(s, &times, &peaks);
+    if (options.profile && s->ranks.rank == 0)
         session_print_profile(s);
-    return STATUS_OK;
+    return session_write_trace(s);
 }
 
 Status cmd_bench(Arena *arena, const Options *options)

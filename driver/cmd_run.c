@@ -91,12 +91,16 @@ typedef struct
     Progress progress;
     TrainerObserver shown; /* of progress */
     const Session *session;
+    double bubble; /* sum over steps */
+    uint64_t n_steps;
     int64_t real_bytes; /* peak after a few steps: before checkpoints are written */
 } RunWatch;
 
 static void watch_step(void *context, const TrainerStep *step)
 {
     RunWatch *watch = context;
+    watch->bubble += step->bubble;
+    watch->n_steps++;
     if (watch->progress.n_steps < 3 && watch->progress.first_step != UINT64_MAX &&
         step->step - watch->progress.first_step < 4)
         watch->real_bytes = session_real_bytes(watch->session);
@@ -113,6 +117,19 @@ static void watch_note(void *context, const char *text)
 {
     RunWatch *watch = context;
     watch->shown.note(watch->shown.context, text);
+}
+
+/* How the ranks did against the plan. */
+static void print_plan(const Session *s, const RunWatch *watch)
+{
+    if (!s->ranks.planned || !watch->n_steps)
+        return;
+    const PlanCandidate *c = s->ranks.choice.chosen;
+    printf("%u stages x %u replicas, %u micro-batches, %s: step %.1f ms (predicted %.1f), bubble %.1f %% (predicted "
+           "%.1f)\n",
+           c->plan.n_stages, c->plan.n_replicas, c->plan.n_micro, pipeline_name(c->plan.schedule),
+           1e3 * watch->progress.step_s / (double)watch->n_steps, 1e3 * c->step_s,
+           100 * watch->bubble / (double)watch->n_steps, 100 * c->bubble);
 }
 
 static Status train(Session *s)
@@ -134,11 +151,14 @@ static Status train(Session *s)
         printf("done: %llu steps in %.1f s, %.1f %% of it waiting for data; memory %.1f MiB planned, %.1f MiB real\n",
                (unsigned long long)trainer_steps_done(trainer), watch.progress.step_s, 100 * waited,
                (double)session_predicted_bytes(s) / mib, (double)watch.real_bytes / mib);
+        print_plan(s, &watch);
         for (uint32_t i = 0; i < s->job->n_metrics && eval.n_samples; i++)
             printf("test %s %.4f\n", s->job->metrics[i], eval.metric[i]);
     }
     if (s->options->profile)
         session_print_profile(s);
+    if (status == STATUS_OK)
+        status = session_write_trace(s);
     trainer_destroy(trainer);
     return status;
 }

@@ -4,6 +4,7 @@
 #include "base/bug.h"
 #include "codegen/codegen.h"
 #include "codegen/compile.h"
+#include "runtime/trace.h"
 
 #include <fcntl.h>
 #include <libgen.h>
@@ -12,6 +13,11 @@
 #include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
+
+enum
+{
+    TRACED_STEPS = 3
+};
 
 /* ---- loading */
 
@@ -270,12 +276,20 @@ Status session_trainer(Session *s, const TrainerObserver *observer, bool with_ou
                               .n_metrics = s->job->n_metrics,
                               .out_dir = with_out_dir ? s->options->out_dir : NULL,
                               .resume = s->options->resume,
+                              .trace_steps = s->options->trace ? TRACED_STEPS : 0,
                               .weights = s->options->weights,
                               .digest = digest_of(s),
                               .stop_flag = stop_flag};
     if (observer && s->ranks.rank == 0)
         options.observer = *observer;
     return trainer_create(s->executor, s->m, s->train, s->test, &options, out_trainer);
+}
+
+Status session_write_trace(Session *s)
+{
+    if (!s->options->trace)
+        return STATUS_OK;
+    return trace_write(s->options->trace, s->executor, s->ranks.comm.world, s->ranks.stage, s->ranks.replica);
 }
 
 /* ---- memory */

@@ -43,6 +43,9 @@ Status session_close(Session *s, Status status);
 Status session_trainer(Session *s, const TrainerObserver *observer, bool with_out_dir,
                        const volatile sig_atomic_t *stop_flag, Trainer **out_trainer);
 
+/* Writes the traced steps to the file of --trace; nothing without it. Collective. */
+Status session_write_trace(Session *s);
+
 /* Bytes planned on the device, and bytes the process has really had at its peak since session_reset_peak. */
 int64_t session_predicted_bytes(const Session *s);
 void session_reset_peak(void);

@@ -169,9 +169,9 @@ void executor_set_step(Executor *x, uint64_t step)
     x->step = step;
 }
 
-double executor_wait_s(const Executor *x)
+ExecutorTimes executor_times(const Executor *x)
 {
-    return x->wait_s;
+    return x->times;
 }
 
 void executor_trace_start(Executor *x, uint32_t max_events)
@@ -179,6 +179,12 @@ void executor_trace_start(Executor *x, uint32_t max_events)
     x->events = ARENA_ARRAY(x->arena, ExecutorEvent, max_events);
     x->max_events = max_events;
     x->n_events = 0;
+    x->tracing = true;
+}
+
+void executor_trace_stop(Executor *x)
+{
+    x->tracing = false;
 }
 
 const ExecutorEvent *executor_trace_events(const Executor *x, uint32_t *out_n_events)

@@ -72,8 +72,13 @@ Status executor_time_ops(Executor *executor, const char *func, double *out_secon
 
 /* For messages of the communicator: the step that runs next. */
 void executor_set_step(Executor *executor, uint64_t step);
-/* Seconds that runs so far have waited for other ranks. */
-double executor_wait_s(const Executor *executor);
+/* Of the last run: seconds until its last forward or backward op had ended, and how many of them it waited for other
+ * ranks; then seconds that the rest of it waited. */
+typedef struct
+{
+    double pipe_s, pipe_wait_s, update_wait_s;
+} ExecutorTimes;
+ExecutorTimes executor_times(const Executor *executor);
 
 /* One op of a traced run. */
 typedef struct
@@ -86,8 +91,9 @@ typedef struct
     bool waits;            /* communication */
     double start_s, end_s; /* CLOCK_REALTIME */
 } ExecutorEvent;
-/* Records every op of the runs from now on, up to max_events (then stops recording). */
+/* Records every op of the runs from now on, up to max_events, until it is stopped; the events stay. */
 void executor_trace_start(Executor *executor, uint32_t max_events);
+void executor_trace_stop(Executor *executor);
 const ExecutorEvent *executor_trace_events(const Executor *executor, uint32_t *out_n_events);
 
 #endif

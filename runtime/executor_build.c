@@ -56,6 +56,16 @@ static int64_t staging_bytes(const IrModule *m, IrFunc func)
 
 /* ---- building */
 
+/* Notes where the part begins that is done once a step. */
+static void find_update(const Executor *x, Program *program)
+{
+    program->first_update = 0;
+    for (uint32_t i = 0; i < program->instrs.len; i++)
+        if (program->instrs.data[i].kind != DO_COPY &&
+            ir_op(x->m, program->instrs.data[i].op)->phase != IR_PHASE_OPTIMIZER)
+            program->first_update = i + 1;
+}
+
 typedef struct
 {
     Executor *x;
@@ -344,6 +354,7 @@ static Status build_program(Executor *x, IrFunc func)
         vec_push(x->arena, &program.instrs, b.saves.data[i]);
     for (uint32_t i = 0; i < b.copies.len; i++)
         vec_push(x->arena, &program.instrs, b.copies.data[i]);
+    find_update(x, &program);
     vec_push(x->arena, &x->programs, program);
     return STATUS_OK;
 }

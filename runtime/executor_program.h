@@ -43,6 +43,7 @@ typedef struct
 {
     const char *name;
     VEC(Instr) instrs;
+    uint32_t first_update; /* behind the last forward or backward instruction */
     double matmul_flops;
 } Program;
 
@@ -64,8 +65,10 @@ struct Executor
     float *check; /* host copy of what check_finite looks at */
     size_t check_bytes;
     uint64_t step;
-    double wait_s;
-    ExecutorEvent *events; /* NULL: not tracing */
+    ExecutorTimes times; /* of the last run */
+    bool updating;       /* it is behind its last forward and backward op */
+    bool tracing;
+    ExecutorEvent *events;
     uint32_t n_events, max_events;
 };
 static inline char *executor_global_address(const Executor *x, IrGlobal global)

@@ -64,7 +64,7 @@ static Status communicate(Executor *x, const Instr *instr)
         if (status == STATUS_OK && fault_skips_bucket(comm_rank(x->comm->world), x->step, instr->bucket))
             undo_sum(x, instr->bucket);
     }
-    x->wait_s += now_s(CLOCK_MONOTONIC) - start_s;
+    *(x->updating ? &x->times.update_wait_s : &x->times.pipe_wait_s) += now_s(CLOCK_MONOTONIC) - start_s;
     return status;
 }
 
@@ -117,7 +117,7 @@ static Status run_timed(Executor *x, const Instr *instr)
     TRY(executor_run_instr(x, instr));
     TRY(hal_sync(x->device));
     double end_s = now_s(CLOCK_REALTIME);
-    if (x->events)
+    if (x->tracing)
         record_event(x, instr, start_s, end_s);
     x->profile.data[instr->profile_row].seconds += end_s - start_s;
     x->profile.data[instr->profile_row].n_runs++;
@@ -129,10 +129,18 @@ Status executor_run(Executor *x, const char *func)
     if (x->env)
         return ir_interp_run(x->env, x->m, ir_func_find(x->m, func));
     const Program *program = executor_find_program(x, func);
+    double start_s = now_s(CLOCK_MONOTONIC);
+    x->times = (ExecutorTimes){0};
+    x->updating = false;
     for (uint32_t i = 0; i < program->instrs.len; i++)
     {
         const Instr *instr = &program->instrs.data[i];
-        if (x->profiling || x->events)
+        if (i == program->first_update)
+        {
+            x->times.pipe_s = now_s(CLOCK_MONOTONIC) - start_s;
+            x->updating = true;
+        }
+        if (x->profiling || x->tracing)
             TRY(run_timed(x, instr));
         else
             TRY(executor_run_instr(x, instr));

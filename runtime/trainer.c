@@ -34,11 +34,12 @@ struct Trainer
     const Dataset *train, *test;
     TrainerOptions options;
     VEC(BatchInput) inputs;
-    float *mask;       /* of one micro-batch */
-    uint64_t *indices; /* of the whole batch */
-    uint32_t rank;     /* in the world */
-    bool stopped;      /* a signal came to some rank */
-    uint64_t step;     /* done */
+    float *mask;           /* of one micro-batch */
+    uint64_t *indices;     /* of the whole batch */
+    uint32_t rank;         /* in the world */
+    bool stopped;          /* a signal came to some rank */
+    uint64_t step;         /* done */
+    uint64_t n_steps_here; /* begun by this process */
     uint64_t total_steps;
     SamplerPosition position;
     MetricsLog *log;
@@ -544,6 +545,7 @@ Status trainer_evaluate(Trainer *t, TrainerEval *out_eval)
 
 static Status evaluate_and_log(Trainer *t, TrainerEval *out_eval)
 {
+    executor_trace_stop(t->executor);
     TRY(trainer_evaluate(t, out_eval));
     Metric rows[TRAINER_MAX_METRICS + 2] = {METRIC_F64("loss", out_eval->loss)};
     uint32_t n = 1;
@@ -593,6 +595,7 @@ static Status read_outputs(Trainer *t, TrainerStep *s)
         LOSS,
         GRAD_NORM,
         STOP,
+        BUSY,
         METRICS
     };
     const TrainerRank *rank = &t->options.rank;
@@ -607,8 +610,16 @@ static Status read_outputs(Trainer *t, TrainerStep *s)
             TRY(add_outputs(t, t->options.metrics[i], &shared[METRICS + 2 * i]));
     }
     shared[STOP] = is_signalled(t);
+    const ExecutorTimes times = executor_times(t->executor);
+    double longest_s = times.pipe_s, n_ranks = 1;
+    shared[BUSY] = times.pipe_s - times.pipe_wait_s;
     if (rank->world)
+    {
+        n_ranks = comm_size(rank->world);
         TRY(comm_all_reduce_f64(rank->world, shared, METRICS + 2 * t->options.n_metrics, COMM_SUM));
+        TRY(comm_all_reduce_f64(rank->world, &longest_s, 1, COMM_MAX));
+    }
+    s->bubble = longest_s > 0 ? 1 - shared[BUSY] / (n_ranks * longest_s) : 0;
     s->loss = shared[LOSS];
     s->grad_norm = has_norm ? shared[GRAD_NORM] : NAN;
     for (uint32_t i = 0; i < t->options.n_metrics; i++)
@@ -619,7 +630,7 @@ static Status read_outputs(Trainer *t, TrainerStep *s)
 
 static Status train_step(Trainer *t, const Sampler *sampler)
 {
-    double start_s = now_s(), waited_s = executor_wait_s(t->executor);
+    double start_s = now_s();
     TrainerStep s = {.total_steps = t->total_steps, .epoch = t->position.epoch, .grad_norm = NAN};
     SamplerPosition position = t->position;
     s.n_samples = sampler_next(sampler, &position, t->options.batch, t->indices);
@@ -629,6 +640,11 @@ static Status train_step(Trainer *t, const Sampler *sampler)
     TRY(write_step_scalars(t, s.lr));
     s.data_s = now_s() - start_s;
     executor_set_step(t->executor, t->step + 1);
+    if (t->options.trace_steps && t->n_steps_here == TRAINER_TRACE_AFTER)
+        executor_trace_start(t->executor, TRAINER_TRACE_EVENTS);
+    if (t->options.trace_steps && t->n_steps_here == TRAINER_TRACE_AFTER + t->options.trace_steps)
+        executor_trace_stop(t->executor);
+    t->n_steps_here++;
     Status status = executor_run(t->executor, "train");
     if (status == STATUS_NON_FINITE)
     {
@@ -638,7 +654,6 @@ static Status train_step(Trainer *t, const Sampler *sampler)
                            status_detail());
     }
     TRY(status);
-    s.wait_s = executor_wait_s(t->executor) - waited_s;
     TRY(read_outputs(t, &s));
     t->position = position;
     s.step = ++t->step;

@@ -19,7 +19,9 @@
 
 enum
 {
-    TRAINER_MAX_METRICS = 16
+    TRAINER_MAX_METRICS = 16,
+    TRAINER_TRACE_AFTER = 3,       /* steps, so that caches are warm */
+    TRAINER_TRACE_EVENTS = 1 << 18 /* at most */
 };
 
 /* The mean over all samples of "loss" (value[0]) and of each metric (in the order of TrainerOptions.metrics). */
@@ -43,7 +45,7 @@ typedef struct
     double grad_norm; /* NAN without clipping */
     double step_s;    /* wall time of the whole step */
     double data_s;    /* of it, waiting for data */
-    double wait_s;    /* of it, waiting for other ranks (this rank) */
+    double bubble;    /* idle share of all ranks' time until the last of them has done its last backward op */
 } TrainerStep;
 
 /* Told what happens; all entries may be NULL. */
@@ -83,6 +85,7 @@ typedef struct
     uint32_t n_metrics;
     const char *out_dir;                    /* checkpoints and metrics.jsonl; NULL: neither */
     bool resume;                            /* from the newest good checkpoint of out_dir, if there is one */
+    uint32_t trace_steps;                   /* so many steps are traced, after TRAINER_TRACE_AFTER of them; 0: none */
     const char *weights;                    /* a safetensors file to start from; NULL: the initialisers */
     const char *digest;                     /* of model and job: a checkpoint with another digest is refused */
     const volatile sig_atomic_t *stop_flag; /* set by a signal: checkpoint and return INTERRUPTED; NULL: none */
