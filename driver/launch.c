@@ -5,7 +5,6 @@
 #include "driver/launch_record.h"
 #include "driver/launch_watch.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -88,6 +87,9 @@ static Status find_mpirun(Arena *arena, Mpirun *out_mpirun)
 /* In the child. The user's own settings stand; other MPIs do not read these. */
 static void set_environment(const char *dir)
 {
+    char launcher[32];
+    snprintf(launcher, sizeof launcher, "%ld", (long)getppid());
+    setenv(LAUNCH_PID_VARIABLE, launcher, 1);
     setenv(LAUNCH_DIR_VARIABLE, dir, 1);
     if (isatty(STDOUT_FILENO)) /* mpirun gives every rank a terminal of its own */
         setenv(LAUNCH_TTY_VARIABLE, "1", 1);
@@ -134,18 +136,6 @@ static Status make_folder(Arena *arena, const char **out_dir)
         return status_fail(STATUS_IO, "cannot make the folder '%s': %s", dir, strerror(errno));
     *out_dir = dir;
     return STATUS_OK;
-}
-
-static void remove_folder(const char *dir)
-{
-    DIR *folder = opendir(dir);
-    char path[PATH_MAX];
-    for (struct dirent *entry; folder && (entry = readdir(folder));)
-        if (snprintf(path, sizeof path, "%s/%s", dir, entry->d_name) < (int)sizeof path && entry->d_name[0] != '.')
-            unlink(path);
-    if (folder)
-        closedir(folder);
-    rmdir(dir);
 }
 
 /* Of a restart: a layout made for more ranks does not fit. */
@@ -208,7 +198,7 @@ static Status run_once(LaunchWatch *w, char *const *argv, const sigset_t *mask, 
                 WIFEXITED(w->child_status) ? WEXITSTATUS(w->child_status) : 128 + WTERMSIG(w->child_status), argv[0],
                 w->n_ranks);
     }
-    remove_folder(w->dir);
+    launch_remove_folder(w->dir);
     return status;
 }
 

@@ -3,6 +3,7 @@
 
 #include "driver/launch.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
@@ -121,6 +122,18 @@ uint64_t launch_process_start(pid_t pid)
     return field ? strtoull(field, NULL, 10) : 0;
 }
 
+void launch_remove_folder(const char *dir)
+{
+    DIR *folder = opendir(dir);
+    char path[PATH_MAX];
+    for (struct dirent *entry; folder && (entry = readdir(folder));)
+        if (entry->d_name[0] != '.' && snprintf(path, sizeof path, "%s/%s", dir, entry->d_name) < (int)sizeof path)
+            unlink(path);
+    if (folder)
+        closedir(folder);
+    rmdir(dir);
+}
+
 /* A reader finds the whole record or none. */
 static bool write_record(const char *dir, uint32_t rank, const char *kind, const char *head, const char *detail)
 {
@@ -144,9 +157,22 @@ static bool write_end(const char *dir, uint32_t rank, const char *how, int code,
 
 /* ---- the process that waits for a rank */
 
-/* Waits for the child; -1 when the process that started this one (mpirun) is gone before. */
-static int wait_for(pid_t child, pid_t parent)
+/* Who must live for this rank to go on. */
+typedef struct
 {
+    pid_t parent; /* what started this process: mpirun */
+    pid_t launcher;
+} Masters;
+
+static bool launcher_lives(const Masters *masters)
+{
+    return kill(masters->launcher, 0) == 0 || errno == EPERM;
+}
+
+/* Waits for the child; -1: mpirun is gone before it, or the launcher for a while, whose folder is then removed. */
+static int wait_for(const char *dir, pid_t child, const Masters *masters)
+{
+    int64_t alone_ns = 0;
     const struct timespec pause = {.tv_nsec = 500000000};
     sigset_t only_child;
     int status;
@@ -157,20 +183,27 @@ static int wait_for(pid_t child, pid_t parent)
         pid_t pid = waitpid(child, &status, WNOHANG);
         if (pid == child)
             return status;
-        if (pid < 0 || getppid() != parent)
+        if (pid < 0 || getppid() != masters->parent)
+            return -1;
+        if (!alone_ns && !launcher_lives(masters))
+        {
+            alone_ns = launch_now_ns(); /* mpirun has got a SIGTERM of it; not every one ends the ranks then */
+            launch_remove_folder(dir);
+        }
+        if (alone_ns && launch_now_ns() - alone_ns >= LAUNCH_GRACE_S * INT64_C(1000000000))
             return -1;
         sigtimedwait(&only_child, NULL, &pause);
     }
 }
 
 /* Signals are blocked: mpirun may send them to its processes' groups, and the rank is the one to answer. */
-_Noreturn static void keep_watch(const char *dir, uint32_t rank, pid_t child, pid_t parent)
+_Noreturn static void keep_watch(const char *dir, uint32_t rank, pid_t child, const Masters *masters)
 {
     const struct timespec pause = {.tv_nsec = 20000000};
     char end[PATH_MAX], all_ended[PATH_MAX];
     launch_record_path(end, dir, rank, "end");
     snprintf(all_ended, sizeof all_ended, "%s/%s", dir, LAUNCH_ALL_ENDED);
-    int status = wait_for(child, parent);
+    int status = wait_for(dir, child, masters);
     if (status == -1)
         kill(child, SIGKILL);
     else if (WIFSIGNALED(status))
@@ -179,8 +212,10 @@ _Noreturn static void keep_watch(const char *dir, uint32_t rank, pid_t child, pi
         write_end(dir, rank, "exit", WEXITSTATUS(status), "");
     bool well = status != -1 && WIFEXITED(status) &&
                 (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == status_exit_code(STATUS_INTERRUPTED));
-    while (!well && getppid() == parent && access(dir, F_OK) == 0 && access(all_ended, F_OK) != 0)
+    while (!well && getppid() == masters->parent && launcher_lives(masters) && access(all_ended, F_OK) != 0)
         nanosleep(&pause, NULL);
+    if (!launcher_lives(masters))
+        launch_remove_folder(dir);
     _exit(0);
 }
 
@@ -204,13 +239,17 @@ Status launch_rank_started(void)
     if (!dir)
         return STATUS_OK;
     TRY(launch_environment(&env));
-    pid_t parent = getppid(), self = getpid();
+    const char *launcher = getenv(LAUNCH_PID_VARIABLE);
+    Masters masters = {.parent = getppid(), .launcher = launcher ? (pid_t)atol(launcher) : 0};
+    if (masters.launcher <= 1)
+        return status_fail(STATUS_USAGE, "%s is set, but %s is not", LAUNCH_DIR_VARIABLE, LAUNCH_PID_VARIABLE);
+    pid_t self = getpid();
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &before);
     signal(SIGCHLD, SIG_DFL); /* ignored, it would reap the child */
     pid_t child = fork();
     if (child > 0)
-        keep_watch(dir, env.rank, child, parent);
+        keep_watch(dir, env.rank, child, &masters);
     sigprocmask(SIG_SETMASK, &before, NULL);
     if (child < 0)
         return status_fail(STATUS_OUT_OF_MEMORY, "cannot start a process: %s", strerror(errno));

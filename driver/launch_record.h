@@ -14,11 +14,18 @@
 
 #define LAUNCH_DIR_VARIABLE "PTC_LAUNCH_DIR"
 #define LAUNCH_TTY_VARIABLE "PTC_LAUNCH_TTY" /* set: the launcher's stdout is a terminal */
+#define LAUNCH_PID_VARIABLE "PTC_LAUNCH_PID" /* the launcher's process */
 #define LAUNCH_ALL_ENDED    "ended"
+
+enum
+{
+    LAUNCH_GRACE_S = 3 /* what a rank has to end by itself after another's failure, or the launcher's end */
+};
 
 /* path: PATH_MAX bytes. */
 void launch_record_path(char *path, const char *dir, uint32_t rank, const char *kind);
 int64_t launch_now_ns(void);
+void launch_remove_folder(const char *dir);
 /* When the process started; 0 when it is gone, or dead and not yet waited for. */
 uint64_t launch_process_start(pid_t pid);
 

@@ -34,12 +34,12 @@ static End end_of(const LaunchWatch *w, uint32_t rank)
                : r->code == status_exit_code(STATUS_INTERRUPTED) ? END_STOPPED
                : r->code == status_exit_code(STATUS_PEER_LOST)   ? END_PEER
                                                                  : END_FAILED;
-    if (w->killed_ns && (r->state == RANK_ABSENT || r->at_ns >= w->killed_ns))
+    if (r->state == RANK_ABSENT)
+        return END_ABSENT;
+    if (w->killed_ns && r->at_ns >= w->killed_ns)
         return END_KILLED;
-    if (w->n_signals &&
-        (r->state == RANK_ABSENT || !r->signal_number || w->n_signals > 1 || r->signal_number == w->signal_number))
-        return END_SIGNAL;
-    return END_LOST;
+    bool sent = w->n_signals > 1 || !r->signal_number || r->signal_number == w->signal_number;
+    return w->n_signals && sent ? END_SIGNAL : END_LOST;
 }
 
 /* The cause: the first that was lost or failed by itself, else the first that missed a peer, else one that did not

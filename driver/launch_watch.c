@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 static const int64_t second_ns = 1000000000, tick_ns = 100000000;
-static const int64_t grace_s = 3;         /* between the first failure and SIGKILL */
 static const int64_t mpirun_grace_s = 3;  /* between the last rank's end and mpirun's */
 static const int64_t word_ns = 500000000; /* between a process's end and the record of it */
 
@@ -178,8 +177,8 @@ static void look(LaunchWatch *w)
     int64_t now_ns = launch_now_ns();
     bool orphans = !w->child && n_gone < n_heard;
     if (orphans && !w->failed_ns)
-        w->failed_ns = now_ns - (grace_s - 1) * second_ns; /* mpirun was the one to wait for them */
-    if (w->failed_ns && !w->killed_ns && n_gone < w->n_ranks && now_ns - w->failed_ns >= grace_s * second_ns)
+        w->failed_ns = now_ns - (LAUNCH_GRACE_S - 1) * second_ns; /* mpirun was the one to wait for them */
+    if (w->failed_ns && !w->killed_ns && n_gone < w->n_ranks && now_ns - w->failed_ns >= LAUNCH_GRACE_S * second_ns)
         kill_ranks(w);
     if (!w->done_ns && n_gone == n_heard && (n_heard == w->n_ranks || w->killed_ns))
     {
