@@ -34,7 +34,7 @@ while read -r document command; do
     words=${command#*ptc }
     words=${words//model.xml/$work/model-1.xml}
     case $words in
-    *.xml*--* | --*.xml* | *--help | *--version | ops | schema | check* | opt*) ;;
+    *.xml*--* | --*.xml* | *--help | *--version | ops | schema | check* | plan* | opt*) ;;
     --emit=*) words="$words $work/model-1.xml" ;;
     *) words="$words --max-steps=2" ;;
     esac
