@@ -180,6 +180,7 @@ TrainerRank ranks_for_trainer(const Session *s)
                          .replica = ranks->replica,
                          .n_replicas = plan->n_replicas,
                          .first_micro = first,
+                         .n_all_micro = plan->n_micro,
                          .n_micro = plan_first_micro(plan, ranks->replica + 1) - first};
 }
 

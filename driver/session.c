@@ -195,6 +195,18 @@ static Status build_kernels(Session *s, const char **out_so_path)
     return STATUS_OK;
 }
 
+/* The plan was made from an estimate; this is what the program takes. */
+static Status check_cap(const Session *s)
+{
+    const int64_t cap = s->ranks.request.cap_bytes, planned = session_predicted_bytes(s);
+    if (cap <= 0 || planned <= cap)
+        return STATUS_OK;
+    return status_fail(
+        STATUS_OUT_OF_MEMORY,
+        "rank %u needs %.1f MiB, <cluster memory=> allows %.1f MiB: more stages or micro-batches need less",
+        s->ranks.rank, (double)planned / (1 << 20), (double)cap / (1 << 20));
+}
+
 Status session_build(Session *s)
 {
     double start_s = driver_now_s();
@@ -216,7 +228,7 @@ Status session_build(Session *s)
         status = executor_create(s->device, s->m, so_path, s->ranks.comm.world ? &s->ranks.comm : NULL, &s->executor);
     }
     s->kernels_s = driver_now_s() - start_s;
-    return status;
+    return status == STATUS_OK ? check_cap(s) : status;
 }
 
 Status session_close(Session *s, Status status)

@@ -422,7 +422,11 @@ static Status open_log(Trainer *t)
         return STATUS_OK;
     TRY(make_out_dir(t->options.out_dir));
     const char *path = arena_printf(t->arena, "%s/metrics.jsonl", t->options.out_dir);
-    return t->step ? metrics_log_resume(path, t->step, &t->log) : metrics_log_create(path, &t->log);
+    TRY(t->step ? metrics_log_resume(path, t->step, &t->log) : metrics_log_create(path, &t->log));
+    const TrainerRank *rank = &t->options.rank;
+    const Metric plan[] = {METRIC_U64("stages", rank->n_stages), METRIC_U64("replicas", rank->n_replicas),
+                           METRIC_U64("micro_batches", rank->n_all_micro)};
+    return rank->world ? metrics_log_event(t->log, t->step, "plan", plan, 3) : STATUS_OK;
 }
 
 static Status set_up(Trainer *t)
@@ -568,7 +572,7 @@ static Status log_step(Trainer *t, const TrainerStep *s)
         t->options.observer.step(t->options.observer.context, s);
     if (!t->log || s->step % every != 0)
         return STATUS_OK;
-    Metric rows[TRAINER_MAX_METRICS + 8];
+    Metric rows[TRAINER_MAX_METRICS + 9];
     uint32_t n = 0;
     rows[n++] = METRIC_U64("epoch", s->epoch);
     rows[n++] = METRIC_F64("loss", s->loss);
@@ -579,6 +583,8 @@ static Status log_step(Trainer *t, const TrainerStep *s)
         rows[n++] = METRIC_F64("grad_norm", s->grad_norm);
     rows[n++] = METRIC_F64("samples_per_s", s->n_samples / s->step_s);
     rows[n++] = METRIC_F64("data_ms", s->data_s * 1e3);
+    if (t->options.rank.world)
+        rows[n++] = METRIC_F64("bubble", s->bubble);
     return metrics_log_row(t->log, "train", s->step, rows, n);
 }
 

@@ -64,6 +64,7 @@ typedef struct
     uint32_t stage, n_stages;      /* n_stages 0: 1 */
     uint32_t replica, n_replicas;  /* n_replicas 0: 1 */
     uint32_t first_micro, n_micro; /* this replica's micro-batches; n_micro 0: 1 */
+    uint32_t n_all_micro;          /* of all replicas */
 } TrainerRank;
 
 typedef struct
