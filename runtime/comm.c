@@ -135,8 +135,13 @@ static void set_failure(CommWorld *world, Status status, const char *detail)
     snprintf(world->failure_detail, sizeof world->failure_detail, "%s", detail);
     if (world->origin.rank == COMM_NO_RANK)
     {
+        const CommPeer *me = &world->peers[world->rank];
+        char prefix[128];
+        snprintf(prefix, sizeof prefix, "rank %u (host %s, pid %d)", world->rank, me->host, me->pid);
+        bool says_who = strncmp(detail, prefix, strlen(prefix)) == 0;
         world->origin.rank = world->rank;
-        snprintf(world->origin.detail, sizeof world->origin.detail, "%s", detail);
+        snprintf(world->origin.detail, sizeof world->origin.detail, "%s%s%s", says_who ? "" : prefix,
+                 says_who ? "" : ": ", detail);
     }
     world->waiting_seq = world->current ? world->current->seq : 0;
     world->ops->tell_failure(world);

@@ -204,7 +204,7 @@ static Status learn_peers(CommMpi *mpi)
     if (gethostname(me.host, sizeof me.host - 1) != 0)
         snprintf(me.host, sizeof me.host, "unknown");
     me.host_key = host_key(me.host);
-    me.start_time = comm_process_start_time(me.pid);
+    me.start_time = comm_process_start_time(me.pid, NULL);
     Status status = gather(mpi, &me, sizeof me, all);
     uint32_t n_local = 0;
     for (uint32_t r = 0; r < world->size && status == STATUS_OK; r++)

@@ -75,8 +75,9 @@ typedef Status CommCondition(CommMpi *mpi, void *context, bool *out_done, uint32
 /* Makes progress until condition says done. */
 Status comm_mpi_wait(CommMpi *mpi, CommCondition *condition, void *context);
 double comm_now_s(void);
-/* Of a process, 0 when it has ended (or is only waiting for its parent to notice). */
-uint64_t comm_process_start_time(int32_t pid);
+/* Of a process, 0 when it has ended (or is only waiting for its parent to notice). out_state: a letter as in
+ * /proc/PID/stat; may be NULL. */
+uint64_t comm_process_start_time(int32_t pid, char *out_state);
 
 /* ---- comm_shared.c */
 
@@ -129,6 +130,9 @@ void comm_shared_wake(CommMpi *mpi, uint32_t rank);
 /* Sleeps until woken, unless condition is done by then. */
 Status comm_shared_sleep(CommMpi *mpi, double seconds, CommCondition *condition, void *context, bool *out_done,
                          uint32_t *out_peer);
+/* Lets the others see whom this rank waits for (COMM_NO_RANK: nobody), and sees it of a peer. */
+void comm_shared_set_waits_for(CommMpi *mpi, uint32_t rank);
+uint32_t comm_shared_waits_for(const CommMpi *mpi, uint32_t rank);
 void comm_shared_set_state(CommMpi *mpi, CommState state);
 CommState comm_shared_state(const CommMpi *mpi, uint32_t rank, CommOrigin *out_origin);
 

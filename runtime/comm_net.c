@@ -125,6 +125,7 @@ static void put_transfer(CommNet *net, Transfer *transfer)
     {
         transfer->buffer->next = net->free_buffers[transfer->buffer->size_class];
         net->free_buffers[transfer->buffer->size_class] = transfer->buffer;
+        transfer->buffer = NULL;
     }
     transfer->next = net->free_transfers;
     net->free_transfers = transfer;
@@ -386,7 +387,6 @@ static void free_transfers(Transfer *list)
     for (Transfer *next; list; list = next)
     {
         next = list->next;
-        free(list->buffer);
         free(list->requests);
         free(list);
     }
@@ -401,6 +401,10 @@ void comm_net_destroy(CommMpi *mpi)
     flush(mpi, 10);
     for (uint32_t i = 0; i < N_POSTED; i++)
         mpi->link->cancel(&net->requests[i]);
+    for (uint32_t i = 0; i < COMM_CHANNEL_LISTS; i++)
+        for (CommChannel *channel = mpi->world->channels[i]; channel; channel = channel->next)
+            while (channel->first && channel->first->is_message)
+                comm_net_take(mpi, channel); /* nobody wanted it */
     free_transfers(net->free_transfers);
     for (uint32_t i = 0; i < N_SIZE_CLASSES; i++)
         for (Buffer *buffer = net->free_buffers[i], *next; buffer; buffer = next)

@@ -50,8 +50,9 @@ struct CommSegment
     _Alignas(64) _Atomic uint32_t doorbell; /* a futex */
     _Atomic uint32_t is_asleep;
     _Alignas(64) _Atomic uint32_t state;
-    CommOrigin origin;         /* valid in COMM_FAILED */
-    _Alignas(64) Ring rings[]; /* to each rank of the host, by local_index */
+    _Atomic uint32_t waits_for; /* a rank of the world */
+    CommOrigin origin;          /* valid in COMM_FAILED */
+    _Alignas(64) Ring rings[];  /* to each rank of the host, by local_index */
 };
 
 struct CommShared
@@ -127,6 +128,7 @@ Status comm_shared_create(CommMpi *mpi, uint32_t n_local, uint64_t nonce, int *o
     }
     shared->segment->nonce = nonce;
     shared->segment->size_bytes = size_bytes;
+    shared->segment->waits_for = COMM_NO_RANK;
     shared->heap_end = round_up(sizeof(CommSegment) + n_local * sizeof(Ring), PAGE_BYTES);
     shared->committed_end = 0;
     mpi->shared = shared;
@@ -283,6 +285,16 @@ Status comm_shared_sleep(CommMpi *mpi, double seconds, CommCondition *condition,
     }
     atomic_store(&segment->is_asleep, 0);
     return status;
+}
+
+void comm_shared_set_waits_for(CommMpi *mpi, uint32_t rank)
+{
+    atomic_store_explicit(&mpi->shared->segment->waits_for, rank, memory_order_relaxed);
+}
+
+uint32_t comm_shared_waits_for(const CommMpi *mpi, uint32_t rank)
+{
+    return atomic_load_explicit(&mpi->peers[rank].segment->waits_for, memory_order_relaxed);
 }
 
 void comm_shared_set_state(CommMpi *mpi, CommState state)

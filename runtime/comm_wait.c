@@ -24,7 +24,7 @@ double comm_now_s(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-uint64_t comm_process_start_time(int32_t pid)
+uint64_t comm_process_start_time(int32_t pid, char *out_state)
 {
     char path[64], text[1024];
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
@@ -40,6 +40,8 @@ uint64_t comm_process_start_time(int32_t pid)
     char *at = strrchr(text, ')');
     if (!at || at[1] != ' ' || at[2] == 'Z' || at[2] == 'X' || at[2] == 'x')
         return 0;
+    if (out_state)
+        *out_state = at[2];
     at++;
     for (int field = 3; field < 22 && at; field++)
         at = strchr(at + 1, ' ');
@@ -73,11 +75,37 @@ Status comm_mpi_mismatch(const CommMpi *mpi, uint32_t from, uint64_t has_bytes, 
                        (unsigned long long)wants_bytes, comm_mpi_rank_text(mpi, from, peer), current_text(mpi, what));
 }
 
+/* Whom the rank that was waited for waits for itself, and so on; what the last one does. */
+static void describe_chain(const CommMpi *mpi, uint32_t rank, char *out_text, size_t n_bytes)
+{
+    const CommWorld *world = mpi->world;
+    size_t at = 0;
+    out_text[0] = 0;
+    for (uint32_t i = 0; i < world->size && mpi->peers[rank].is_shared && at < n_bytes; i++)
+    {
+        uint32_t next = comm_shared_waits_for(mpi, rank);
+        if (next == COMM_NO_RANK)
+            break;
+        char text[128];
+        at += (size_t)snprintf(out_text + at, n_bytes - at, "; rank %u waits for %s", rank,
+                               comm_mpi_rank_text(mpi, next, text));
+        if (next == world->rank)
+            return; /* a cycle */
+        rank = next;
+    }
+    char state = 0;
+    if (at < n_bytes && world->peers[rank].is_local &&
+        comm_process_start_time(world->peers[rank].pid, &state) == mpi->peers[rank].start_time &&
+        (state == 'T' || state == 't'))
+        snprintf(out_text + at, n_bytes - at, "; the process of rank %u is stopped", rank);
+}
+
 static Status fail_timeout(const CommMpi *mpi, uint32_t peer, double waited_s)
 {
-    char me[128], other[128], what[512];
-    return status_fail(STATUS_TIMEOUT, "%s waited %.1f s for %s: %s", comm_mpi_rank_text(mpi, mpi->world->rank, me),
-                       waited_s, comm_mpi_rank_text(mpi, peer, other), current_text(mpi, what));
+    char me[128], other[128], what[512], chain[512];
+    describe_chain(mpi, peer, chain, sizeof chain);
+    return status_fail(STATUS_TIMEOUT, "%s waited %.1f s for %s: %s%s", comm_mpi_rank_text(mpi, mpi->world->rank, me),
+                       waited_s, comm_mpi_rank_text(mpi, peer, other), current_text(mpi, what), chain);
 }
 
 static Status fail_lost(CommMpi *mpi, uint32_t lost, uint32_t peer, double waited_s)
@@ -116,7 +144,7 @@ static uint32_t lost_process(const CommMpi *mpi)
     {
         const CommMpiPeer *peer = &mpi->peers[r];
         if (r == world->rank || !world->peers[r].is_local ||
-            comm_process_start_time(world->peers[r].pid) == peer->start_time)
+            comm_process_start_time(world->peers[r].pid, NULL) == peer->start_time)
             continue;
         if (!peer->is_shared || comm_shared_state(mpi, r, NULL) != COMM_LEFT)
             return r;
@@ -185,6 +213,8 @@ static Status wait_from(CommMpi *mpi, CommCondition *condition, void *context, d
             spin();
             continue;
         }
+        if (mpi->shared)
+            comm_shared_set_waits_for(mpi, peer);
         TRY(look_around(mpi, condition, context, start_s, &done, &peer));
         if (done)
             return STATUS_OK;
@@ -212,6 +242,8 @@ Status comm_mpi_wait(CommMpi *mpi, CommCondition *condition, void *context)
         return STATUS_OK;
     double start_s = comm_now_s();
     Status status = wait_from(mpi, condition, context, start_s);
+    if (mpi->shared && status == STATUS_OK)
+        comm_shared_set_waits_for(mpi, COMM_NO_RANK);
     mpi->world->counters.wait_s += comm_now_s() - start_s;
     return status;
 }

@@ -1,0 +1,15 @@
+#!/bin/bash
+# What works, with 1 to 4 ranks, in shared memory and over MPI.
+. "$(dirname "$0")/lib.sh"
+good() # N SHARED
+{
+    PTC_COMM_SHARED=$2 timeout 120 "$MPIEXEC" -n "$1" "$COMM_RANKS" good >"$work/out" 2>&1
+    local code=$?
+    cat "$work/out"
+    [ $code = 0 ] && grep -q "^$1 ranks are good" "$work/out"
+}
+for n in 1 2 3 4; do
+    check "$n ranks, shared memory" good $n 1
+    check "$n ranks, messages" good $n 0
+done
+finish

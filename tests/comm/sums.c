@@ -1,0 +1,158 @@
+/* All-reduces, against sums that every rank computes for itself, to the bit. */
+#include "ranks.h"
+
+#include <string.h>
+
+static const size_t SIZES[] = {0, 1, 15, 16, 17, 1000, 1023, 1024, 1025, 4096, 100003, 262144, 262145, 700001, 1200000};
+enum
+{
+    N_SIZES = sizeof SIZES / sizeof *SIZES,
+    MOST_ELEMS = 1200000
+};
+
+static void fill(float *out, size_t n, uint32_t salt)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = number(rank, salt, i);
+}
+
+static void check(const float *sum, size_t n, const uint32_t *ranks, uint32_t n_ranks, uint32_t salt)
+{
+    for (size_t i = 0; i<n; i += n> 50000 ? 7 : 1)
+    {
+        float want = expected_sum(ranks, n_ranks, salt, i);
+        if (memcmp(&sum[i], &want, sizeof want) != 0)
+            FAIL("element %zu of %zu: %a, not %a", i, n, (double)sum[i], (double)want);
+    }
+}
+
+static const uint32_t ALL[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+static void test_sizes(void)
+{
+    float *a = malloc(MOST_ELEMS * sizeof *a), *b = malloc((MOST_ELEMS + 1) * sizeof *b);
+    for (uint32_t s = 0; s < N_SIZES; s++)
+    {
+        size_t n = SIZES[s];
+        CommSlice slice = {a, b, n};
+        fill(a, n, s);
+        memset(b, 0x7f, (n + 1) * sizeof *b);
+        float beyond = b[n];
+        OK(comm_all_reduce_start(world, s, &slice, 1));
+        memset(a, 0, n * sizeof *a); /* it was copied */
+        OK(comm_all_reduce_wait(world, s));
+        check(b, n, ALL, size, s);
+        CHECK(memcmp(&b[n], &beyond, sizeof beyond) == 0);
+    }
+    free(a);
+    free(b);
+}
+
+/* Many slices of odd sizes, in place; dst is only written by the wait. */
+static void test_slices(void)
+{
+    enum
+    {
+        N_SLICES = 300
+    };
+    CommSlice slices[N_SLICES];
+    size_t n_elems = 0;
+    for (uint32_t i = 0; i < N_SLICES; i++)
+        n_elems += slices[i].n_elems = hash3(i, 5, 5) % (i % 50 == 49 ? 300000 : 700);
+    float *all = malloc(n_elems * sizeof *all), *before = malloc(n_elems * sizeof *before), *at = all;
+    for (uint32_t i = 0; i < N_SLICES; at += slices[i++].n_elems)
+        slices[i].src = slices[i].dst = at;
+    fill(all, n_elems, 77);
+    memcpy(before, all, n_elems * sizeof *all);
+    OK(comm_all_reduce_start(world, 4095, slices, N_SLICES));
+    for (int i = 0; i < 20; i++)
+        OK(comm_poll(world));
+    CHECK(memcmp(all, before, n_elems * sizeof *all) == 0);
+    OK(comm_all_reduce_wait(world, 4095));
+    check(all, n_elems, ALL, size, 77);
+    free(all);
+    free(before);
+}
+
+/* Buckets under way at once, with messages and polls between, waited for in other orders, again and again. */
+static void test_overlap(void)
+{
+    enum
+    {
+        N_BUCKETS = 24,
+        N_ELEMS = 30000
+    };
+    float *in = malloc(N_ELEMS * sizeof *in), *out = malloc(N_BUCKETS * N_ELEMS * sizeof *out);
+    uint32_t next = (rank + 1) % size, previous = (rank + size - 1) % size;
+    for (uint32_t round = 0; round < 6; round++)
+    {
+        for (uint32_t i = 0; i < N_BUCKETS; i++)
+        {
+            uint32_t bucket = (i * 7 + round) % N_BUCKETS, salt = round * 100 + bucket, got;
+            size_t n = N_ELEMS - bucket * 1000 - round;
+            CommSlice parts[2] = {{in, out + bucket * N_ELEMS, n / 3},
+                                  {in + n / 3, out + bucket * N_ELEMS + n / 3, n - n / 3}};
+            fill(in, n, salt);
+            OK(comm_all_reduce_start(world, bucket, parts, 2));
+            OK(comm_send(world, next, 5, &salt, sizeof salt));
+            if (hash3(rank, i, round) % 3 == 0)
+                OK(comm_poll(world));
+            OK(comm_recv(world, previous, 5, &got, sizeof got));
+            CHECK(got == salt);
+        }
+        for (uint32_t i = 0; i < N_BUCKETS; i++)
+        {
+            uint32_t bucket = (i * 5 + rank * 3) % N_BUCKETS; /* not the same order on all ranks */
+            bucket = bucket < N_BUCKETS ? bucket : 0;
+            OK(comm_all_reduce_wait(world, bucket));
+            check(out + bucket * N_ELEMS, N_ELEMS - bucket * 1000 - round, ALL, size, round * 100 + bucket);
+        }
+    }
+    free(in);
+    free(out);
+}
+
+static void test_control(void)
+{
+    double values[3] = {0.1 * (rank + 1), -(double)rank, rank == size - 1 ? 1e300 : 1e-300}, most[3];
+    memcpy(most, values, sizeof most);
+    OK(comm_all_reduce_f64(world, values, 3, COMM_SUM));
+    OK(comm_all_reduce_f64(world, most, 3, COMM_MAX));
+    double want[3] = {0};
+    for (uint32_t r = 0; r < size; r++)
+    {
+        double theirs[3] = {0.1 * (r + 1), -(double)r, r == size - 1 ? 1e300 : 1e-300};
+        for (int i = 0; i < 3; i++)
+            want[i] = r == 0 ? theirs[i] : want[i] + theirs[i];
+    }
+    CHECK(memcmp(values, want, sizeof want) == 0);
+    CHECK(most[0] == 0.1 * size && most[1] == 0 && most[2] == 1e300);
+    double nan = rank == size / 2 ? 0.0 / 0.0 : 5;
+    OK(comm_all_reduce_f64(world, &nan, 1, COMM_MAX));
+    CHECK(nan != nan);
+    for (uint32_t root = 0; root < size; root++)
+        for (size_t n = 0; n < 12000000; n = n * 10 + 3)
+        {
+            uint8_t *bytes = calloc(n + 1, 1);
+            if (rank == root)
+                fill_bytes(bytes, n, root + 50);
+            OK(comm_broadcast(world, root, bytes, n));
+            CHECK(bytes_are(bytes, n, root + 50));
+            free(bytes);
+        }
+    uint32_t mine[2] = {rank, hash3(rank, 1, 1)}, all[32];
+    OK(comm_all_gather(world, mine, sizeof mine, all));
+    for (uint32_t r = 0; r < size; r++)
+        CHECK(all[2 * r] == r && all[2 * r + 1] == hash3(r, 1, 1));
+    OK(comm_all_gather(world, NULL, 0, all));
+    for (int i = 0; i < 50; i++)
+        OK(comm_barrier(world));
+}
+
+void test_sums(void)
+{
+    test_sizes();
+    test_slices();
+    test_overlap();
+    test_control();
+}
