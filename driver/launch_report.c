@@ -160,11 +160,13 @@ static void say_cause(const LaunchWatch *w, uint32_t rank)
 LaunchOutcome launch_report(const LaunchWatch *w)
 {
     LaunchOutcome outcome = {0};
-    bool stopped = false, died = false;
+    uint32_t stopped = w->n_ranks; /* the first that was */
+    bool died = false;
     for (uint32_t i = 0; i < w->n_ranks; i++)
     {
         outcome.started |= w->ranks[i].state != RANK_ABSENT;
-        stopped |= end_of(w, i) == END_STOPPED;
+        if (stopped == w->n_ranks && end_of(w, i) == END_STOPPED)
+            stopped = i;
         died |= end_of(w, i) != END_WELL;
     }
     uint32_t cause = find_cause(w);
@@ -187,8 +189,12 @@ LaunchOutcome launch_report(const LaunchWatch *w)
         if (outcome.lost && outcome.n_lost == 0 && (w->killed_ns || end == END_ABSENT))
             outcome.n_lost = 1; /* the one that did not answer */
     }
-    else if (stopped)
+    else if (stopped < w->n_ranks)
+    {
+        if (*w->ranks[stopped].detail)
+            fprintf(stderr, "ptc: error: %s\n", w->ranks[stopped].detail);
         outcome.exit_code = status_exit_code(STATUS_INTERRUPTED);
+    }
     else if (died)
         outcome.signal_number = w->signal_number;
     return outcome;

@@ -25,7 +25,7 @@ check "only lost peers" fails 3 "1:sleep:0.3;1:exit:6:later;0:exit:6:rank 2 does
     "ptc: rank 1 of 3 ended because a rank was lost" "ptc: error: rank 0: rank 2 does not answer"
 check "killed by signal 9" fails 4 "2:kill:9;*:sleep:0.5;*:exit:6:lost" 6 \
     "ptc: ranks 0, 1 and 3 of 4 ended because a rank was lost" "ptc: rank 2 of 4 was killed by signal 9 (SIGKILL)"
-check "a crash" fails 2 "1:kill:11" 6 "ptc: rank 1 of 2 was killed by signal 11 (SIGSEGV)"
+check "a crash" fails 2 "1:kill:6" 6 "ptc: rank 1 of 2 was killed by signal 6 (SIGABRT)"
 check "gone with the process that waits for it" fails 3 "1:sleep:0.5;1:vanish" 6 "ptc: rank 1 of 3 is gone without a word"
 check "one of them does not end" fails 3 "0:exit:3:disk full;1:sleep:60" 3 \
     "ptc: rank 1 of 3 did not end and had to be killed" "ptc: error: rank 0: disk full"

@@ -18,7 +18,8 @@ saves() # SIGNAL: a checkpoint that takes 1.5 s
 {
     export FAKE="*:save"
     fake_starts 4 && kill -"$1" $launcher && code_is 75 || return
-    [ "$(cat saved-0 saved-1 saved-2 saved-3 | tr -d '\n')" = 1111 ] && [ ! -s err.log ] && all_gone_in 0
+    [ "$(cat saved-0 saved-1 saved-2 saved-3 | tr -d '\n')" = 1111 ] && all_gone_in 0 &&
+        [ "$(cat err.log)" = "ptc: error: stopped by a signal" ]
 }
 for name in TERM INT USR1; do
     check "75: SIG$name" saves $name
