@@ -179,12 +179,13 @@ static Status run(Session *s)
     TRY(session_compile(s));
     TRY(session_build(s));
     print_compiled(s);
-    catch_signals();
     return train(s);
 }
 
 Status cmd_run(Arena *arena, const Options *options)
 {
+    if (!options->emit)
+        catch_signals(); /* one that comes while the model is compiled stops the run at its first step */
     Session session;
     Status status = session_load(arena, options, &session);
     if (status == STATUS_OK)

@@ -10,7 +10,7 @@ Progress progress_make(const char *const *metrics, uint32_t n_metrics)
 {
     return (Progress){.metrics = metrics,
                       .n_metrics = n_metrics,
-                      .terminal = isatty(STDOUT_FILENO) != 0,
+                      .terminal = driver_stdout_is_terminal(),
                       .started_s = driver_now_s(),
                       .last_s = driver_now_s(),
                       .first_step = UINT64_MAX};
