@@ -122,10 +122,11 @@ static void place_in_globals(Planner *p)
             continue;
         IrValue root = p->root[data->operands[0]];
         IrCode code = ir_value_code(p->m, root);
-        if (tried[root] || (code != IR_call && code != IR_matmul))
+        if (tried[root] || !plan_memory_has_buffers(code))
             continue;
         tried[root] = true;
-        if (may_overwrite(p, root, ir_attrs_str(&data->attrs, IR_ATTR_global)))
+        if ((code == IR_call || code == IR_matmul) &&
+            may_overwrite(p, root, ir_attrs_str(&data->attrs, IR_ATTR_global)))
             p->offset[root] = -1;
         else
             p->last_use[root] = UINT32_MAX; /* copied at the end */

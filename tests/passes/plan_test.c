@@ -146,6 +146,17 @@ static const char *const traps[] = {
     "module \"matmul\"\nglobal param \"w\" : f32[4x4]\n"
     "func step @train {\n  %0 = get {global=\"w\"} : f32[4x4]\n  %1 = matmul %0, %0 : f32[4x4]\n"
     "  set %1 {global=\"w\"}\n}\n",
+    /* what came from other ranks is copied at the end, like any other value that is set */
+    "module \"received\"\nglobal param \"w\" : f32[2x2]\nglobal param \"v\" : f32[2x2]\nglobal output \"y\" : "
+    "f32[2x2]\n"
+    "func step @train {\n  %0 = recv {peer=1, tag=0} : f32[2x2]\n  set %0 {global=\"w\"}\n"
+    "  %1 = get {global=\"v\"} : f32[2x2]\n  %2 = matmul %1, %1 : f32[2x2]\n  %3 = matmul %2, %1 : f32[2x2]\n"
+    "  set %3 {global=\"y\"}\n}\n",
+    "module \"reduced\"\nglobal output \"x\" : f32[2x2]\nglobal param \"v\" : f32[2x2]\nglobal output \"y\" : "
+    "f32[2x2]\n"
+    "func step @train {\n  %0 = get {global=\"v\"} : f32[2x2]\n  %1 = matmul %0, %0 : f32[2x2]\n"
+    "  %2 = all_reduce %1 {bucket=0} : f32[2x2]\n  wait %2 {bucket=0}\n  set %2 {global=\"x\"}\n"
+    "  %3 = matmul %0, %0 : f32[2x2]\n  %4 = matmul %3, %0 : f32[2x2]\n  set %4 {global=\"y\"}\n}\n",
 };
 
 static void test_traps(void **state)
