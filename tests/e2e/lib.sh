@@ -46,7 +46,7 @@ finish()
 rows()
 {
     grep "\"split\":\"${2:-}" "$1" | grep -v '"split":"event"' |
-        sed -E 's/,"(samples_per_s|data_ms|seconds)":[^,}]*//g'
+        sed -E 's/,"(samples_per_s|data_ms|seconds|bubble)":[^,}]*//g'
 }
 
 last_checkpoint() # OUT
