@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 PTC := build/release/bin/ptc
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test test-release test-asan test-clang test-tsan bench fuzz format format-check install clean
+.PHONY: help build demo test test-release test-asan test-clang test-tsan bench bench-ranks fuzz format format-check install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -30,6 +30,11 @@ bench: ## step times against PyTorch (docs/performance.md)
 	@tools/install-deps.sh bench
 	@tools/build.sh release
 	@tests/bench/run.sh build/release
+
+bench-ranks: ## one model on two ranks: against one rank, PyTorch and the plan (docs/performance.md)
+	@tools/install-deps.sh bench
+	@tools/build.sh release
+	@tests/bench/ranks.sh build/release
 
 fuzz: ## every fuzz target, RUNS=1000000 executions each
 	@tools/install-deps.sh test
