@@ -30,6 +30,7 @@ typedef struct
     uint32_t max_restarts;
     uint32_t n_stages, n_replicas, n_micro; /* 0: not given */
     const char *schedule, *costs, *trace;
+    const char *init; /* NULL: strict */
     uint32_t shown_rank;
     bool plan_always; /* cmd_plan: also when there is nothing to plan */
     double comm_timeout_s;

@@ -169,6 +169,11 @@ static Status set_flag(Arena *arena, Options *o, size_t flag, const char *text)
             return status_fail(STATUS_USAGE, "--comm-timeout wants at least 1");
         o->comm_timeout_s = (double)number;
         break;
+    case 'I':
+        if (strcmp(text, "strict") != 0 && strcmp(text, "partial") != 0)
+            return status_fail(STATUS_USAGE, "--init wants strict or partial, not '%s'", text);
+        o->init = text;
+        break;
     case 'K':
         TRY(read_number(name, text, 64, &number));
         o->n_stages = (uint32_t)number;

@@ -290,6 +290,7 @@ Status session_trainer(Session *s, const TrainerObserver *observer, bool with_ou
                               .resume = s->options->resume,
                               .trace_steps = s->options->trace ? TRACED_STEPS : 0,
                               .weights = s->options->weights,
+                              .weights_partial = s->options->init && strcmp(s->options->init, "partial") == 0,
                               .digest = digest_of(s),
                               .stop_flag = stop_flag};
     if (observer && s->ranks.rank == 0)

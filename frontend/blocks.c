@@ -278,7 +278,10 @@ static void expand_block(Expander *x, const XmlElem *e, Define *block)
         return;
     }
     Frame *outer = x->frame;
-    expand_enter(x, frame_open(x, x->root, true, inner_prefix(x, name)), xml_elem_span(e), block->name, 0);
+    const char *hf_prefix;
+    if (!frame_hf_prefix(x, e, name, &hf_prefix))
+        return;
+    expand_enter(x, frame_open(x, x->root, true, inner_prefix(x, name), hf_prefix), xml_elem_span(e), block->name, 0);
     bool ok = true;
     for (uint32_t i = 0; i < n_params && ok; i++)
         if (texts[i])

@@ -279,9 +279,11 @@ void expand_repeat(Expander *x, const XmlElem *e)
     {
         const char *prefix =
             name ? arena_printf(x->arena, "%s%s.%lld.", outer->prefix, name, (long long)i) : outer->prefix;
-        expand_enter(x, frame_open(x, outer, false, prefix), xml_elem_span(e), NULL, i);
+        const char *own = name ? arena_printf(x->arena, "%s.%lld", name, (long long)i) : NULL;
+        expand_enter(x, frame_open(x, outer, false, prefix, outer->hf_prefix), xml_elem_span(e), NULL, i);
         Symbol *s = frame_add(x, index, SYM_NUMBER, attr_or_elem_span(e, "index"));
         s->number = i;
+        frame_hf_prefix(x, e, own, &x->frame->hf_prefix);
         if (carry && (s = frame_add(x, carry, SYM_VALUE, attr_or_elem_span(e, "carry"))) != NULL)
             s->value = x->prev;
         expand_body(x, e->first);

@@ -39,10 +39,11 @@ struct Frame
     bool is_block; /* body of a <define> */
     Symbol **buckets;
     uint32_t n_buckets;
-    const char *prefix; /* of param names: "layers.0.attn." */
-    Frame *caller;      /* for the trail in messages; NULL at the root */
-    Span site;          /* of the <use> or <repeat> */
-    const char *block;  /* NULL: a repeat */
+    const char *prefix;    /* of param names: "layers.0.attn." */
+    const char *hf_prefix; /* of their names in pretrained weights: "encoder.layer.0.attention." */
+    Frame *caller;         /* for the trail in messages; NULL at the root */
+    Span site;             /* of the <use> or <repeat> */
+    const char *block;     /* NULL: a repeat */
     int64_t round;
 };
 
@@ -84,7 +85,9 @@ __attribute__((format(printf, 4, 5))) void expand_error(Expander *x, Span span, 
                                                         const char *format, ...);
 
 /* ---- scopes (scope.c) */
-Frame *frame_open(Expander *x, Frame *up, bool is_block, const char *prefix);
+Frame *frame_open(Expander *x, Frame *up, bool is_block, const char *prefix, const char *hf_prefix);
+/* hf_prefix of what is inside an element: its attribute hf, else own (NULL: no name) behind the current one. */
+bool frame_hf_prefix(Expander *x, const XmlElem *e, const char *own, const char **out_prefix);
 /* A value or a number (or text) in the frame's own body, not further. */
 Symbol *frame_find_here(const Frame *frame, const char *name, bool values);
 /* As the current body sees it; NULL when unknown. */

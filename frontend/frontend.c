@@ -69,7 +69,7 @@ static Status load(Arena *arena, Diag *diag, const Source *source, const Fronten
     x->job = job;
     x->m = job->module;
     x->b = ir_builder(x->m, ir_func_add(x->m, IR_FUNC_STEP, "train"));
-    x->root = x->frame = frame_open(x, NULL, false, "");
+    x->root = x->frame = frame_open(x, NULL, false, "", "");
     x->max_ops = options->max_ops ? options->max_ops : DEFAULT_MAX_OPS;
     x->max_steps = x->max_ops;
     expand_graph(x, root, options);

@@ -15,7 +15,7 @@ static uint32_t bucket_of(const Frame *frame, const char *name)
     return hash % frame->n_buckets;
 }
 
-Frame *frame_open(Expander *x, Frame *up, bool is_block, const char *prefix)
+Frame *frame_open(Expander *x, Frame *up, bool is_block, const char *prefix, const char *hf_prefix)
 {
     Frame *frame = ARENA_NEW(x->arena, Frame);
     frame->n_buckets = up ? 32 : 4096; /* a model's own body may be long */
@@ -23,7 +23,19 @@ Frame *frame_open(Expander *x, Frame *up, bool is_block, const char *prefix)
     frame->up = up;
     frame->is_block = is_block;
     frame->prefix = prefix;
+    frame->hf_prefix = hf_prefix;
     return frame;
+}
+
+bool frame_hf_prefix(Expander *x, const XmlElem *e, const char *own, const char **out_prefix)
+{
+    const char *text;
+    if (!attr_text(x, e, "hf", &text))
+        return false;
+    if (!text)
+        text = own ? own : "";
+    *out_prefix = *text ? arena_printf(x->arena, "%s%s.", x->frame->hf_prefix, text) : x->frame->hf_prefix;
+    return true;
 }
 
 static bool is_value(SymbolKind kind)

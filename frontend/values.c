@@ -1,16 +1,14 @@
-/* Params, inputs, dimensions and the core elements without axis patterns. */
+/* Inputs, dimensions and the core elements without axis patterns. */
 #include "frontend/expand.h"
 
 #include "base/strbuf.h"
 #include "ir/expr.h"
-#include "ir/init.h"
 
 #include <ctype.h>
 #include <string.h>
 
 enum
 {
-    MAX_PARAMS = 20000,
     MAX_INPUTS = 256
 };
 
@@ -55,113 +53,6 @@ void expand_input(Expander *x, const XmlElem *e)
         expand_error(x, attr_or_elem_span(e, "name"), NULL, "the name '%s' is not free for an input", name);
     else
         ir_global_add(x->m, IR_GLOBAL_INPUT, s->global, type, NULL, 0, xml_elem_span(e));
-}
-
-static bool is_param_name(const char *text)
-{
-    bool start = true;
-    for (const char *p = text; *p; p++)
-    {
-        if (!isalnum((unsigned char)*p) && *p != '_' && (*p != '.' || start))
-            return false;
-        start = *p == '.';
-    }
-    return !start;
-}
-
-static IrValue tied_param(Expander *x, const XmlElem *e, const char *tie)
-{
-    Span span = attr_or_elem_span(e, "tie");
-    IrGlobal global = ir_global_find(x->m, tie);
-    if (!global || ir_global(x->m, global)->kind != IR_GLOBAL_PARAM)
-    {
-        VEC(const char *) names = {0};
-        for (IrGlobal g = 1; g < x->m->globals.len; g++)
-            if (ir_global(x->m, g)->kind == IR_GLOBAL_PARAM)
-                vec_push(x->arena, &names, ir_global(x->m, g)->name);
-        expand_error(x, span, str_nearest(tie, names.data, names.len), "there is no param '%s' before this one", tie);
-        return 0;
-    }
-    const IrType have = ir_global(x->m, global)->type;
-    IrType want;
-    if (xml_attr(e, "shape"))
-    {
-        if (!attr_shape(x, e, "shape", DT_F32, NULL, &want))
-            return 0;
-        if (!ir_type_same_shape(&want, &have))
-        {
-            expand_error(x, attr_or_elem_span(e, "shape"), NULL, "param '%s' is %s, not %s", tie,
-                         expand_shape_text(x->arena, &have), expand_shape_text(x->arena, &want));
-            return 0;
-        }
-    }
-    return ir_build_get(&x->b, tie);
-}
-
-static IrValue new_param(Expander *x, const XmlElem *e, const char *name)
-{
-    IrType type;
-    const char *init, *hf, *why;
-    bool trainable;
-    if (!xml_attr(e, "shape") || !xml_attr(e, "init"))
-    {
-        expand_error(x, xml_elem_span(e), NULL, "attribute '%s' is missing on <param>",
-                     xml_attr(e, "shape") ? "init" : "shape");
-        return 0;
-    }
-    if (!attr_shape(x, e, "shape", DT_F32, NULL, &type) || !attr_text(x, e, "init", &init) ||
-        !attr_bool(x, e, "trainable", &trainable) || !attr_text(x, e, "hf", &hf))
-        return 0;
-    bool decay = type.rank >= 2;
-    if (!attr_bool(x, e, "decay", &decay))
-        return 0;
-    if (!ir_init_check(x->arena, init, &why))
-    {
-        expand_error(x, attr_or_elem_span(e, "init"), NULL, "%s", why);
-        return 0;
-    }
-    IrGlobal old = ir_global_find(x->m, name);
-    if (old)
-    {
-        expand_error(x, attr_or_elem_span(e, "name"), NULL,
-                     "there is a param '%s' already: name the block or the repeat", name);
-        diag_note(x->diag, ir_global(x->m, old)->span, "it is defined here");
-        return 0;
-    }
-    if (x->n_params++ == MAX_PARAMS)
-    {
-        expand_error(x, xml_elem_span(e), NULL, "the model has more than %d params", MAX_PARAMS);
-        x->gave_up = true;
-        return 0;
-    }
-    IrAttr attrs[5];
-    uint32_t n = 0;
-    attrs[n++] = ir_attr_str(IR_ATTR_init, init);
-    attrs[n++] = ir_attr_bool(IR_ATTR_decay, decay);
-    attrs[n++] = ir_attr_bool(IR_ATTR_trainable, trainable);
-    attrs[n++] = ir_attr_int(IR_ATTR_unit, x->b.unit);
-    if (hf)
-        attrs[n++] = ir_attr_str(IR_ATTR_hf, hf);
-    ir_global_add(x->m, IR_GLOBAL_PARAM, name, type, attrs, n, xml_elem_span(e));
-    return ir_build_get(&x->b, name);
-}
-
-void expand_param(Expander *x, const XmlElem *e)
-{
-    const char *name, *tie;
-    if (!attr_text(x, e, "name", &name) || !attr_text(x, e, "tie", &tie))
-        return;
-    if (!is_param_name(name))
-    {
-        expand_error(x, attr_or_elem_span(e, "name"), NULL, "'%.60s' is not a name of letters, digits, '_' and '.'",
-                     name);
-        return;
-    }
-    IrValue value =
-        tie ? tied_param(x, e, tie) : new_param(x, e, arena_printf(x->arena, "%s%s", x->frame->prefix, name));
-    Symbol *s = frame_add(x, name, SYM_VALUE, attr_or_elem_span(e, "name"));
-    if (s)
-        s->value = value;
 }
 
 /* ---- map */

@@ -6,6 +6,7 @@
 #include "runtime/checkpoint.h"
 #include "runtime/fault.h"
 #include "runtime/metrics_log.h"
+#include "runtime/pretrained.h"
 #include "runtime/sampler.h"
 
 #include <errno.h>
@@ -243,12 +244,38 @@ static Status initialise(Trainer *t)
     return STATUS_OK;
 }
 
+/* The params of this rank that the weights have; the table of the others is told once. */
+static Status read_weights(Trainer *t, const Pretrained *weights)
+{
+    StrBuf table = strbuf_make(t->arena);
+    Status status = pretrained_compare(weights, t->m, !t->options.weights_partial, &table);
+    if (table.len)
+        note(t, "%s", strbuf_text(&table));
+    TRY(status);
+    for (IrGlobal g = 1; g < t->m->globals.len; g++)
+    {
+        const IrGlobalData *global = ir_global(t->m, g);
+        const NamedTensor *tensor;
+        if (!is_kind(t, global, IR_GLOBAL_PARAM) || pretrained_match(weights, global, &tensor) > PRETRAINED_CAST)
+            continue;
+        float *host = malloc((size_t)ir_type_size_bytes(&global->type));
+        if (!host)
+            base_out_of_memory((size_t)ir_type_size_bytes(&global->type));
+        status = pretrained_read(weights, global, host);
+        if (status == STATUS_OK)
+            status = executor_write_global(t->executor, global->name, host);
+        free(host);
+        TRY(status);
+    }
+    return STATUS_OK;
+}
+
 static Status load_weights(Trainer *t)
 {
-    Safetensors *file;
-    TRY(safetensors_open(t->options.weights, &file));
-    Status status = read_tensors(t, file, IR_GLOBAL_PARAM);
-    safetensors_close(file);
+    Pretrained *weights;
+    TRY(pretrained_open(t->options.weights, &weights));
+    Status status = read_weights(t, weights);
+    pretrained_close(weights);
     return status;
 }
 

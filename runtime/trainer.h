@@ -87,7 +87,8 @@ typedef struct
     const char *out_dir;                    /* checkpoints and metrics.jsonl; NULL: neither */
     bool resume;                            /* from the newest good checkpoint of out_dir, if there is one */
     uint32_t trace_steps;                   /* so many steps are traced, after TRAINER_TRACE_AFTER of them; 0: none */
-    const char *weights;                    /* a safetensors file to start from; NULL: the initialisers */
+    const char *weights;                    /* pretrained weights to start from; NULL: the initialisers */
+    bool weights_partial;                   /* what they lack is left to the initialisers (pretrained_compare) */
     const char *digest;                     /* of model and job: a checkpoint with another digest is refused */
     const volatile sig_atomic_t *stop_flag; /* set by a signal: checkpoint and return INTERRUPTED; NULL: none */
     TrainerObserver observer;
