@@ -36,9 +36,30 @@ static const char *model_digest(const Session *s)
     }
     uint64_t hash = XXH3_64bits_digest(state);
     XXH3_freeState(state);
+    return arena_printf(s->arena, "%016llx", (unsigned long long)hash);
+}
+
+/* What all ranks must agree on besides: how long they train, in which steps, on which data, and laid out how. */
+static const char *settings_digest(Session *s)
+{
     const TrainSpec *t = &s->job->train;
-    return arena_printf(s->arena, "%016llx-%lld-%lld", (unsigned long long)hash, (long long)t->seed,
-                        (long long)t->epochs);
+    const DataSpec *d = &s->job->data;
+    const ClusterSpec *c = &s->job->cluster;
+    const Options *o = s->options;
+    StrBuf text = strbuf_make(s->arena);
+    strbuf_addf(&text, "epochs %lld steps %lld %llu batch %lld seed %lld", (long long)t->epochs,
+                (long long)t->max_steps, (unsigned long long)o->stop_after, (long long)t->batch, (long long)t->seed);
+    strbuf_addf(&text, " lr %a %a %d %lld every %lld %lld", t->lr, t->min_lr, (int)t->schedule,
+                (long long)t->warmup_steps, (long long)t->eval_every, (long long)t->checkpoint_every);
+    strbuf_addf(&text, " data %lld %lld %d", (long long)d->train_limit, (long long)d->test_limit, d->shuffle);
+    strbuf_addf(&text, " flags %u %u %u %s %d %s", o->n_stages, o->n_replicas, o->n_micro,
+                o->schedule ? o->schedule : "", o->deterministic, o->costs ? o->costs : "");
+    strbuf_addf(&text, " %d %d %d %s", o->resume, o->weights != NULL, o->out_dir != NULL, o->device);
+    strbuf_addf(&text, " cluster %lld %lld %lld %s %d %a", (long long)c->stages, (long long)c->replicas,
+                (long long)c->micro_batches, c->schedule, c->deterministic, c->memory_gib);
+    for (uint32_t i = 0; i < c->n_cuts; i++)
+        strbuf_addf(&text, " %lld", (long long)c->cuts[i]);
+    return arena_printf(s->arena, "%016llx", (unsigned long long)XXH3_64bits(strbuf_text(&text), text.len));
 }
 
 static Status compare_identities(Session *s)
@@ -47,7 +68,7 @@ static Status compare_identities(Session *s)
     Identity mine = {0};
     Identity *all = ARENA_ARRAY(s->arena, Identity, comm_size(world));
     snprintf(mine.version, sizeof mine.version, "%s%s", PTC_VERSION, fault_version(comm_rank(world)));
-    snprintf(mine.model, sizeof mine.model, "%s", model_digest(s));
+    snprintf(mine.model, sizeof mine.model, "%s-%s", model_digest(s), settings_digest(s));
     TRY(comm_all_gather(world, &mine, sizeof mine, all));
     for (uint32_t r = 1; r < comm_size(world); r++)
     {
