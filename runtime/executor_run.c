@@ -30,7 +30,8 @@ const Program *executor_find_program(const Executor *x, const char *func)
     BUG("no step function @%s", func);
 }
 
-/* A fault on purpose (runtime/fault.h): a rank that keeps what is not the sum. */
+/* A fault on purpose (runtime/fault.h): a rank that keeps what is not the sum. Scalars stay what they are: the weight
+ * that gradients are divided by may be in the same bucket, and half of both would be no fault. */
 static void undo_sum(const Executor *x, uint32_t bucket)
 {
     const Program *train = executor_find_program(x, "train");
@@ -38,7 +39,7 @@ static void undo_sum(const Executor *x, uint32_t bucket)
     {
         const Instr *instr = &train->instrs.data[i];
         for (uint32_t k = 0; instr->kind == DO_ALL_REDUCE && instr->bucket == bucket && k < instr->n_slices; k++)
-            for (size_t e = 0; e < instr->slices[k].n_elems; e++)
+            for (size_t e = 0; instr->slices[k].n_elems > 1 && e < instr->slices[k].n_elems; e++)
                 instr->slices[k].dst[e] *= 0.5F;
     }
 }
