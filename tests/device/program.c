@@ -146,6 +146,8 @@ static void store(DType dtype, void *at, int64_t i, double value)
 void device_write_global(Executor *executor, const IrModule *m, IrGlobal global, const double *values)
 {
     const IrGlobalData *data = ir_global(m, global);
+    if (!executor_has_global(executor, data->name))
+        return; /* nobody reads it */
     Arena *arena = arena_create();
     void *bytes = arena_alloc(arena, (size_t)ir_type_size_bytes(&data->type));
     for (int64_t i = 0; i < ir_type_n_elems(&data->type); i++)

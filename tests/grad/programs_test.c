@@ -69,7 +69,8 @@ static void test_backward_ops_keep_their_origin(void **state)
     IR_FOR_OPS(m, ir_func_find(m, "train"), op)
     {
         const IrOpData *data = ir_op(m, op);
-        assert_int_equal(data->span.line, data->unit);
+        if (data->code != IR_get) /* those of a param that two units read are the param's */
+            assert_int_equal(data->span.line, data->unit);
     }
     arena_destroy(arena);
 }
