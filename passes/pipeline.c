@@ -3,16 +3,22 @@
  * gpipe and 1f1b are orders written down. zb-h1 is found by trying: a few rules of list scheduling run the stages in
  * time and write down what each did; the order with the shortest step stays, the first of equals. Two kinds of rules:
  * 1f1b's order of F and B, where W goes into a wait that is long enough (rules by wait), and free choice among what is
- * ready at the moment (rules by priority). 1f1b with W right after its B is always among them and no slower than 1f1b:
- * gradients leave earlier, everything else is at the same time. */
+ * ready at the moment (rules by priority). Each is tried with each stage keeping what 1f1b keeps on it, then with all
+ * keeping what 1f1b keeps on the first one: by rules, more freedom is not always faster. 1f1b with W right after its B
+ * is always among them and no slower than 1f1b: gradients leave earlier, everything else is at the same time. */
 #include "passes/pipeline.h"
 
 #include <ctype.h>
 #include <math.h>
 #include <string.h>
 
+/* Per channel, beside no bound: with these zb-h1 is held to what 1f1b takes. Up to 8 stages the last is as good as no
+ * bound, for a message in flight is of a micro-batch that its sender or its receiver keeps. */
+static const uint32_t some_buffers[] = {1, 2, 8 /* COMM_MAX_IN_FLIGHT of runtime/comm.h */};
+
 enum
 {
+    N_BUFFERS = sizeof some_buffers / sizeof *some_buffers,
     MAX_FREE_INSTRS = 1 << 19 /* larger schedules are not tried by priority, which costs a heap */
 };
 
@@ -181,6 +187,11 @@ static const Rule rules[] = {{-1, KEEP_1F1B}, /* the first: the one to fall back
                              {1, KEEP_1F1B},  {0.5, KEEP_1F1B}, {0, KEEP_1F1B},     {0, B_F_W},      {0.5, F_B_W},
                              {0, F_B_W},      {1, RELIEVE_B_W}, {0.5, RELIEVE_B_W}, {0, RELIEVE_B_W}};
 
+enum
+{
+    N_RULES = sizeof rules / sizeof *rules
+};
+
 typedef struct
 {
     double now_s;            /* the end of what it has started last */
@@ -201,6 +212,7 @@ typedef struct
     Arena *arena; /* for the heap */
     const PipelineStage *costs;
     uint32_t n_stages, n_micro;
+    bool wide; /* every stage may keep what 1f1b keeps on the first one; otherwise what it keeps on the stage */
     Worker *workers;
     uint32_t *queue, n_queued;
     VEC(Event) heap;
@@ -352,8 +364,8 @@ static double run_rule(Trial *trial, Rule rule)
         Worker *worker = &trial->workers[s];
         worker->now_s = 0;
         worker->n_f = worker->n_b = worker->n_w = 0;
-        /* Not more than 1f1b keeps on this stage. (The paper lets every stage keep what the first one does.) */
-        worker->bound = worker->warm_up = warm_up_of(trial->n_micro, trial->n_stages, s);
+        worker->warm_up = warm_up_of(trial->n_micro, trial->n_stages, s);
+        worker->bound = trial->wide ? warm_up_of(trial->n_micro, trial->n_stages, 0) : worker->warm_up;
         for (uint32_t m = 0; m < trial->n_micro; m++)
         {
             worker->f_at_s[m] = s ? NEVER : 0;
@@ -382,16 +394,27 @@ static double run_rule(Trial *trial, Rule rule)
     return step_s;
 }
 
-/* The step with one and with two buffers per channel; infinite when stages wait for each other. */
+/* The step with each of some_buffers; infinite when stages wait for each other. */
 static void step_bounded(const Trial *trial, const PipelineList *lists, double *out_step_s)
 {
-    for (uint32_t buffers = 1; buffers <= 2; buffers++)
+    for (uint32_t i = 0; i < N_BUFFERS; i++)
     {
         Arena *arena = arena_create();
-        PipelineTimes times = pipeline_simulate(arena, lists, trial->costs, trial->n_stages, buffers);
-        out_step_s[buffers - 1] = times.deadlock ? HUGE_VAL : times.step_s;
+        PipelineTimes times = pipeline_simulate(arena, lists, trial->costs, trial->n_stages, some_buffers[i]);
+        out_step_s[i] = times.deadlock ? HUGE_VAL : times.step_s;
         arena_destroy(arena);
     }
+}
+
+/* Whether buffers cost an order what it gains over the first one: one without a bound may not even end with one. */
+static bool loses_bounded(const Trial *trial, const PipelineList *lists, const double *first_s)
+{
+    double step_s[N_BUFFERS];
+    step_bounded(trial, lists, step_s);
+    for (uint32_t i = 0; i < N_BUFFERS; i++)
+        if (step_s[i] > first_s[i])
+            return true;
+    return false;
 }
 
 static PipelineList *make_lists(Arena *arena, uint32_t n_stages, uint32_t n_instrs)
@@ -414,13 +437,15 @@ static void build_zb_h1(const PipelineStage *stages, uint32_t n_micro, uint32_t 
         trial.workers[s].b_at_s = ARENA_ARRAY(arena, double, n_micro);
     }
     PipelineList *best = make_lists(arena, n_stages, 3 * n_micro), *spare = make_lists(arena, n_stages, 3 * n_micro);
-    double best_s = 0, first_bounded_s[2], bounded_s[2];
-    for (uint32_t i = 0; i < sizeof rules / sizeof *rules; i++)
+    double best_s = 0, first_bounded_s[N_BUFFERS];
+    for (uint32_t i = 0; i < 2 * N_RULES; i++)
     {
-        if (rules[i].choice != KEEP_1F1B && (uint64_t)n_stages * n_micro > MAX_FREE_INSTRS / 3)
-            break;
+        Rule rule = rules[i % N_RULES];
+        if (rule.choice != KEEP_1F1B && (uint64_t)n_stages * n_micro > MAX_FREE_INSTRS / 3)
+            continue;
         trial.lists = i ? spare : best;
-        double step_s = run_rule(&trial, rules[i]);
+        trial.wide = i >= N_RULES; /* later: more is kept only where that is faster */
+        double step_s = run_rule(&trial, rule);
         if (i == 0)
         {
             best_s = step_s;
@@ -429,9 +454,7 @@ static void build_zb_h1(const PipelineStage *stages, uint32_t n_micro, uint32_t 
         }
         if (step_s >= best_s * (1 - 1e-9)) /* no better, or by rounding */
             continue;
-        /* Small buffers must not cost it what it gains: an order without a bound may not even end with one. */
-        step_bounded(&trial, spare, bounded_s);
-        if (bounded_s[0] > first_bounded_s[0] || bounded_s[1] > first_bounded_s[1])
+        if (loses_bounded(&trial, spare, first_bounded_s))
             continue;
         best_s = step_s;
         spare = best;

@@ -9,10 +9,12 @@
  *   gpipe  all F, then all B                                                   Huang et al., GPipe, NeurIPS 2019
  *   1f1b   min(M, K - s) F first on stage s, then one B, one F in turn         Narayanan et al., PipeDream, SOSP 2019
  *          (with a flush at the end of the step)
- *   zb-h1  1f1b with B and W apart; W fills the bubbles, never more micro-batches kept on a stage than 1f1b keeps on it
- *                                                                              Qi et al., Zero Bubble, ICLR 2024
- * For equal stages with F = B = W = 1 and links that take no time, a step is 3M + 3(K - 1) long under gpipe and 1f1b,
- * 3M + 2(K - 1) under zb-h1. (The paper's zb-h1, 3M + K - 1, lets the last stages keep as much as the first one.) */
+ *   zb-h1  1f1b with B and W apart; W fills the bubbles. No stage keeps more micro-batches between its F and the end
+ *          of its W than 1f1b keeps on the first stage, min(M, K)      Qi et al., Zero Bubble, ICLR 2024 (ZB-H1)
+ * For K equal stages, links that take no time and M >= K, a stage idles (K - 1) (F + B + W) of a step under gpipe and
+ * 1f1b, (K - 1) max(F, B, F + B - W) under zb-h1: with F = B = W = 1, a third of it, and the step is 3M + K - 1 long,
+ * not 3M + 3(K - 1). What zb-h1 keeps is bounded in micro-batches: in bytes its peak over the stages is above that of
+ * 1f1b where a later stage keeps more bytes per micro-batch than the first one, or has more fixed ones. */
 #ifndef PTC_PASSES_PIPELINE_H
 #define PTC_PASSES_PIPELINE_H
 
@@ -67,8 +69,9 @@ typedef struct
 
 /* The lists of all stages: n_stages of them. Deterministic: a function of the arguments alone. stages is read by zb-h1
  * only (relative times decide where W goes). Lists of zb-h1 have W for all micro-batches, of the others for none.
- * No list needs more than one buffer per channel to end. With 0, 1 and 2 buffers zb-h1 is no slower than 1f1b in
- * pipeline_simulate, but for rounding. */
+ * No list needs more than one buffer per channel to end. With 0, 1, 2 and 8 buffers (COMM_MAX_IN_FLIGHT of the
+ * executor) zb-h1 is no slower than 1f1b in pipeline_simulate, but for rounding. It lets stages keep more than 1f1b
+ * does on them only where that makes the step shorter. */
 PipelineList *pipeline_build(Arena *arena, PipelineKind kind, uint32_t n_micro, const PipelineStage *stages,
                              uint32_t n_stages);
 

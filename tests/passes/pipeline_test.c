@@ -201,9 +201,12 @@ static PipelineTimes simulate_kind(Arena *arena, PipelineKind kind, uint32_t n_m
     return times;
 }
 
-/* Equal stages without links: the bubbles that the papers give. With what 1f1b keeps on each stage, the last stage can
- * never put W off, so that it works F B W in turn; after its last B only B's, then one W, lie on the way to the end of
- * the step: the bubble of zb-h1 is that of 1f1b without (K - 1) W. */
+static uint32_t kept_of_1f1b(uint32_t n_micro, uint32_t n_stages, uint32_t stage)
+{
+    return n_micro < n_stages - stage ? n_micro : n_stages - stage;
+}
+
+/* Equal stages without links: the bubbles that the papers give. */
 static void test_closed_forms(void **state)
 {
     (void)state;
@@ -218,20 +221,53 @@ static void test_closed_forms(void **state)
             {
                 PipelineTimes times = simulate_kind(arena, (PipelineKind)kind, n_micro, stages, n_stages);
                 bool zb = kind == PIPELINE_zb_h1;
-                assert_float_equal(times.step_s, 3 * m + (zb ? 2 : 3) * (k - 1), 1e-9);
-                assert_float_equal(times.bubble, zb ? 2 * (k - 1) / (3 * m + 2 * (k - 1)) : (k - 1) / (m + k - 1),
-                                   1e-9);
+                double idle_s = zb ? k - 1 + fmax(0, k - m) : 3 * (k - 1);
+                assert_float_equal(times.step_s, 3 * m + idle_s, 1e-9);
+                assert_float_equal(times.bubble, idle_s / (3 * m + idle_s), 1e-9);
                 for (uint32_t s = 0; s < n_stages; s++)
                 {
-                    uint32_t kept = kind == PIPELINE_gpipe || n_micro < n_stages - s ? n_micro : n_stages - s;
-                    assert_int_equal(times.max_kept[s], kept);
-                    assert_int_equal(times.peak_bytes[s], 7 + 10 * kept);
+                    uint32_t kept = kind == PIPELINE_gpipe ? n_micro : kept_of_1f1b(n_micro, n_stages, s);
+                    if (!zb || s == 0)
+                        assert_int_equal(times.max_kept[s], kept);
+                    else
+                        assert_in_range(times.max_kept[s], kept, kept_of_1f1b(n_micro, n_stages, 0));
+                    assert_int_equal(times.peak_bytes[s], 7 + 10 * times.max_kept[s]);
                     assert_float_equal(times.busy_s[s], 3 * m, 1e-9);
                 }
                 assert_int_equal(times.max_in_flight, n_stages > 1);
             }
             arena_destroy(arena);
         }
+}
+
+/* The same of zb-h1 for any F, B, W, with any buffers. Of the three terms (K - 1) F is the last stage's wait for its
+ * first F, (K - 1) B what the first stage waits for its first B when it may do no more than K F before, the third the
+ * paper's. */
+static void test_zb_h1_closed_form(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 3 * 4 * 5; i++)
+        for (uint32_t n_stages = 1; n_stages <= 7; n_stages++)
+            for (uint32_t n_micro = 1; n_micro <= 15; n_micro += 1 + n_micro / 8)
+            {
+                Arena *arena = arena_create();
+                double f = 1 + i % 3, b = 1 + i / 3 % 4, w = i / 12, k = n_stages, m = n_micro;
+                PipelineStage one = {.forward_s = f, .backward_s = b + w, .weight_s = w};
+                PipelineStage *stages = equal_stages(arena, n_stages, one);
+                PipelineList *lists = pipeline_build(arena, PIPELINE_zb_h1, n_micro, stages, n_stages);
+                double step_s = m * (f + b + w) + (k - 1) * fmax(fmax(f, b), f + b - w);
+                if (m <
+                    k) /* not enough F to fill the first stage's wait, or not enough W to fill that for the last B */
+                    step_s = fmax(step_s, fmax((k - 1 + m) * (f + b) + w, k * f + (k - 1) * b + m * (b + w)));
+                for (uint32_t buffers = 0; buffers <= 8; buffers += buffers < 2 ? 1 : 6)
+                {
+                    PipelineTimes times = pipeline_simulate(arena, lists, stages, n_stages, buffers);
+                    if (times.deadlock || fabs(times.step_s - step_s) > 1e-9)
+                        fail_msg("F %g, B %g, W %g, %u stages, %u micro-batches, %u buffers: %g, not %g", f, b, w,
+                                 n_stages, n_micro, buffers, times.step_s, step_s);
+                }
+                arena_destroy(arena);
+            }
 }
 
 /* Every order of every schedule runs as the slow simulator says; what zb-h1 promises. */
@@ -278,7 +314,7 @@ static void test_random_times(void **state)
         n_faster += now_s < before_s * (1 - 1e-9);
         gain += 1 - now_s / before_s;
         for (uint32_t s = 0; s < n_stages; s++)
-            assert_true(all[PIPELINE_zb_h1][0].max_kept[s] <= all[PIPELINE_one_f_one_b][0].max_kept[s]);
+            assert_true(all[PIPELINE_zb_h1][0].max_kept[s] <= all[PIPELINE_one_f_one_b][0].max_kept[0]);
         arena_destroy(arena);
     }
     printf("zb-h1 is faster than 1f1b in %u of %u cases, by %.1f %% on average\n", n_faster, n_cases,
@@ -286,22 +322,64 @@ static void test_random_times(void **state)
     assert_true(n_faster > n_cases / 2);
 }
 
+/* What zb-h1 promises where more than 8 messages could be in flight: up to 8 stages, 8 buffers are as good as no bound.
+ */
+static void test_many_stages(void **state)
+{
+    (void)state;
+    for (uint32_t seed = 1; seed <= 200; seed++)
+    {
+        Arena *arena = arena_create();
+        uint32_t random = seed * 2654435761u;
+        uint32_t n_stages = 9 + next_random(&random) % 12, n_micro = 9 + next_random(&random) % 40;
+        PipelineStage *stages = random_stages(arena, n_stages, &random);
+        PipelineList *before = pipeline_build(arena, PIPELINE_one_f_one_b, n_micro, stages, n_stages);
+        PipelineList *now = pipeline_build(arena, PIPELINE_zb_h1, n_micro, stages, n_stages);
+        for (uint32_t buffers = 0; buffers <= 8; buffers += buffers < 2 ? 1 : 6)
+        {
+            PipelineTimes a = pipeline_simulate(arena, before, stages, n_stages, buffers);
+            PipelineTimes b = pipeline_simulate(arena, now, stages, n_stages, buffers);
+            if (b.deadlock || b.step_s > a.step_s * (1 + 1e-12))
+                fail_msg("seed %u, %u buffers: zb-h1 takes %g, 1f1b %g", seed, buffers, b.step_s, a.step_s);
+            for (uint32_t s = 0; s < n_stages; s++)
+                assert_true(b.max_kept[s] <= a.max_kept[0]);
+        }
+        arena_destroy(arena);
+    }
+}
+
 typedef struct
 {
     const PipelineStage *stages;
     PipelineList *lists; /* being tried */
     uint32_t n_stages, n_micro;
-    double best_s;
+    double best_s, most_s[3]; /* most_s: with 1 and 2 buffers, what 1f1b takes */
     Arena *scratch;
 } Search;
 
-/* Every order from stage s on that keeps no more than 1f1b does. */
+/* Whether the lists are shorter than the best ones, and what zb-h1 promises. */
+static bool is_better(const Search *search, double *out_step_s)
+{
+    for (uint32_t buffers = 0; buffers <= 2; buffers++)
+    {
+        PipelineTimes times =
+            pipeline_simulate(search->scratch, search->lists, search->stages, search->n_stages, buffers);
+        if (times.deadlock || times.step_s > (buffers ? search->most_s[buffers] : search->best_s) * (1 + 1e-12))
+            return false;
+        if (buffers == 0)
+            *out_step_s = times.step_s;
+    }
+    return true;
+}
+
+/* Every order from stage s on that keeps no more than 1f1b does on the first stage. */
 static void try_orders(Search *search, uint32_t s, uint32_t n_f, uint32_t n_b, uint32_t n_w)
 {
     if (s == search->n_stages)
     {
-        PipelineTimes times = pipeline_simulate(search->scratch, search->lists, search->stages, s, 0);
-        search->best_s = times.deadlock ? search->best_s : fmin(search->best_s, times.step_s);
+        double step_s;
+        if (is_better(search, &step_s))
+            search->best_s = fmin(search->best_s, step_s);
         arena_reset(search->scratch);
         return;
     }
@@ -311,7 +389,7 @@ static void try_orders(Search *search, uint32_t s, uint32_t n_f, uint32_t n_b, u
         return;
     }
     PipelineInstr *next = &search->lists[s].instrs[n_f + n_b + n_w];
-    if (n_f < search->n_micro && n_f - n_w < search->n_stages - s)
+    if (n_f < search->n_micro && n_f - n_w < kept_of_1f1b(search->n_micro, search->n_stages, 0))
     {
         *next = (PipelineInstr){'F', n_f};
         try_orders(search, s, n_f + 1, n_b, n_w);
@@ -328,29 +406,34 @@ static void try_orders(Search *search, uint32_t s, uint32_t n_f, uint32_t n_b, u
     }
 }
 
-/* Rules are no search: nearly always the best order there is, never far from it. */
+/* Rules are no search, but mostly the best order there is, and nearly always close to it. Far from it are a few
+ * pipelines whose links take longer than their stages. */
 static void test_zb_h1_is_nearly_best(void **state)
 {
     (void)state;
     uint32_t n_best = 0, n_cases = 300;
-    double worst = 0;
+    double worst = 0, sum = 0;
     for (uint32_t seed = 1; seed <= n_cases; seed++)
     {
         Arena *arena = arena_create();
-        uint32_t random = seed * 2654435761u, n_stages = 2 + seed % 2, n_micro = n_stages == 2 ? 4 : 3;
+        uint32_t random = seed * 2654435761u, n_stages = seed % 8 == 1 ? 3 : 2, n_micro = n_stages == 2 ? 4 : 3;
         PipelineStage *stages = random_stages(arena, n_stages, &random);
         PipelineList *lists = pipeline_build(arena, PIPELINE_zb_h1, n_micro, stages, n_stages);
+        PipelineList *before = pipeline_build(arena, PIPELINE_one_f_one_b, n_micro, stages, n_stages);
         double step_s = pipeline_simulate(arena, lists, stages, n_stages, 0).step_s;
-        Search search = {stages, lists, n_stages, n_micro, HUGE_VAL, arena_create()};
+        Search search = {stages, lists, n_stages, n_micro, HUGE_VAL, {0}, arena_create()};
+        for (uint32_t buffers = 1; buffers <= 2; buffers++)
+            search.most_s[buffers] = pipeline_simulate(arena, before, stages, n_stages, buffers).step_s;
         try_orders(&search, 0, 0, 0, 0);
         n_best += step_s <= search.best_s * (1 + 1e-9);
         worst = fmax(worst, step_s / search.best_s - 1);
+        sum += step_s / search.best_s - 1;
         arena_destroy(search.scratch);
         arena_destroy(arena);
     }
-    printf("zb-h1 is the best of all orders in %u of %u cases, at worst %.1f %% slower\n", n_best, n_cases,
-           100 * worst);
-    assert_true(n_best >= 298 && worst < 0.036); /* what the rules reach; 1f1b's order alone does not */
+    printf("zb-h1 is the best of all orders in %u of %u cases, %.2f %% slower on average, %.1f %% at worst\n", n_best,
+           n_cases, 100 * sum / n_cases, 100 * worst);
+    assert_true(n_best >= 283 && worst < 0.25 && sum / n_cases < 0.002); /* what the rules reach */
 }
 
 /* The same arguments give the same lists; a stage without W and one with nothing else are stages like others. */
@@ -361,13 +444,63 @@ static void test_zb_h1_lists(void **state)
     PipelineStage *stages = equal_stages(arena, 3, (PipelineStage){.forward_s = 1, .backward_s = 2, .weight_s = 1});
     stages[0].weight_s = 2; /* nobody waits for the gradient of the input */
     stages[1].weight_s = 0;
-    const char *const texts[] = {"F0 F1 F2 B0 W0 F3 B1 W1 B2 W2 B3 W3", "F0 F1 B0 W0 F2 B1 W1 F3 B2 W2 B3 W3",
-                                 "F0 B0 W0 F1 B1 W1 F2 B2 W2 F3 B3 W3"};
+    const char *const texts[] = {"F0 F1 F2 B0 W0 F3 B1 W1 B2 W2 B3 W3", "F0 F1 B0 F2 B1 W0 F3 B2 B3 W1 W2 W3",
+                                 "F0 B0 F1 B1 W0 F2 B2 W1 F3 B3 W2 W3"};
     for (uint32_t again = 0; again < 3; again++)
     {
         PipelineList *lists = pipeline_build(arena, PIPELINE_zb_h1, 4, stages, 3);
         for (uint32_t s = 0; s < 3; s++)
             assert_string_equal(pipeline_list_text(arena, &lists[s]), texts[s]);
+    }
+    arena_destroy(arena);
+}
+
+/* Four equal stages: later ones put W off until they keep as much as the first one. */
+static void test_zb_h1_equal_lists(void **state)
+{
+    (void)state;
+    Arena *arena = arena_create();
+    PipelineStage *stages = equal_stages(arena, 4, (PipelineStage){.forward_s = 1, .backward_s = 2, .weight_s = 1});
+    const char *const texts[] = {"F0 F1 F2 F3 B0 W0 F4 B1 W1 F5 B2 W2 F6 B3 W3 F7 B4 W4 B5 W5 B6 W6 B7 W7",
+                                 "F0 F1 F2 B0 F3 B1 W0 F4 B2 W1 F5 B3 W2 F6 B4 W3 F7 B5 W4 B6 W5 B7 W6 W7",
+                                 "F0 F1 B0 F2 B1 F3 B2 W0 F4 B3 W1 F5 B4 W2 F6 B5 W3 F7 B6 W4 B7 W5 W6 W7",
+                                 "F0 B0 F1 B1 F2 B2 F3 B3 W0 F4 B4 W1 F5 B5 W2 F6 B6 W3 F7 B7 W4 W5 W6 W7"};
+    PipelineList *lists = pipeline_build(arena, PIPELINE_zb_h1, 8, stages, 4);
+    PipelineTimes times = pipeline_simulate(arena, lists, stages, 4, 0);
+    for (uint32_t s = 0; s < 4; s++)
+    {
+        assert_string_equal(pipeline_list_text(arena, &lists[s]), texts[s]);
+        assert_int_equal(times.max_kept[s], 4);
+    }
+    arena_destroy(arena);
+}
+
+/* Where stages that may keep more are no faster, they keep what 1f1b does: by the rules alone the first of these steps
+ * is as long with more kept, the second is 32 long. */
+static void test_zb_h1_keeps_little(void **state)
+{
+    (void)state;
+    static const struct
+    {
+        PipelineStage stages[3];
+        double step_s;
+    } cases[] = {
+        {{{.forward_s = 2, .backward_s = 3, .weight_s = 2},
+          {.forward_s = 2, .backward_s = 4, .weight_s = 2},
+          {.forward_s = 1, .backward_s = 3, .weight_s = 2}},
+         26},
+        {{{.forward_s = 3, .backward_s = 4, .weight_s = 2},
+          {.forward_s = 1, .backward_s = 5, .weight_s = 2},
+          {.forward_s = 2, .backward_s = 3, .weight_s = 1}},
+         31},
+    };
+    Arena *arena = arena_create();
+    for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    {
+        PipelineTimes times = simulate_kind(arena, PIPELINE_zb_h1, 4, cases[i].stages, 3);
+        assert_float_equal(times.step_s, cases[i].step_s, 1e-9);
+        for (uint32_t s = 0; s < 3; s++)
+            assert_int_equal(times.max_kept[s], kept_of_1f1b(4, 3, s));
     }
     arena_destroy(arena);
 }
@@ -548,11 +681,18 @@ static void test_size(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-
-        cmocka_unit_test(test_closed_forms), cmocka_unit_test(test_random_times),
-        cmocka_unit_test(test_zb_h1_lists),  cmocka_unit_test(test_zb_h1_is_nearly_best),
-        cmocka_unit_test(test_checker),      cmocka_unit_test(test_deadlocks),
-        cmocka_unit_test(test_broken_lists), cmocka_unit_test(test_random_orders),
+        cmocka_unit_test(test_closed_forms),
+        cmocka_unit_test(test_zb_h1_closed_form),
+        cmocka_unit_test(test_random_times),
+        cmocka_unit_test(test_many_stages),
+        cmocka_unit_test(test_zb_h1_lists),
+        cmocka_unit_test(test_zb_h1_equal_lists),
+        cmocka_unit_test(test_zb_h1_keeps_little),
+        cmocka_unit_test(test_zb_h1_is_nearly_best),
+        cmocka_unit_test(test_checker),
+        cmocka_unit_test(test_deadlocks),
+        cmocka_unit_test(test_broken_lists),
+        cmocka_unit_test(test_random_orders),
         cmocka_unit_test(test_size),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
