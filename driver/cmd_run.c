@@ -235,7 +235,7 @@ static Status evaluate(Session *s)
     TRY(session_trainer(s, &observer, true, NULL, &trainer));
     TrainerEval eval;
     Status status = trainer_evaluate(trainer, &eval);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK && s->ranks.rank == 0)
         observer.eval(observer.context, trainer_steps_done(trainer), &eval);
     if (s->options->profile)
         session_print_profile(s);
