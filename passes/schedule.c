@@ -43,12 +43,11 @@ typedef struct
 
 typedef struct
 {
-    PassContext *ctx;
     IrModule *m;
     Arena *scratch;
     IrFunc func;
     IrUses uses;
-    uint32_t n_micro, n_old, n_old_ops;
+    uint32_t n_micro, n_old;
     bool pairwise;
     Part *part; /* by old op */
     OpList ops[N_PARTS];
@@ -412,14 +411,12 @@ bool pass_schedule(PassContext *ctx)
         return true;
     if (!text)
         text = default_order(ctx->scratch, n_all);
-    Scheduler s = {.ctx = ctx,
-                   .m = m,
+    Scheduler s = {.m = m,
                    .scratch = ctx->scratch,
                    .func = train,
                    .uses = ir_uses_build(ctx->scratch, m, train),
                    .n_micro = count_forwards(text),
                    .n_old = m->values.len,
-                   .n_old_ops = m->ops.len,
                    .pairwise = ir_attrs_bool(&plan, IR_ATTR_deterministic),
                    .part = ARENA_ARRAY(ctx->scratch, Part, m->ops.len),
                    .once = ARENA_ARRAY(ctx->scratch, IrValue, m->values.len),
