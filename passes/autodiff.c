@@ -213,8 +213,8 @@ static void split_gets_by_unit(Autodiff *a)
     {
         const IrOpData get = *ir_op(m, op);
         next = get.next;
-        if (get.code != IR_get || got_global(m, &get)->kind != IR_GLOBAL_PARAM)
-            continue;
+        if (get.code != IR_get || got_global(m, &get)->kind != IR_GLOBAL_PARAM || get.results[0] >= uses.n_values)
+            continue; /* the last: one of the copies */
         IrValue value = get.results[0];
         uint32_t first_unit = 0;
         VEC(IrOp) copies = {0};
