@@ -68,9 +68,11 @@ static bool may_be_on_several(const bool *free_value, const IrOpData *op)
     return false;
 }
 
-static void check_ops(const Case *c, IrFunc func)
+/* NULL, or which op is not where it should be. */
+static const char *find_wrong_op(const Case *c, const char *func_name)
 {
-    const IrModule *m = ir_module_clone(c->arena, c->whole);
+    const IrModule *m = ir_module_clone(c->arena, c->whole); /* numbered as the stages' were */
+    IrFunc func = ir_func_find(m, func_name);
     bool *needed = ARENA_ARRAY(c->arena, bool, m->values.len), *is_free = ARENA_ARRAY(c->arena, bool, m->values.len);
     bool *wanted = ARENA_ARRAY(c->arena, bool, m->ops.len);
     IR_FOR_OPS(m, func, op)
@@ -110,9 +112,10 @@ static void check_ops(const Case *c, IrFunc func)
         bool several = may_be_on_several(is_free, data);
         bool right = !wanted[op] ? n_kept <= c->n_stages : several ? n_kept >= 1 : n_kept == 1 && at_home;
         if (!right)
-            fail_msg("%s, @%s, op %u (%s, unit %u): kept on %d of %d stages, home is %d", c->what,
-                     ir_func(m, func)->name, op, ir_op_info(data->code)->name, data->unit, n_kept, c->n_stages, home);
+            return arena_printf(c->arena, "@%s, op %u (%s, unit %u): kept on %d of %d stages, home is %d", func_name,
+                                op, ir_op_info(data->code)->name, data->unit, n_kept, c->n_stages, home);
     }
+    return NULL;
 }
 
 /* ---- pairs */
@@ -125,21 +128,18 @@ typedef struct
     uint32_t n_sent, n_received;
 } Message;
 
-static Message *find_message(Case *c, Message *messages, uint32_t *n, const Message *key)
+static Message *find_message(Message *messages, uint32_t *n, const Message *key)
 {
     for (uint32_t i = 0; i < *n; i++)
-        if (messages[i].from == key->from && messages[i].to == key->to && messages[i].tag == key->tag)
-        {
-            if (!ir_type_equal(&messages[i].type, &key->type))
-                fail_msg("%s: message %lld from %d to %d has two types", c->what, (long long)key->tag, key->from,
-                         key->to);
+        if (messages[i].from == key->from && messages[i].to == key->to && messages[i].tag == key->tag &&
+            ir_type_equal(&messages[i].type, &key->type))
             return &messages[i];
-        }
     messages[*n] = *key;
     return &messages[(*n)++];
 }
 
-static uint32_t check_messages(Case *c)
+/* NULL, or which message has no other end. */
+static const char *find_wrong_message(const Case *c, uint32_t *out_n)
 {
     uint32_t n = 0, n_max = 1;
     for (int s = 0; s < c->n_stages; s++)
@@ -161,16 +161,32 @@ static uint32_t check_messages(Case *c)
                            .tag = ir_attrs_int(&data->attrs, IR_ATTR_tag, -1),
                            .type = *ir_value_type(m, sends ? data->operands[0] : data->results[0])};
             assert_true(peer >= 0 && peer < c->n_stages && peer != s && key.tag >= 0);
-            Message *message = find_message(c, messages, &n, &key);
+            Message *message = find_message(messages, &n, &key);
             message->n_sent += sends;
             message->n_received += !sends;
         }
     }
     for (uint32_t i = 0; i < n; i++)
         if (messages[i].n_sent != 1 || messages[i].n_received != 1)
-            fail_msg("%s: message %lld from %d to %d is sent %u times and received %u times", c->what,
-                     (long long)messages[i].tag, messages[i].from, messages[i].to, messages[i].n_sent,
-                     messages[i].n_received);
+            return arena_printf(c->arena, "message %lld from %d to %d is sent %u times and received %u times",
+                                (long long)messages[i].tag, messages[i].from, messages[i].to, messages[i].n_sent,
+                                messages[i].n_received);
+    *out_n = n;
+    return NULL;
+}
+
+static uint32_t check_parts(const Case *c)
+{
+    uint32_t n = 0;
+    IR_FOR_FUNCS(c->whole, func)
+    {
+        const char *why = find_wrong_op(c, ir_func(c->whole, func)->name);
+        if (why)
+            fail_msg("%s on %d stages: %s", c->what, c->n_stages, why);
+    }
+    const char *why = find_wrong_message(c, &n);
+    if (why)
+        fail_msg("%s on %d stages: %s", c->what, c->n_stages, why);
     return n;
 }
 
@@ -326,8 +342,7 @@ static void test_random(void **state)
             for (int s = 1; s < c.n_stages; s++)
                 first_unit[s] = first_unit[s - 1] + 1 + (int64_t)(random_bits(&bits) % 3);
             cut(&c);
-            check_ops(&c, ir_func_find(m, "train"));
-            n_messages += check_messages(&c);
+            n_messages += check_parts(&c);
             check_numbers(&c, run_random, seed);
             n_cut++;
         }
@@ -346,9 +361,7 @@ static void check_model(const char *path, const char *sets, int64_t n_samples, c
     model_run_passes(&arena, &m, "make_eval,canonicalise,cse,dce,autodiff,optimizer,canonicalise,cse,dce");
     Case c = {.arena = arena, .what = path, .whole = m, .first_unit = first_unit, .n_stages = n_stages};
     cut(&c);
-    check_ops(&c, ir_func_find(m, "train"));
-    check_ops(&c, ir_func_find(m, "eval"));
-    uint32_t n = check_messages(&c);
+    uint32_t n = check_parts(&c);
     printf("%s on %d stages: %u messages\n", path, n_stages, n);
     assert_true(n >= 3 * (uint32_t)(n_stages - 1)); /* there, back, and there in @eval */
     check_numbers(&c, model_run, n_samples);
@@ -372,8 +385,49 @@ static void test_models(void **state)
     check_model("tests/ranks/tied.xml", "train.batch=3", 2, all, 7);
 }
 
+/* ---- the checks can fail */
+
+static IrOp find_op(const IrModule *m, IrCode code)
+{
+    IR_FOR_OPS(m, ir_func_find(m, "train"), op)
+    if (ir_op(m, op)->code == code)
+        return op;
+    fail_msg("no such op");
+    return 0;
+}
+
+static void test_can_fail(void **state)
+{
+    (void)state;
+    static const int64_t two[] = {1, 3}, other[] = {1, 4};
+    for (int fault = 0; fault < 4; fault++)
+    {
+        Arena *arena = arena_create();
+        IrModule *m = model_load(arena, "tests/ranks/tied.xml", "train.batch=3", 1);
+        model_run_passes(&arena, &m, "autodiff,optimizer,dce");
+        Case c = {.arena = arena, .what = "tied", .whole = m, .first_unit = two, .n_stages = 2};
+        uint32_t n;
+        cut(&c);
+        check_parts(&c);
+        IrModule *stage = c.stages[1];
+        if (fault == 0) /* an op is nowhere */
+            ir_op_remove(stage, find_op(stage, IR_set));
+        else if (fault == 1) /* ops are elsewhere */
+            c.first_unit = other;
+        else if (fault == 2) /* another tag */
+            ir_attrs_put(arena, &ir_op(stage, find_op(stage, IR_recv))->attrs, ir_attr_int(IR_ATTR_tag, 1000));
+        else /* nobody sends */
+            ir_op_remove(stage, find_op(stage, IR_send));
+        const char *why = fault < 2 ? find_wrong_op(&c, "train") : find_wrong_message(&c, &n);
+        assert_non_null(why);
+        printf("seen: %s\n", why);
+        arena_destroy(arena);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random), cmocka_unit_test(test_models)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random), cmocka_unit_test(test_models),
+                                       cmocka_unit_test(test_can_fail)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
