@@ -69,7 +69,7 @@ static void sum_costs(const Session *s, const Plan *plan, uint32_t stage, StageP
 
 static int64_t total_bytes(const ExecutorMemory *m)
 {
-    return m->param_bytes + m->state_bytes + m->input_bytes + m->output_bytes + m->arena_bytes;
+    return m->param_bytes + m->state_bytes + m->input_bytes + m->output_bytes + m->arena_bytes + m->comm_bytes;
 }
 
 /* ---- text */
@@ -88,13 +88,14 @@ static void print_stages(const Session *s, const PlanCandidate *c, const StagePl
                1e3 * c->stages[i].backward_s, 1e3 * c->stages[i].update_s);
     }
     printf("(GFLOP of contractions and times are of one micro-batch; the update is once a step)\n");
-    printf("\nmemory MiB   params  optimizer  activations+gradients  inputs    total\n");
+    printf("\nmemory MiB   params  optimizer  activations+gradients  inputs  messages    total\n");
     for (uint32_t i = 0; i < c->plan.n_stages; i++)
     {
         const ExecutorMemory *m = &stages[i].memory;
-        printf("  stage %-4u %7.1f  %9.1f  %21.1f  %6.1f  %7.1f\n", i, (double)m->param_bytes / mib,
+        printf("  stage %-4u %7.1f  %9.1f  %21.1f  %6.1f  %8.1f  %7.1f\n", i, (double)m->param_bytes / mib,
                (double)m->state_bytes / mib, (double)m->arena_bytes / mib,
-               (double)(m->input_bytes + m->output_bytes) / mib, (double)total_bytes(m) / mib);
+               (double)(m->input_bytes + m->output_bytes) / mib, (double)m->comm_bytes / mib,
+               (double)total_bytes(m) / mib);
     }
     printf("\norder\n");
     for (uint32_t i = 0; i < c->plan.n_stages; i++)
@@ -153,14 +154,14 @@ static void print_json(const Session *s, const StagePlan *stages)
         const ExecutorMemory *m = &stage->memory;
         const PipelineStage *times = &choice->chosen->stages[i];
         json_array_append_new(
-            list, json_pack("{si si sI sf sf sf sf sf s{sI sI sI sI sI} ss}", "first_unit", (int)stage->first,
+            list, json_pack("{si si sI sf sf sf sf sf s{sI sI sI sI sI sI} ss}", "first_unit", (int)stage->first,
                             "last_unit", (int)stage->last, "params", (json_int_t)stage->cost.n_params, "forward_flop",
                             stage->cost.forward_flops, "backward_flop", stage->cost.backward_flops, "forward_ms",
                             1e3 * times->forward_s, "backward_ms", 1e3 * times->backward_s, "update_ms",
                             1e3 * times->update_s, "memory", "params", (json_int_t)m->param_bytes, "optimizer",
                             (json_int_t)m->state_bytes, "arena", (json_int_t)m->arena_bytes, "inputs",
-                            (json_int_t)(m->input_bytes + m->output_bytes), "total", (json_int_t)total_bytes(m),
-                            "order", stage->order));
+                            (json_int_t)(m->input_bytes + m->output_bytes), "messages", (json_int_t)m->comm_bytes,
+                            "total", (json_int_t)total_bytes(m), "order", stage->order));
     }
     for (uint32_t i = 0; i < choice->n_candidates; i++)
         json_array_append_new(alternatives, candidate_json(&choice->candidates[i]));

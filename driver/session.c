@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -73,35 +74,60 @@ Status session_load(Arena *arena, const Options *options, Session *out_session)
 
 /* ---- data */
 
+/* The classes of a label are the training split's. */
+static const DatasetLabels *training_labels(const Session *s, const DataField *field)
+{
+    uint32_t found;
+    return s->train && dataset_field_find(s->train, field->name, &found) ? dataset_labels(s->train, found) : NULL;
+}
+
 static DatasetSource source_of(const Session *s, const DataField *field, bool test)
 {
+    static const char *const formats[DATA_FORMAT_COUNT] = {
+        [DATA_IDX] = "idx", [DATA_SYNTHETIC] = "synthetic", [DATA_LABEL] = "label", [DATA_NUMBER] = "number"};
     const DataSpec *data = &s->job->data;
     int64_t limit = test ? data->test_limit : data->train_limit;
     DatasetSource source = {.field = field->name,
-                            .format = field->format == DATA_SYNTHETIC ? "synthetic" : "idx",
+                            .format = formats[field->format],
                             .path = test ? field->test_path : field->train_path,
                             .rank = field->sample_type.rank,
                             .n_samples = (uint64_t)limit,
                             .seed = (uint64_t)s->job->train.seed + (test ? 1 : 0),
                             .low = field->low,
-                            .high = field->high};
+                            .high = field->high,
+                            .table = field->table,
+                            .columns = {field->columns[0], field->columns[1]},
+                            .n_classes = field->n_classes,
+                            .labels = test ? training_labels(s, field) : NULL};
     if (!elem_by_name(dtype_name((DType)field->sample_type.dtype), &source.elem))
         BUG("no storage for %s", dtype_name((DType)field->sample_type.dtype));
     memcpy(source.dims, field->sample_type.dims, sizeof source.dims);
     return source;
 }
 
-/* The field that a failure is about: the one whose path the message names, else the whole <data>. */
+/* The field that a failure is about: the one whose path the message names, and of those the one whose column or name it
+ * names; else the whole <data>. */
 static Span blame(const Session *s, bool test)
 {
     const DataSpec *data = &s->job->data;
+    Span span = data->span;
+    int best = 0;
     for (uint32_t i = 0; i < data->n_fields; i++)
     {
-        const char *path = test ? data->fields[i].test_path : data->fields[i].train_path;
-        if (path && strstr(status_detail(), path))
-            return test ? data->fields[i].test_span : data->fields[i].train_span;
+        const DataField *field = &data->fields[i];
+        const char *path = test ? field->test_path : field->train_path;
+        const char *column = field->columns[0] ? arena_printf(s->arena, "column '%s'", field->columns[0]) : NULL;
+        const char *name = arena_printf(s->arena, "'%s'", field->name);
+        int weight = path && strstr(status_detail(), path) ? 1 : 0;
+        if (weight && strstr(status_detail(), name))
+            weight = 2;
+        if (weight && column && strstr(status_detail(), column))
+            weight = 3;
+        if (weight > best)
+            span = weight == 3 ? field->columns_span : test ? field->test_span : field->train_span;
+        best = weight > best ? weight : best;
     }
-    return data->span;
+    return span;
 }
 
 static Status open_split(Session *s, bool test, Dataset **out_dataset)
@@ -311,11 +337,12 @@ int64_t session_predicted_bytes(const Session *s)
 {
     ExecutorMemory memory = executor_memory(s->executor);
     return memory.param_bytes + memory.state_bytes + memory.input_bytes + memory.output_bytes + memory.arena_bytes +
-           memory.workspace_bytes;
+           memory.workspace_bytes + memory.comm_bytes;
 }
 
 void session_reset_peak(void)
 {
+    malloc_trim(0); /* what compiling has left behind */
     int file = open("/proc/self/clear_refs", O_WRONLY);
     if (file >= 0)
     {

@@ -46,6 +46,7 @@ typedef struct
     int64_t param_bytes, state_bytes, input_bytes, output_bytes;
     int64_t arena_bytes;     /* activations and gradients: the largest step function's */
     int64_t workspace_bytes; /* of kernels and the contraction library */
+    int64_t comm_bytes;      /* buffers of messages and sums that this rank shares with others of its host */
 } ExecutorMemory;
 ExecutorMemory executor_memory(const Executor *executor);
 /* The same of a planned module, without an executor; workspaces are not known then (0). */

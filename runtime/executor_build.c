@@ -389,6 +389,25 @@ static const bool *used_globals(Arena *arena, const IrModule *m)
     return used;
 }
 
+/* A message has its buffer on either side, a sum one on every replica; all are mapped here. */
+static int64_t comm_bytes(const IrModule *m, IrFunc func)
+{
+    const int64_t n_replicas = ir_attrs_int(&ir_func(m, func)->attrs, IR_ATTR_replicas, 1);
+    int64_t total = 0;
+    IR_FOR_OPS(m, func, op)
+    {
+        const IrOpData *data = ir_op(m, op);
+        const bool again = ir_attrs_int(&data->attrs, IR_ATTR_micro, 0) > 0; /* in the buffer of the first one */
+        for (uint32_t i = 0; i < data->n_operands && data->code == IR_all_reduce; i++)
+            total += n_replicas * align_up(ir_type_size_bytes(ir_value_type(m, data->operands[i])));
+        if (data->code == IR_send && !again)
+            total += align_up(ir_type_size_bytes(ir_value_type(m, data->operands[0])));
+        if (data->code == IR_recv && !again)
+            total += align_up(ir_type_size_bytes(ir_value_type(m, data->results[0])));
+    }
+    return total;
+}
+
 /* The place of every used global (others: -1), and the sizes by kind. Returns the bytes of all globals. */
 static int64_t lay_out(Arena *arena, const IrModule *m, int64_t *offsets, ExecutorMemory *sizes)
 {
@@ -409,6 +428,7 @@ static int64_t lay_out(Arena *arena, const IrModule *m, int64_t *offsets, Execut
         int64_t bytes = planned_bytes(m, f) + staging_bytes(m, f);
         if (bytes > sizes->arena_bytes)
             sizes->arena_bytes = bytes;
+        sizes->comm_bytes += comm_bytes(m, f);
     }
     return total;
 }

@@ -55,8 +55,8 @@ static void check_stage(json_t *stage, long long first, long long n_micro)
              number(stage, "last_unit"), first);
     for (size_t i = 0; i < sizeof times / sizeof *times; i++)
         real(stage, times[i]);
-    long long sum =
-        number(memory, "params") + number(memory, "optimizer") + number(memory, "arena") + number(memory, "inputs");
+    long long sum = number(memory, "params") + number(memory, "optimizer") + number(memory, "arena") +
+                    number(memory, "inputs") + number(memory, "messages");
     if (number(memory, "total") != sum || sum <= 0)
         fail(1, "memory is %lld in all, but %lld in parts", number(memory, "total"), sum);
     for (const char *c = order ? order : ""; *c; c++)
