@@ -148,6 +148,8 @@ void job_cluster(Expander *x, const XmlElem *root);
 /* micro_batches: FrontendOptions. */
 void job_train(Expander *x, const XmlElem *root, int64_t micro_batches);
 void job_data(Expander *x, const XmlElem *root);
+/* The child of that kind that must be there once; NULL (and told) when there is none. */
+const XmlElem *job_only_child(Expander *x, const XmlElem *root, ElementId id);
 /* Once the inputs are known. */
 void job_check(Expander *x, const XmlElem *root);
 /* --set: changes attribute values in the tree. */

@@ -29,6 +29,8 @@ typedef enum
 {
     DATA_IDX,       /* IDX file, plain or gzip */
     DATA_SYNTHETIC, /* random values: integers low..high, or floats uniform in low..high */
+    DATA_LABEL,     /* column of a table: a class */
+    DATA_NUMBER,    /* column of a table: a number */
     DATA_FORMAT_COUNT
 } DataFormat;
 
@@ -39,12 +41,15 @@ typedef struct
     DataFormat format;
     const char *train_path; /* relative paths are already joined to the model's folder; NULL: no such split */
     const char *test_path;
-    IrType sample_type; /* of one sample: the <input>'s type without its first axis */
-    int64_t n_classes;  /* > 0: every value must be in 0..n_classes-1 */
-    double low, high;   /* SYNTHETIC */
-    Span span;          /* of the <field> */
-    Span train_span;    /* of the path in it, for messages about the file */
+    IrType sample_type;     /* of one sample: the <input>'s type without its first axis */
+    int64_t n_classes;      /* > 0: every value must be in 0..n_classes-1 */
+    double low, high;       /* SYNTHETIC */
+    const char *table;      /* LABEL, NUMBER: "csv", "tsv", "jsonl"; NULL: as the file's name ends */
+    const char *columns[2]; /* of the table; NULL: none */
+    Span span;              /* of the <field> */
+    Span train_span;        /* of the path in it, for messages about the file */
     Span test_span;
+    Span columns_span;
 } DataField;
 
 typedef struct

@@ -1,9 +1,8 @@
-/* The job around the graph: --set, dimensions, <train> and <data>. */
+/* The job around the graph: --set, dimensions, <train> and <cluster>. */
 #include "frontend/expand.h"
 
 #include "base/strbuf.h"
 
-#include <float.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -148,7 +147,7 @@ static const XmlElem *sole_child(Expander *x, const XmlElem *root, ElementId id)
     return found;
 }
 
-static const XmlElem *only_child(Expander *x, const XmlElem *root, ElementId id)
+const XmlElem *job_only_child(Expander *x, const XmlElem *root, ElementId id)
 {
     const XmlElem *found = sole_child(x, root, id);
     if (!found)
@@ -253,7 +252,7 @@ static void split_batch(Expander *x, int64_t wanted)
 
 void job_train(Expander *x, const XmlElem *root, int64_t micro_batches)
 {
-    const XmlElem *e = only_child(x, root, EL_train);
+    const XmlElem *e = job_only_child(x, root, EL_train);
     TrainSpec *t = &x->job->train;
     const int64_t many = 1000000000, largest_batch = 1 << 20;
     int64_t batch = 1;
@@ -298,121 +297,6 @@ void job_train(Expander *x, const XmlElem *root, int64_t micro_batches)
         optimizer_attrs(x);
 }
 
-/* ---- data */
-
-enum
-{
-    MAX_FIELDS = 256
-};
-
-static const char *field_path(Expander *x, const XmlElem *e, const char *name, const char *dir, Span *out_span)
-{
-    const char *text;
-    const XmlAttr *attr = xml_attr(e, name);
-    *out_span = attr_or_elem_span(e, name);
-    if (!attr || !attr_text(x, e, name, &text))
-        return NULL;
-    if (!*text)
-    {
-        expand_error(x, *out_span, NULL, "attribute '%s' is empty", name);
-        return NULL;
-    }
-    return source_join(x->arena, dir, text);
-}
-
-static void read_field(Expander *x, const XmlElem *e, DataField *field, const char *dir)
-{
-    const char *format;
-    field->span = xml_elem_span(e);
-    if (!attr_name(x, e, "name", &field->name) || !attr_text(x, e, "format", &format) ||
-        !attr_int(x, e, "classes", 1, INT32_MAX, &field->n_classes) ||
-        !attr_float(x, e, "low", -FLT_MAX, FLT_MAX, &field->low) ||
-        !attr_float(x, e, "high", -FLT_MAX, FLT_MAX, &field->high))
-        return;
-    field->format = strcmp(format, "synthetic") == 0 ? DATA_SYNTHETIC : DATA_IDX;
-    field->train_path = field_path(x, e, "train", dir, &field->train_span);
-    field->test_path = field_path(x, e, "test", dir, &field->test_span);
-    if (field->format == DATA_IDX && !xml_attr(e, "train"))
-        expand_error(x, xml_elem_span(e), NULL, "attribute 'train' is missing on <field> (format idx)");
-    if (field->format == DATA_SYNTHETIC && (xml_attr(e, "train") || xml_attr(e, "test")))
-        expand_error(x, xml_elem_span(e), NULL, "a synthetic <field> has no files");
-    if (field->format == DATA_SYNTHETIC && field->low > field->high)
-        expand_error(x, attr_or_elem_span(e, "low"), NULL, "low is %g, more than high, %g", field->low, field->high);
-}
-
-void job_data(Expander *x, const XmlElem *root)
-{
-    const XmlElem *e = only_child(x, root, EL_data);
-    DataSpec *data = &x->job->data;
-    if (!e)
-        return;
-    uint32_t n = 0;
-    for (const XmlElem *field = e->first; field; field = field->next)
-        n++;
-    if (n > MAX_FIELDS)
-    {
-        expand_error(x, xml_elem_span(e), NULL, "more than %d fields", MAX_FIELDS);
-        return;
-    }
-    data->fields = ARENA_ARRAY(x->arena, DataField, n + 1);
-    data->span = xml_elem_span(e);
-    attr_bool(x, e, "shuffle", &data->shuffle);
-    attr_int(x, e, "train_limit", 0, INT64_MAX, &data->train_limit);
-    attr_int(x, e, "test_limit", 0, INT64_MAX, &data->test_limit);
-    for (const XmlElem *field = e->first; field; field = field->next)
-    {
-        read_field(x, field, &data->fields[data->n_fields], root->source->dir);
-        for (uint32_t i = 0; i < data->n_fields; i++)
-            if (strcmp(data->fields[i].name, xml_attr(field, "name")->value) == 0)
-                expand_error(x, xml_attr_value_span(xml_attr(field, "name")), NULL, "the field '%s' is there twice",
-                             data->fields[i].name);
-        data->n_fields++;
-        if (data->fields[data->n_fields - 1].format == DATA_SYNTHETIC && data->train_limit == 0)
-            expand_error(x, xml_elem_span(e), NULL, "synthetic data needs train_limit: how many samples there are");
-    }
-}
-
-/* Fields and inputs are the same set; and the test split is there for all fields or for none. */
-void job_check(Expander *x, const XmlElem *root)
-{
-    DataSpec *data = &x->job->data;
-    uint32_t n_tests = 0;
-    for (uint32_t i = 0; i < data->n_fields; i++)
-    {
-        DataField *field = &data->fields[i];
-        if (!field->name)
-            continue;
-        IrGlobal global = ir_global_find(x->m, arena_printf(x->arena, "batch.%s", field->name));
-        if (!global)
-        {
-            if (!frame_find_here(x->root, field->name, true)) /* else the input was wrong, which is told already */
-                expand_error(x, field->span, NULL, "there is no <input name=\"%s\"> for this field", field->name);
-            continue;
-        }
-        const IrType *type = &ir_global(x->m, global)->type;
-        field->sample_type = (IrType){.dtype = type->dtype};
-        for (int k = 1; k < type->rank; k++)
-            field->sample_type.dims[field->sample_type.rank++] = type->dims[k];
-        n_tests += field->test_path != NULL;
-        if (n_tests && !field->test_path && field->format == DATA_IDX)
-            expand_error(x, field->span, NULL, "attribute 'test' is missing on <field>: another field has it");
-    }
-    for (const XmlElem *e = root->first; e; e = e->next)
-    {
-        const XmlAttr *name = e->id == EL_input ? xml_attr(e, "name") : NULL;
-        bool found = !name;
-        for (uint32_t i = 0; i < data->n_fields; i++)
-            found = found || (data->fields[i].name && strcmp(data->fields[i].name, name->value) == 0);
-        if (!found && data->span.file)
-            expand_error(x, xml_attr_value_span(name), NULL, "there is no <field name=\"%s\"> in <data>", name->value);
-    }
-}
-
-void expand_data(Expander *x, const XmlElem *e)
-{
-    (void)x, (void)e; /* job_data has read it */
-}
-
 void expand_cluster(Expander *x, const XmlElem *e)
 {
     (void)x, (void)e; /* job_cluster has read it */
@@ -421,9 +305,4 @@ void expand_cluster(Expander *x, const XmlElem *e)
 void expand_train(Expander *x, const XmlElem *e)
 {
     (void)x, (void)e; /* job_train has read it */
-}
-
-void expand_field(Expander *x, const XmlElem *e)
-{
-    (void)x, (void)e; /* job_data has read it */
 }

@@ -15,6 +15,7 @@ struct Dataset
     uint64_t n_samples;
     uint32_t n_fields;
     FieldReader *readers;
+    DatasetShared *shared;
 };
 
 typedef struct
@@ -63,7 +64,7 @@ static Status add_field(Dataset *dataset, const DatasetSource *source)
                            source->format);
 
     FieldReader *reader = &dataset->readers[dataset->n_fields];
-    TRY(format->open(source, reader));
+    TRY(format->open(source, dataset->shared, reader));
     dataset->n_fields++; /* from here on dataset_close closes it */
     DatasetField *field = &reader->field;
     field->name = arena_strdup(dataset->arena, source->field);
@@ -79,7 +80,8 @@ static Status add_field(Dataset *dataset, const DatasetSource *source)
         return status_fail(STATUS_BAD_INPUT, "data field '%s' (%s) has %" PRIu64 " samples, but '%s' (%s) has %" PRIu64,
                            field->name, field->path, reader->n_samples, first->field.name, first->field.path,
                            first->n_samples);
-    dataset->n_samples = reader->n_samples;
+    if (dataset->n_fields == 1)
+        dataset->n_samples = reader->n_samples;
     if (source->n_samples && source->n_samples < dataset->n_samples)
         dataset->n_samples = source->n_samples;
     return STATUS_OK;
@@ -91,7 +93,9 @@ Status dataset_open(const DatasetSource *sources, uint32_t n_sources, Dataset **
         return status_fail(STATUS_BAD_INPUT, "a data set needs at least one field");
     Arena *arena = arena_create();
     Dataset *dataset = ARENA_NEW(arena, Dataset);
-    *dataset = (Dataset){.arena = arena, .readers = ARENA_ARRAY(arena, FieldReader, n_sources)};
+    *dataset = (Dataset){.arena = arena,
+                         .readers = ARENA_ARRAY(arena, FieldReader, n_sources),
+                         .shared = dataset_shared_create(sources, n_sources)};
     for (uint32_t i = 0; i < n_sources; i++)
     {
         Status status = add_field(dataset, &sources[i]);
@@ -101,6 +105,7 @@ Status dataset_open(const DatasetSource *sources, uint32_t n_sources, Dataset **
             return status;
         }
     }
+    dataset_shared_opened(dataset->shared);
     *out_dataset = dataset;
     return STATUS_OK;
 }
@@ -111,6 +116,7 @@ void dataset_close(Dataset *dataset)
         return;
     for (uint32_t i = 0; i < dataset->n_fields; i++)
         dataset->readers[i].close(&dataset->readers[i]);
+    dataset_shared_destroy(dataset->shared);
     arena_destroy(dataset->arena); /* holds *dataset too */
 }
 
@@ -139,6 +145,12 @@ bool dataset_field_find(const Dataset *dataset, const char *name, uint32_t *out_
             return true;
         }
     return false;
+}
+
+const DatasetLabels *dataset_labels(const Dataset *dataset, uint32_t field)
+{
+    ENSURE(field < dataset->n_fields);
+    return dataset->readers[field].labels;
 }
 
 Status dataset_read(const Dataset *dataset, uint32_t field, uint64_t sample, void *dst)

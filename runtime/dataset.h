@@ -1,7 +1,8 @@
 /* Dataset: a table of named fields with the same number of samples, read at random.
  *
  * A field comes from one source: a format (a row of formats.def) with its path, or with the description of synthetic
- * values. All reads after dataset_open are thread-safe. Sample contents never depend on who asks or in which order. */
+ * values. What several fields take from one file is read once (runtime/table.h). All reads after dataset_open are
+ * thread-safe. Sample contents never depend on who asks or in which order. */
 #ifndef PTC_RUNTIME_DATASET_H
 #define PTC_RUNTIME_DATASET_H
 
@@ -10,20 +11,33 @@
 
 typedef struct Dataset Dataset;
 
+/* What the classes of a field of format `label` are called. */
+typedef struct
+{
+    uint32_t n_labels;
+    const char *const *names; /* of class 0, 1, ...; NULL when the labels are the numbers 0..n_labels-1 themselves */
+} DatasetLabels;
+
 /* Where one field comes from. Only read while dataset_open runs. */
 typedef struct
 {
     const char *field;  /* its name, unique in the data set */
-    const char *format; /* a row of formats.def: "idx", "synthetic" */
+    const char *format; /* a row of formats.def: "idx", "synthetic", "label", ... */
     const char *path;   /* file formats; NULL for synthetic */
-    /* but for n_samples, synthetic only: integers are uniform in low..high (both included), floats in [low, high). */
+    uint64_t n_samples; /* files: only the first so many are used; 0: all */
+    /* synthetic: integers are uniform in low..high (both included), floats in [low, high). */
     Elem elem; /* f32, f64, i32, i16, i8, u8 */
     uint32_t rank;
     int64_t dims[TENSOR_MAX_RANK]; /* of one sample */
-    uint64_t n_samples;            /* files: only the first so many are used; 0: all */
     uint64_t seed;
     double low;
     double high;
+    /* label, number: a column of a table. */
+    const char *table;      /* "csv", "tsv", "jsonl"; NULL: as the file's name ends */
+    const char *columns[2]; /* NULL: none */
+    /* label */
+    int64_t n_classes;           /* > 0: how many there must be */
+    const DatasetLabels *labels; /* of the training split; NULL: this is it */
 } DatasetSource;
 
 /* One field, lent by the data set. */
@@ -48,6 +62,9 @@ uint32_t dataset_n_fields(const Dataset *dataset);
 const DatasetField *dataset_field(const Dataset *dataset, uint32_t field);
 /* False when there is no field of that name. */
 bool dataset_field_find(const Dataset *dataset, const char *name, uint32_t *out_field);
+
+/* The classes of a field of format `label`, lent by the data set; NULL for other fields. */
+const DatasetLabels *dataset_labels(const Dataset *dataset, uint32_t field);
 
 /* Copies one sample's field (sample_bytes) to dst. sample < dataset_n_samples. */
 Status dataset_read(const Dataset *dataset, uint32_t field, uint64_t sample, void *dst);

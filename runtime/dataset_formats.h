@@ -2,7 +2,32 @@
 #ifndef PTC_RUNTIME_DATASET_FORMATS_H
 #define PTC_RUNTIME_DATASET_FORMATS_H
 
+#include "base/arena.h"
 #include "runtime/dataset.h"
+#include "runtime/table.h"
+
+/* What the fields of one data set share: one table per file. It lives as long as the data set. */
+typedef struct
+{
+    const char *path;
+    TableKind kind;
+    Table *table;
+} SharedTable;
+
+typedef struct
+{
+    Arena *arena;
+    const DatasetSource *sources; /* of all fields; while they are opened */
+    uint32_t n_sources;
+    VEC(SharedTable) tables; /* while fields are opened */
+} DatasetShared;
+
+DatasetShared *dataset_shared_create(const DatasetSource *sources, uint32_t n_sources);
+/* Gives back what only opening needs. */
+void dataset_shared_opened(DatasetShared *shared);
+void dataset_shared_destroy(DatasetShared *shared);
+/* The table that the source is about, with the columns of all sources that are about it. */
+Status dataset_shared_table(DatasetShared *shared, const DatasetSource *source, const Table **out_table);
 
 typedef struct FieldReader FieldReader;
 struct FieldReader
@@ -10,13 +35,37 @@ struct FieldReader
     DatasetField field; /* the opener sets elem, rank, dims; dataset.c sets the rest */
     uint64_t n_samples;
     void *state;
+    const DatasetLabels *labels; /* NULL but for labels */
     /* Copies sample i to dst; called from several threads at once. */
     Status (*read)(const FieldReader *reader, uint64_t sample, void *dst);
     void (*close)(FieldReader *reader); /* frees state */
 };
 
 /* On failure *out_reader holds nothing to close. */
-typedef Status DatasetOpener(const DatasetSource *source, FieldReader *out_reader);
+typedef Status DatasetOpener(const DatasetSource *source, DatasetShared *shared, FieldReader *out_reader);
+
+/* ---- columns of tables */
+
+typedef union
+{
+    int32_t i32;
+    float f32;
+} DatasetValue;
+
+/* A column of which a field takes one value a row. */
+typedef struct
+{
+    const Table *table;
+    uint32_t column;
+    uint64_t n_used;
+    DatasetValue *values; /* n_used, the reader's state: for the opener to fill, or to free when it fails */
+} DatasetColumn;
+
+/* How many rows are read: those that the limit leaves. */
+uint64_t dataset_rows_used(const DatasetSource *source, const Table *table);
+/* *out_reader is complete but for the values. */
+Status dataset_open_column(const DatasetSource *source, DatasetShared *shared, Elem elem, DatasetColumn *out_column,
+                           FieldReader *out_reader);
 
 #define DATA_FORMAT(name, opener, needs_path, text) DatasetOpener opener;
 #include "runtime/formats.def"

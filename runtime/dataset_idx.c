@@ -18,8 +18,9 @@ static void close_idx(FieldReader *reader)
     free(reader->state);
 }
 
-Status dataset_open_idx(const DatasetSource *source, FieldReader *out_reader)
+Status dataset_open_idx(const DatasetSource *source, DatasetShared *shared, FieldReader *out_reader)
 {
+    (void)shared;
     IdxArray *array = malloc(sizeof *array);
     if (!array)
         return status_fail(STATUS_OUT_OF_MEMORY, "no memory for data field '%s'", source->field);

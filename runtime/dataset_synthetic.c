@@ -81,8 +81,9 @@ static bool type_range(Elem elem, double *out_low, double *out_high, bool *out_i
     return false;
 }
 
-Status dataset_open_synthetic(const DatasetSource *source, FieldReader *out_reader)
+Status dataset_open_synthetic(const DatasetSource *source, DatasetShared *shared, FieldReader *out_reader)
 {
+    (void)shared;
     double low, high;
     bool is_float;
     if (!type_range(source->elem, &low, &high, &is_float))
