@@ -5,6 +5,7 @@ find_package(LibXml2 REQUIRED)
 find_package(ZLIB REQUIRED)
 pkg_check_modules(Jansson REQUIRED IMPORTED_TARGET jansson)
 pkg_check_modules(Xxhash REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(Utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
 
 # oneDNN 2.x installs neither a pkg-config file nor, on Debian 12, a CMake package that we can rely on.
 find_path(DNNL_INCLUDE_DIR NAMES dnnl.h REQUIRED)

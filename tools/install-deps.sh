@@ -3,7 +3,7 @@
 # usage: install-deps.sh build|demo|test|bench|format
 set -eu
 
-build="gcc libc6-dev cmake ninja-build pkgconf libxml2-dev libdnnl-dev libjansson-dev libxxhash-dev zlib1g-dev
+build="gcc libc6-dev cmake ninja-build pkgconf libxml2-dev libdnnl-dev libjansson-dev libxxhash-dev zlib1g-dev libutf8proc-dev
        libcmocka-dev libopenmpi-dev openmpi-bin"
 demo="dataset-fashion-mnist"
 format="clang-format-14"
