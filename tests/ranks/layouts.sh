@@ -35,12 +35,13 @@ check "writes the same file" same_run whole grid
 # ---- evaluation
 evaluates() # FLAG...: prints the line with the loss
 {
-    $PTC eval --threads=1 --costs=model --out=parts "$@" "$tied" >eval.log 2>&1 || { cat eval.log; return 1; }
+    $PTC eval --threads=1 --costs=model --out=parts "$@" "$tied" >eval.log 2>&1 || { cat eval.log >&2; return 1; }
     grep -oE 'test loss [0-9.]+ .*samples' eval.log
 }
 evaluates_alike() # FLAG...
 {
-    [ "$(evaluates)" = "$(evaluates "$@")" ] && [ -n "$(evaluates)" ]
+    local one many
+    one=$(evaluates) && many=$(evaluates "$@") && [ "$one" = "$many" ]
 }
 check "eval on 2 stages" evaluates_alike -n 2 --stages=2 --micro-batches=4
 check "eval on 2 replicas" evaluates_alike -n 2 --replicas=2 --micro-batches=4
@@ -56,6 +57,7 @@ stopped() # SIGNAL FLAG...
     $PTC --threads=1 --costs=model --out="$work/stopped" $long "$@" "${model[@]}" >stopped.log 2>&1 &
     pid=$!
     until [ "$(grep -c '"train"' stopped/metrics.jsonl 2>/dev/null)" -ge 5 ] 2>/dev/null || [ $((n += 1)) -gt 1200 ]; do
+        kill -0 $pid 2>/dev/null || { cat stopped.log; return 1; }
         sleep 0.05
     done
     kill -"$signal" $pid

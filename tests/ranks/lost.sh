@@ -20,6 +20,7 @@ killed() # N R LAYOUT
     $PTC -n "$n" $layout $flags --set=train.epochs=1000000 --out="$work/out" "$tied" >out.log 2>err.log &
     pid=$!
     until grep -qs '"train","step":5,' out/metrics.jsonl || [ $((tries += 1)) -gt 1200 ]; do
+        kill -0 $pid 2>/dev/null || { cat out.log err.log; return 1; }
         sleep 0.05
     done
     kill -9 "$(pid_of "$rank")" || { cat out.log err.log; return 1; }
