@@ -163,6 +163,24 @@ static void add_wordpiece(const Tokenizer *tokenizer, StrBuf *out, const char *t
         add_clean(out, arena_printf(out->arena, " %s", token));
 }
 
+/* The text that stands for an id: of an added token what was searched for it, as in the library. NULL: none. */
+static const char *decoded_token(const Tokenizer *tokenizer, Arena *arena, int32_t id)
+{
+    const char *token = tokenizer_text(tokenizer, id);
+    const AddedToken *added = token ? tokenizer->added_by_id[id] : NULL;
+    return added ? arena_strndup(arena, (const char *)added->pattern, added->pattern_len) : token;
+}
+
+static void add_byte_level(const Tokenizer *tokenizer, StrBuf *out, const char *token)
+{
+    uint32_t len = (uint32_t)strlen(token), n_bytes;
+    uint8_t *bytes = arena_alloc(out->arena, len);
+    if (bpe_spelling_bytes(tokenizer, token, len, bytes, &n_bytes))
+        strbuf_add_bytes(out, (const char *)bytes, n_bytes);
+    else
+        strbuf_add_bytes(out, token, len);
+}
+
 const char *tokenizer_decode(const Tokenizer *tokenizer, Arena *arena, const int32_t *ids, size_t n_ids,
                              bool skip_special, size_t *out_n_bytes)
 {
@@ -170,20 +188,13 @@ const char *tokenizer_decode(const Tokenizer *tokenizer, Arena *arena, const int
     bool is_first = true;
     for (size_t i = 0; i < n_ids; i++)
     {
-        const char *token = tokenizer_text(tokenizer, ids[i]);
+        const char *token = decoded_token(tokenizer, arena, ids[i]);
         if (!token || (skip_special && tokenizer_is_special(tokenizer, ids[i])))
             continue;
         if (tokenizer->model == MODEL_WORDPIECE)
             add_wordpiece(tokenizer, &out, token, is_first);
         else
-        {
-            uint32_t len = tokenizer->by_id[ids[i]]->len, n_spelled;
-            uint8_t *spelled = arena_alloc(arena, len);
-            if (bpe_spelling_bytes(tokenizer, token, len, spelled, &n_spelled))
-                strbuf_add_bytes(&bytes, (const char *)spelled, n_spelled);
-            else
-                strbuf_add_bytes(&bytes, token, len);
-        }
+            add_byte_level(tokenizer, &bytes, token);
         is_first = false;
     }
     if (tokenizer->model == MODEL_BPE)

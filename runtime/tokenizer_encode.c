@@ -4,26 +4,26 @@
  * them normalisation; added tokens in what is normalised; between those the splits and the model. */
 #include "runtime/tokenizer_parts.h"
 
+#include "base/bug.h"
+
+#include <stdlib.h>
 #include <xxhash.h>
 
 /* ---- the scratch */
 
 TokenizerScratch *tokenizer_scratch_create(const Tokenizer *tokenizer)
 {
-    Arena *results = arena_create();
-    Arena *own = arena_create();
-    TokenizerScratch *scratch = ARENA_NEW(own, TokenizerScratch);
-    scratch->tokenizer = tokenizer;
-    scratch->own = own;
-    scratch->results = results;
-    scratch->work = arena_create();
-    scratch->cache = ARENA_ARRAY(own, CachedWord, N_CACHED_WORDS);
-    if (tokenizer->model == MODEL_WORDPIECE)
-    {
-        const WordPieceModel *model = &tokenizer->wordpiece;
-        scratch->key = arena_alloc(own, model->prefix_len + model->max_token_bytes);
-        memcpy(scratch->key, model->prefix, model->prefix_len);
-    }
+    const WordPieceModel *model = &tokenizer->wordpiece;
+    TokenizerScratch *scratch = calloc(1, sizeof *scratch);
+    CachedWord *cache =
+        calloc(N_CACHED_WORDS, sizeof *cache); /* not an arena's: its pages are touched as they are used */
+    uint8_t *key = malloc((size_t)model->prefix_len + model->max_token_bytes + 1);
+    if (!scratch || !cache || !key)
+        base_out_of_memory(N_CACHED_WORDS * sizeof *cache);
+    *scratch =
+        (TokenizerScratch){tokenizer, .work = arena_create(), .results = arena_create(), .cache = cache, .key = key};
+    if (model->prefix_len > 0)
+        memcpy(key, model->prefix, model->prefix_len);
     return scratch;
 }
 
@@ -33,7 +33,9 @@ void tokenizer_scratch_destroy(TokenizerScratch *scratch)
         return;
     arena_destroy(scratch->work);
     arena_destroy(scratch->results);
-    arena_destroy(scratch->own);
+    free(scratch->cache);
+    free(scratch->key);
+    free(scratch);
 }
 
 void tokenizer_scratch_reset(TokenizerScratch *scratch)

@@ -27,19 +27,20 @@ enum
     UNICODE_BLOCK = 256
 };
 
-typedef uint16_t UnicodeBlock[UNICODE_BLOCK];
+typedef uint8_t UnicodeBlock[UNICODE_BLOCK];
 
 typedef struct
 {
     uint16_t blocks[UNICODE_END / UNICODE_BLOCK];
-    UnicodeBlock *flags;
+    UnicodeBlock *kinds;
+    uint16_t flags[256]; /* by kind */
 } UnicodeClasses;
 
 const UnicodeClasses *unicode_classes_create(Arena *arena);
 
 static inline uint32_t unicode_class(const UnicodeClasses *classes, uint32_t c)
 {
-    return classes->flags[classes->blocks[c / UNICODE_BLOCK]][c % UNICODE_BLOCK];
+    return classes->flags[classes->kinds[classes->blocks[c / UNICODE_BLOCK]][c % UNICODE_BLOCK]];
 }
 
 /* The code point at bytes, valid UTF-8; its length in bytes is added to *at. */
@@ -345,7 +346,6 @@ typedef struct
 struct TokenizerScratch
 {
     const Tokenizer *tokenizer;
-    Arena *own;     /* the object itself and the cache */
     Arena *work;    /* of one call */
     Arena *results; /* until the reset */
     CachedWord *cache;

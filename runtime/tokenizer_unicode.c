@@ -6,6 +6,8 @@
  * tokenizers/src/tokenizer/normalizer.rs). */
 #include "runtime/tokenizer_parts.h"
 
+#include "base/bug.h"
+
 #include <stdlib.h>
 #include <utf8proc.h>
 
@@ -61,18 +63,32 @@ enum
     N_FLAG_VALUES = 2 * CLASS_NORM
 };
 
+/* Where the run after run `i` begins. */
+static uint32_t run_end(uint32_t i)
+{
+    return i + 1 < N_CLASS_RUNS ? class_runs[i + 1].first : UNICODE_END;
+}
+
 /* A block in which all code points have the same flags is stored once. */
 const UnicodeClasses *unicode_classes_create(Arena *arena)
 {
     UnicodeClasses *classes = ARENA_NEW(arena, UnicodeClasses);
     uint16_t uniform[N_FLAG_VALUES] = {0}; /* block + 1 */
+    uint8_t kind_of[N_FLAG_VALUES] = {0};  /* kind + 1; there are about 40 */
     VEC(UnicodeBlock) blocks = {0};
-    uint32_t run = 0;
+    uint32_t n_kinds = 0, run = 0;
+    for (uint32_t i = 0; i < N_CLASS_RUNS; i++)
+        if (kind_of[class_runs[i].flags] == 0)
+        {
+            ENSURE(n_kinds < UINT8_MAX);
+            classes->flags[n_kinds++] = (uint16_t)class_runs[i].flags;
+            kind_of[class_runs[i].flags] = (uint8_t)n_kinds;
+        }
     for (uint32_t first = 0; first < UNICODE_END; first += UNICODE_BLOCK)
     {
-        while (run + 1 < N_CLASS_RUNS && class_runs[run + 1].first <= first)
+        while (run_end(run) <= first)
             run++;
-        bool is_uniform = run + 1 == N_CLASS_RUNS || class_runs[run + 1].first >= first + UNICODE_BLOCK;
+        bool is_uniform = run_end(run) >= first + UNICODE_BLOCK;
         uint16_t *known = &uniform[class_runs[run].flags];
         if (is_uniform && *known)
         {
@@ -81,19 +97,18 @@ const UnicodeClasses *unicode_classes_create(Arena *arena)
         }
         if (blocks.len == blocks.cap)
             blocks.data = arena_vec_grow(arena, blocks.data, blocks.len, &blocks.cap, sizeof *blocks.data);
-        classes->blocks[first / UNICODE_BLOCK] = (uint16_t)blocks.len;
-        if (is_uniform)
-            *known = (uint16_t)(blocks.len + 1);
-        uint32_t at = run;
-        for (uint32_t i = 0; i < UNICODE_BLOCK; i++)
+        uint32_t end = first + UNICODE_BLOCK, at = first;
+        for (uint32_t i = run; at < end; i++)
         {
-            while (at + 1 < N_CLASS_RUNS && class_runs[at + 1].first <= first + i)
-                at++;
-            blocks.data[blocks.len][i] = (uint16_t)class_runs[at].flags;
+            uint32_t stop = run_end(i) < end ? run_end(i) : end;
+            memset(blocks.data[blocks.len] + (at - first), kind_of[class_runs[i].flags] - 1, stop - at);
+            at = stop;
         }
-        blocks.len++;
+        classes->blocks[first / UNICODE_BLOCK] = (uint16_t)blocks.len++;
+        if (is_uniform)
+            *known = (uint16_t)blocks.len;
     }
-    classes->flags = blocks.data;
+    classes->kinds = blocks.data;
     return classes;
 }
 
