@@ -83,8 +83,11 @@ static const DatasetLabels *training_labels(const Session *s, const DataField *f
 
 static DatasetSource source_of(const Session *s, const DataField *field, bool test)
 {
-    static const char *const formats[DATA_FORMAT_COUNT] = {
-        [DATA_IDX] = "idx", [DATA_SYNTHETIC] = "synthetic", [DATA_LABEL] = "label", [DATA_NUMBER] = "number"};
+    static const char *const formats[DATA_FORMAT_COUNT] = {[DATA_IDX] = "idx",
+                                                           [DATA_SYNTHETIC] = "synthetic",
+                                                           [DATA_TEXT] = "text",
+                                                           [DATA_LABEL] = "label",
+                                                           [DATA_NUMBER] = "number"};
     const DataSpec *data = &s->job->data;
     int64_t limit = test ? data->test_limit : data->train_limit;
     DatasetSource source = {.field = field->name,
@@ -97,6 +100,8 @@ static DatasetSource source_of(const Session *s, const DataField *field, bool te
                             .high = field->high,
                             .table = field->table,
                             .columns = {field->columns[0], field->columns[1]},
+                            .tokenizer = field->tokenizer,
+                            .part = field->part,
                             .n_classes = field->n_classes,
                             .labels = test ? training_labels(s, field) : NULL};
     if (!elem_by_name(dtype_name((DType)field->sample_type.dtype), &source.elem))
@@ -105,8 +110,14 @@ static DatasetSource source_of(const Session *s, const DataField *field, bool te
     return source;
 }
 
+/* Does the last failure's message hold "WHAT'name'"? */
+static bool names(const Session *s, const char *what, const char *name)
+{
+    return name && strstr(status_detail(), arena_printf(s->arena, "%s'%s'", what, name));
+}
+
 /* The field that a failure is about: the one whose path the message names, and of those the one whose column or name it
- * names; else the whole <data>. */
+ * names; else the one whose tokenizer it names; else the whole <data>. */
 static Span blame(const Session *s, bool test)
 {
     const DataSpec *data = &s->job->data;
@@ -116,16 +127,20 @@ static Span blame(const Session *s, bool test)
     {
         const DataField *field = &data->fields[i];
         const char *path = test ? field->test_path : field->train_path;
-        const char *column = field->columns[0] ? arena_printf(s->arena, "column '%s'", field->columns[0]) : NULL;
-        const char *name = arena_printf(s->arena, "'%s'", field->name);
-        int weight = path && strstr(status_detail(), path) ? 1 : 0;
-        if (weight && strstr(status_detail(), name))
-            weight = 2;
-        if (weight && column && strstr(status_detail(), column))
-            weight = 3;
-        if (weight > best)
-            span = weight == 3 ? field->columns_span : test ? field->test_span : field->train_span;
-        best = weight > best ? weight : best;
+        int weight = 0;
+        if (path && strstr(status_detail(), path))
+            weight = names(s, "column ", field->columns[0]) || names(s, "column ", field->columns[1]) ? 4
+                     : names(s, "", field->name)                                                      ? 3
+                                                                                                      : 2;
+        else if (field->tokenizer && strstr(status_detail(), field->tokenizer))
+            weight = 1;
+        if (weight <= best)
+            continue;
+        best = weight;
+        span = weight == 4   ? field->columns_span
+               : weight == 1 ? field->tokenizer_span
+               : test        ? field->test_span
+                             : field->train_span;
     }
     return span;
 }

@@ -17,14 +17,18 @@ enum
 {
     OF_IDX = 1 << DATA_IDX,
     OF_SYNTHETIC = 1 << DATA_SYNTHETIC,
+    OF_TEXT = 1 << DATA_TEXT,
     OF_LABEL = 1 << DATA_LABEL,
     OF_NUMBER = 1 << DATA_NUMBER,
-    OF_TABLE = OF_LABEL | OF_NUMBER,
+    OF_TABLE = OF_TEXT | OF_LABEL | OF_NUMBER,
     OF_FILE = OF_IDX | OF_TABLE
 };
 
-static const char *const format_names[DATA_FORMAT_COUNT] = {
-    [DATA_IDX] = "idx", [DATA_SYNTHETIC] = "synthetic", [DATA_LABEL] = "label", [DATA_NUMBER] = "number"};
+static const char *const format_names[DATA_FORMAT_COUNT] = {[DATA_IDX] = "idx",
+                                                            [DATA_SYNTHETIC] = "synthetic",
+                                                            [DATA_TEXT] = "text",
+                                                            [DATA_LABEL] = "label",
+                                                            [DATA_NUMBER] = "number"};
 
 static const struct
 {
@@ -32,11 +36,13 @@ static const struct
     uint32_t needed_by, allowed_for;
 } field_rules[] = {{"train", OF_FILE, OF_FILE},
                    {"test", 0, OF_FILE},
-                   {"classes", 0, OF_IDX | OF_SYNTHETIC | OF_LABEL},
+                   {"classes", 0, OF_IDX | OF_SYNTHETIC | OF_TEXT | OF_LABEL},
                    {"low", 0, OF_IDX | OF_SYNTHETIC},
                    {"high", 0, OF_IDX | OF_SYNTHETIC},
                    {"table", 0, OF_TABLE},
-                   {"columns", OF_TABLE, OF_TABLE}};
+                   {"columns", OF_TABLE, OF_TABLE},
+                   {"tokenizer", OF_TEXT, OF_TEXT},
+                   {"part", OF_TEXT, OF_TEXT}};
 
 static void check_rules(Expander *x, const XmlElem *e, DataFormat format)
 {
@@ -96,15 +102,17 @@ static void read_field(Expander *x, const XmlElem *e, DataField *field, const ch
     if (!attr_name(x, e, "name", &field->name) || !attr_text(x, e, "format", &format) ||
         !attr_int(x, e, "classes", 1, INT32_MAX, &field->n_classes) ||
         !attr_float(x, e, "low", -FLT_MAX, FLT_MAX, &field->low) ||
-        !attr_float(x, e, "high", -FLT_MAX, FLT_MAX, &field->high) || !attr_text(x, e, "table", &field->table))
+        !attr_float(x, e, "high", -FLT_MAX, FLT_MAX, &field->high) || !attr_text(x, e, "table", &field->table) ||
+        !attr_text(x, e, "part", &field->part))
         return;
     while (field->format < DATA_FORMAT_COUNT - 1 && strcmp(format_names[field->format], format) != 0)
         field->format++;
     check_rules(x, e, field->format);
     field->train_path = field_path(x, e, "train", dir, &field->train_span);
     field->test_path = field_path(x, e, "test", dir, &field->test_span);
+    field->tokenizer = field_path(x, e, "tokenizer", dir, &field->tokenizer_span);
     if (xml_attr(e, "columns") && (OF_TABLE & 1u << field->format))
-        read_columns(x, e, 1, field);
+        read_columns(x, e, field->format == DATA_TEXT ? 2 : 1, field);
     if (field->format == DATA_SYNTHETIC && field->low > field->high)
         expand_error(x, attr_or_elem_span(e, "low"), NULL, "low is %g, more than high, %g", field->low, field->high);
 }
@@ -144,20 +152,16 @@ void job_data(Expander *x, const XmlElem *root)
 /* A column of a table fills one kind of input only. */
 static void check_sample_type(Expander *x, const DataField *field)
 {
-    static const struct
-    {
-        uint32_t formats;
-        DType dtype;
-        int rank;
-        const char *text;
-    } wanted[] = {{OF_LABEL, DT_I32, 0, "an i32 <input> of shape 'b'"},
-                  {OF_NUMBER, DT_F32, 0, "an f32 <input> of shape 'b'"}};
     const IrType *have = &field->sample_type;
-    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
-        if ((wanted[i].formats & 1u << field->format) &&
-            (have->dtype != wanted[i].dtype || have->rank != wanted[i].rank))
-            expand_error(x, field->span, NULL, "a field of format %s fills %s; each sample of '%s' is %s",
-                         format_names[field->format], wanted[i].text, field->name, ir_type_text(x->arena, have));
+    const bool mask = field->part && strcmp(field->part, "mask") == 0;
+    const DType dtype = field->format == DATA_NUMBER || (mask && have->dtype == DT_F32) ? DT_F32 : DT_I32;
+    const int rank = field->format == DATA_TEXT ? 1 : 0;
+    if (!(OF_TABLE & 1u << field->format) || (have->dtype == dtype && have->rank == rank))
+        return;
+    expand_error(x, field->span, NULL,
+                 "a field of format %s fills an %s <input> of shape '%s'; each sample of '%s' is %s",
+                 format_names[field->format], mask ? "f32 or i32" : dtype_name(dtype), rank ? "b t" : "b", field->name,
+                 ir_type_text(x->arena, have));
 }
 
 /* Fields and inputs are the same set; and the test split is there for all fields or for none. */

@@ -5,8 +5,10 @@
 #include "base/arena.h"
 #include "runtime/dataset.h"
 #include "runtime/table.h"
+#include "runtime/tokenizer.h"
 
-/* What the fields of one data set share: one table per file. It lives as long as the data set. */
+/* What the fields of one data set share: one table per file, one row of tokens per text. It lives as long as the data
+ * set. */
 typedef struct
 {
     const char *path;
@@ -16,10 +18,20 @@ typedef struct
 
 typedef struct
 {
+    const char *path;
+    Tokenizer *tokenizer;
+} SharedTokenizer;
+
+typedef struct TextRows TextRows;
+
+typedef struct
+{
     Arena *arena;
     const DatasetSource *sources; /* of all fields; while they are opened */
     uint32_t n_sources;
-    VEC(SharedTable) tables; /* while fields are opened */
+    VEC(SharedTable) tables; /* while fields are opened, like the next */
+    VEC(SharedTokenizer) tokenizers;
+    VEC(TextRows *) texts;
 } DatasetShared;
 
 DatasetShared *dataset_shared_create(const DatasetSource *sources, uint32_t n_sources);
@@ -43,6 +55,8 @@ struct FieldReader
 
 /* On failure *out_reader holds nothing to close. */
 typedef Status DatasetOpener(const DatasetSource *source, DatasetShared *shared, FieldReader *out_reader);
+
+void dataset_text_destroy(TextRows *rows);
 
 /* ---- columns of tables */
 

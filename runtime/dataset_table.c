@@ -21,7 +21,10 @@ void dataset_shared_opened(DatasetShared *shared)
 {
     for (uint32_t i = 0; i < shared->tables.len; i++)
         table_close(shared->tables.data[i].table);
+    for (uint32_t i = 0; i < shared->tokenizers.len; i++)
+        tokenizer_close(shared->tokenizers.data[i].tokenizer);
     shared->tables.len = 0;
+    shared->tokenizers.len = 0;
     shared->sources = NULL;
     shared->n_sources = 0;
 }
@@ -31,6 +34,8 @@ void dataset_shared_destroy(DatasetShared *shared)
     if (!shared)
         return;
     dataset_shared_opened(shared);
+    for (uint32_t i = 0; i < shared->texts.len; i++)
+        dataset_text_destroy(shared->texts.data[i]);
     arena_destroy(shared->arena); /* holds *shared too */
 }
 

@@ -15,7 +15,8 @@ fail()
     failures=$((failures + 1))
 }
 
-# ---- models: ```xml blocks that start with <model, trained for two steps
+# ---- models: ```xml blocks that start with <model, trained for two steps; reviews/ is the data of one
+ln -s "$PTC_SOURCE_DIR/tests/fixtures/reviews" "$work/reviews"
 for document in $documents; do
     csplit -sz -f "$work/part-" -b %03d.xml "$document" '/^```/' '{*}'
     for part in "$work"/part-*.xml; do
