@@ -263,10 +263,12 @@ void expand_repeat(Expander *x, const XmlElem *e)
 {
     int64_t count;
     const char *name, *index, *carry;
+    bool share;
     if (!attr_int(x, e, "count", 0, INT64_MAX, &count) || !attr_name(x, e, "name", &name) ||
-        !attr_name(x, e, "index", &index) || !attr_name(x, e, "carry", &carry))
+        !attr_name(x, e, "index", &index) || !attr_name(x, e, "carry", &carry) || !attr_bool(x, e, "share", &share))
         return;
     Frame *outer = x->frame;
+    const bool outer_sharing = x->sharing;
     if (xml_attr(e, "in") || carry)
     {
         IrValue value = 0;
@@ -277,9 +279,11 @@ void expand_repeat(Expander *x, const XmlElem *e)
     uint32_t errors = diag_error_count(x->diag);
     for (int64_t i = 0; i < count && count_step(x, e) && diag_error_count(x->diag) == errors; i++)
     {
+        const int64_t owner = share ? 0 : i; /* the round that has the params */
         const char *prefix =
-            name ? arena_printf(x->arena, "%s%s.%lld.", outer->prefix, name, (long long)i) : outer->prefix;
-        const char *own = name ? arena_printf(x->arena, "%s.%lld", name, (long long)i) : NULL;
+            name ? arena_printf(x->arena, "%s%s.%lld.", outer->prefix, name, (long long)owner) : outer->prefix;
+        const char *own = name ? arena_printf(x->arena, "%s.%lld", name, (long long)owner) : NULL;
+        x->sharing = outer_sharing || i > owner;
         expand_enter(x, frame_open(x, outer, false, prefix, outer->hf_prefix), xml_elem_span(e), NULL, i);
         Symbol *s = frame_add(x, index, SYM_NUMBER, attr_or_elem_span(e, "index"));
         s->number = i;
@@ -289,6 +293,7 @@ void expand_repeat(Expander *x, const XmlElem *e)
         expand_body(x, e->first);
         x->frame = outer;
     }
+    x->sharing = outer_sharing;
     if (diag_error_count(x->diag) != errors)
         x->prev = 0;
     if (!name || !x->has_prev)

@@ -74,6 +74,7 @@ typedef struct
     uint64_t max_ops;
     uint32_t n_params, n_inputs;
     bool gave_up;             /* a limit was hit */
+    bool sharing;             /* in a later round of a <repeat share>: a param that is there already is meant */
     Symbol mask, key, sample; /* the inputs that losses and random ops read */
     const XmlElem *loss;
     VEC(const char *) metrics;

@@ -25,6 +25,7 @@ static bool is_param_name(const char *text)
     return !start;
 }
 
+/* The param `tie` again, under another name or in another round. */
 static IrValue tied_param(Expander *x, const XmlElem *e, const char *tie)
 {
     Span span = attr_or_elem_span(e, "tie");
@@ -212,8 +213,10 @@ void expand_param(Expander *x, const XmlElem *e)
                      name);
         return;
     }
-    IrValue value =
-        tie ? tied_param(x, e, tie) : new_param(x, e, arena_printf(x->arena, "%s%s", x->frame->prefix, name));
+    const char *full = arena_printf(x->arena, "%s%s", x->frame->prefix, name);
+    if (!tie && x->sharing && ir_global_find(x->m, full))
+        tie = full;
+    IrValue value = tie ? tied_param(x, e, tie) : new_param(x, e, full);
     Symbol *s = frame_add(x, name, SYM_VALUE, attr_or_elem_span(e, "name"));
     if (s)
         s->value = value;

@@ -211,6 +211,38 @@ static void tied_params_are_one(void **state)
     arena_destroy(arena);
 }
 
+static void shared_rounds_have_one_set_of_params(void **state)
+{
+    (void)state;
+    Arena *arena = arena_create();
+    const char *said;
+    /* the inner repeat has params of its own for each of its rounds, once for all outer ones */
+    const Job *job = load_text(arena,
+                               "<model name='t'>" JOB_START "<map expr='x'/><repeat name='r' count='3' share='true'>"
+                               "<param name='w' shape='3' init='ones'/><map expr='_ * w'/><repeat name='in' count='2'>"
+                               "<param name='v' shape='3' init='ones'/><map expr='_ * v'/></repeat></repeat>" JOB_END,
+                               &said);
+    assert_string_equal(said, "");
+    static const char *const names[] = {"r.0.w", "r.0.in.0.v", "r.0.in.1.v"};
+    uint32_t n_params = 0, n_reads = 0;
+    for (IrGlobal g = 1; g < job->module->globals.len; g++)
+        if (ir_global(job->module, g)->kind == IR_GLOBAL_PARAM)
+            assert_string_equal(ir_global(job->module, g)->name, names[n_params++]);
+    assert_int_equal(n_params, 3);
+    IR_FOR_OPS(job->module, ir_func_find(job->module, "train"), op)
+    {
+        const char *global = ir_attrs_str(&ir_op(job->module, op)->attrs, IR_ATTR_global);
+        n_reads += ir_op(job->module, op)->code == IR_get && global && strncmp(global, "r.0.", 4) == 0;
+    }
+    assert_int_equal(n_reads, 9);
+    load_text(arena,
+              "<model name='t'>" JOB_START "<map expr='x'/><repeat count='2' share='true'>"
+              "<param name='w' shape='{1 + 2 * (1 - i)}' init='ones'/><map expr='_ * w'/></repeat>" JOB_END,
+              &said);
+    assert_non_null(strstr(said, "param 'w' is [3], not [1]"));
+    arena_destroy(arena);
+}
+
 static void random_streams_differ(void **state)
 {
     (void)state;
@@ -407,6 +439,7 @@ int main(void)
         cmocka_unit_test(units_are_numbered_in_order),
         cmocka_unit_test(overrides_change_the_job),
         cmocka_unit_test(tied_params_are_one),
+        cmocka_unit_test(shared_rounds_have_one_set_of_params),
         cmocka_unit_test(random_streams_differ),
         cmocka_unit_test(places_survive_line_ends_and_marks),
         cmocka_unit_test(includes_are_once_and_confined),
