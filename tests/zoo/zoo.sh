@@ -1,0 +1,54 @@
+#!/bin/bash
+# One step of every model of the zoo has the loss and the gradients that Hugging Face computed, on a device and its bound.
+# usage: zoo.sh DEVICE BOUND
+. "$(dirname "$0")/../e2e/lib.sh"
+device=$1 bound=$2
+zoo=$fixtures/zoo models=$PTC_SOURCE_DIR/examples/zoo
+
+step() # NAME FLAG...: one step from the weights that Hugging Face saved
+{
+    local flags name=$1
+    shift
+    mapfile -t flags < <($COMPARE flags "$zoo/$name")
+    rm -rf out
+    $PTC "$models/$($COMPARE file "$zoo/$name")" --device="$device" --weights="$zoo/$name" --out=out "${flags[@]}" "$@"
+}
+
+agrees() # NAME
+{
+    step "$1" && $COMPARE step "$zoo/$1" "$models/$($COMPARE file "$zoo/$1")" out "$bound"
+}
+
+# What is a little wrong must be seen.
+differs() # NAME FLAG...
+{
+    step "$@" && fails_with 1 $COMPARE step "$zoo/$1" "$models/$($COMPARE file "$zoo/$1")" out "$bound"
+}
+
+# The file as it is, with its real sizes, is a model, and its synthetic data fits; small, it runs two steps on that.
+runs() # NAME
+{
+    local flags model=$models/$($COMPARE file "$zoo/$1")
+    mapfile -t flags < <($COMPARE flags "$zoo/$1" | grep -v -e '=data\.' -e '=train\.')
+    $PTC check "$model" && $PTC "$model" --device="$device" --max-steps=2 --set=train.batch=4 "${flags[@]}"
+}
+
+# A mask without padding: 4 x 10 times 1.0
+{
+    printf '\0\0\x0d\2\0\0\0\4\0\0\0\x0a'
+    printf '\x3f\x80\0\0%.0s' {1..40}
+} >ones.idx
+
+for folder in "$zoo"/*/; do
+    name=$(basename "$folder")
+    check "$name" agrees "$name"
+    [ "$device" != interp ] || check "$name, synthetic data" runs "$name" # nothing here depends on the device
+    if [ -e "$folder/attention_mask.idx" ]; then
+        check "$name, padding that is seen" differs "$name" --set=data.attention_mask.train="$PWD/ones.idx"
+    fi
+done
+check "another number of heads" differs vit-b16 --set=heads=1
+check "another window" differs modernbert --set=local=6
+check "another base of the angles" differs llama --set=theta=10000
+check "another distance" differs t5-encoder --set=distance=128
+finish
