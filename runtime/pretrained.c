@@ -150,10 +150,23 @@ const char *pretrained_name(const IrGlobalData *param)
     return hf ? hf : param->name;
 }
 
-/* The shape that the tensor of the param should have. */
-static uint32_t shape_there(const IrGlobalData *param, int64_t *dims)
+/* The tensor of the param, NULL when there is none, and whether it lies there as it does here. */
+static const NamedTensor *tensor_of(const Pretrained *p, const IrGlobalData *param, bool *out_plain)
 {
-    const IrAttr *shape = ir_attrs_find(&param->attrs, IR_ATTR_hf_shape);
+    const char *name = pretrained_name(param), *dot = strchr(name, '.');
+    const NamedTensor *tensor = pretrained_find(p, name);
+    *out_plain = false;
+    if (!tensor && dot)
+        tensor = pretrained_find(p, dot + 1);
+    if (!tensor)
+        *out_plain = (tensor = pretrained_find(p, param->name)) != NULL;
+    return tensor;
+}
+
+/* The shape that the tensor of the param should have. */
+static uint32_t shape_there(const IrGlobalData *param, bool plain, int64_t *dims)
+{
+    const IrAttr *shape = plain ? NULL : ir_attrs_find(&param->attrs, IR_ATTR_hf_shape);
     if (shape)
         memcpy(dims, shape->ints, sizeof *dims * shape->n);
     else
@@ -169,8 +182,9 @@ static bool is_number(Elem elem)
 PretrainedMatch pretrained_match(const Pretrained *p, const IrGlobalData *param, const NamedTensor **out_tensor)
 {
     int64_t dims[IR_MAX_RANK];
-    const uint32_t rank = shape_there(param, dims);
-    const NamedTensor *tensor = *out_tensor = pretrained_find(p, pretrained_name(param));
+    bool plain;
+    const NamedTensor *tensor = *out_tensor = tensor_of(p, param, &plain);
+    const uint32_t rank = shape_there(param, plain, dims);
     if (!tensor)
         return PRETRAINED_MISSING;
     if (tensor->rank != rank || memcmp(tensor->dims, dims, sizeof *dims * rank) != 0 || !is_number(tensor->elem))
@@ -180,12 +194,28 @@ PretrainedMatch pretrained_match(const Pretrained *p, const IrGlobalData *param,
 
 /* ---- the table */
 
-static bool is_wanted(const IrModule *m, const char *name)
+static int by_address(const void *a, const void *b)
 {
+    const NamedTensor *const *left = a, *const *right = b;
+    return *left < *right ? -1 : *left > *right;
+}
+
+/* Names of the tensors that no param takes, but for integers: those are no weights (position_ids of older BERTs). */
+static uint32_t list_unexpected(Arena *arena, const Pretrained *p, const IrModule *m, const char **out_names)
+{
+    const NamedTensor **taken = ARENA_ARRAY(arena, const NamedTensor *, m->globals.len + 1);
+    uint32_t n_taken = 0, n = 0;
+    bool plain;
     for (IrGlobal g = 1; g < m->globals.len; g++)
-        if (ir_global(m, g)->kind == IR_GLOBAL_PARAM && strcmp(pretrained_name(ir_global(m, g)), name) == 0)
-            return true;
-    return false;
+        if (ir_global(m, g)->kind == IR_GLOBAL_PARAM &&
+            (taken[n_taken] = tensor_of(p, ir_global(m, g), &plain)) != NULL)
+            n_taken++;
+    qsort(taken, n_taken, sizeof *taken, by_address);
+    for (uint32_t i = 0; i < p->tensors.len; i++)
+        if (is_number(p->tensors.data[i]->elem) &&
+            !bsearch(&p->tensors.data[i], taken, n_taken, sizeof *taken, by_address))
+            out_names[n++] = p->tensors.data[i]->name;
+    return n;
 }
 
 typedef struct
@@ -200,6 +230,7 @@ static void add_param(const Pretrained *p, const IrGlobalData *param, const char
     const char *name = pretrained_name(param);
     char here[128], there[128];
     int64_t dims[IR_MAX_RANK];
+    bool plain;
     counts->n_params++;
     switch (pretrained_match(p, param, &tensor))
     {
@@ -220,7 +251,8 @@ static void add_param(const Pretrained *p, const IrGlobalData *param, const char
     }
     case PRETRAINED_WRONG_SHAPE:
         counts->n_wrong++;
-        elem_tensor_text(ELEM_F32, shape_there(param, dims), dims, here, sizeof here);
+        (void)tensor_of(p, param, &plain);
+        elem_tensor_text(ELEM_F32, shape_there(param, plain, dims), dims, here, sizeof here);
         elem_tensor_text(tensor->elem, tensor->rank, tensor->dims, there, sizeof there);
         strbuf_addf(table, "  wrong shape  %s is %s, param %s wants %s\n", name, there, param->name, here);
         break;
@@ -232,9 +264,7 @@ Status pretrained_compare(const Pretrained *p, const IrModule *m, bool strict, S
     Counts counts = {0};
     StrBuf rows = strbuf_make(table->arena);
     const char **unexpected = ARENA_ARRAY(table->arena, const char *, p->tensors.len + 1);
-    for (uint32_t i = 0; i < p->tensors.len; i++)
-        if (!is_wanted(m, p->tensors.data[i]->name))
-            unexpected[counts.n_unexpected++] = p->tensors.data[i]->name;
+    counts.n_unexpected = list_unexpected(table->arena, p, m, unexpected);
     for (IrGlobal g = 1; g < m->globals.len; g++)
         if (ir_global(m, g)->kind == IR_GLOBAL_PARAM)
             add_param(p, ir_global(m, g), unexpected, counts.n_unexpected, &rows, &counts);
@@ -304,12 +334,12 @@ typedef struct
     int64_t extents[IR_MAX_RANK], strides[IR_MAX_RANK]; /* of the axes here; steps there */
 } Walk;
 
-static Walk walk_of(const IrGlobalData *param)
+static Walk walk_of(const IrGlobalData *param, bool plain)
 {
     const IrAttr *dims = ir_attrs_find(&param->attrs, IR_ATTR_hf_dims);
     const IrAttr *perm = ir_attrs_find(&param->attrs, IR_ATTR_hf_perm);
     Walk walk = {.rank = 1, .extents = {ir_type_n_elems(&param->type)}, .strides = {1}};
-    if (!dims || !perm)
+    if (plain || !dims || !perm)
         return walk;
     int64_t steps[IR_MAX_RANK], step = 1;
     for (uint32_t i = dims->n; i-- > 0; step *= dims->ints[i])
@@ -340,9 +370,11 @@ static int64_t advance(const Walk *walk, int64_t *index, int64_t there)
 Status pretrained_read(const Pretrained *p, const IrGlobalData *param, float *dst)
 {
     const NamedTensor *tensor;
+    bool plain;
     PretrainedMatch match = pretrained_match(p, param, &tensor);
     ENSURE(match == PRETRAINED_EXACT || match == PRETRAINED_CAST);
-    const Walk walk = walk_of(param);
+    ENSURE(tensor_of(p, param, &plain) == tensor);
+    const Walk walk = walk_of(param, plain);
     int64_t index[IR_MAX_RANK] = {0}, there = 0;
     const int64_t n = ir_type_n_elems(&param->type);
     for (int64_t i = 0; i < n; i++, there = advance(&walk, index, there))
@@ -357,11 +389,11 @@ Status pretrained_read(const Pretrained *p, const IrGlobalData *param, float *ds
 
 void pretrained_lay_out(const IrGlobalData *param, const float *src, float *dst, NamedTensor *out_tensor)
 {
-    const Walk walk = walk_of(param);
+    const Walk walk = walk_of(param, false);
     int64_t index[IR_MAX_RANK] = {0}, there = 0;
     const int64_t n = ir_type_n_elems(&param->type);
     for (int64_t i = 0; i < n; i++, there = advance(&walk, index, there))
         dst[there] = src[i];
     *out_tensor = (NamedTensor){.name = pretrained_name(param), .elem = ELEM_F32, .data = dst};
-    out_tensor->rank = shape_there(param, out_tensor->dims);
+    out_tensor->rank = shape_there(param, false, out_tensor->dims);
 }

@@ -1,7 +1,9 @@
 /* Pretrained weights: a safetensors file, or a folder in the manner of Hugging Face (model.safetensors, or
  * model.safetensors.index.json with its shards), and how the params of a model are found in it: by the attribute hf (or
  * the param's own name), converted to f32 from f16, bf16 and f64, and moved to the param's layout (attributes hf_dims,
- * hf_perm, hf_shape; docs/model-language.md, params). */
+ * hf_perm, hf_shape; docs/model-language.md, params). A name that is not there is looked for without its first part
+ * ("bert."), as in the folder of a model without a head; and last under the param's own name, in its own layout, as in
+ * our checkpoints. */
 #ifndef PTC_RUNTIME_PRETRAINED_H
 #define PTC_RUNTIME_PRETRAINED_H
 
@@ -37,9 +39,10 @@ PretrainedMatch pretrained_match(const Pretrained *pretrained, const IrGlobalDat
 const char *pretrained_name(const IrGlobalData *param);
 
 /* How the params of m and the tensors fit, as a table: missing (with the nearest name among the unexpected ones), wrong
- * shapes, tensors that no param wants, casts. Nothing is added when all fit without a cast.
- * strict: anything missing, of a wrong shape or unexpected is BAD_INPUT (the table says what). Otherwise params that
- * are missing or do not fit are left to their initialisers, and it is STATUS_OK unless no param at all is found. */
+ * shapes, tensors that no param wants (but for integers, which are no weights), casts. Nothing is added when all fit
+ * without a cast. strict: anything missing, of a wrong shape or unexpected is BAD_INPUT (the table says what).
+ * Otherwise params that are missing or do not fit are left to their initialisers, and it is STATUS_OK unless no param
+ * at all is found. */
 Status pretrained_compare(const Pretrained *pretrained, const IrModule *m, bool strict, StrBuf *table);
 
 /* Reads the tensor of a param that is EXACT or CAST; dst has room for the param. NaN and infinities are BAD_INPUT. */

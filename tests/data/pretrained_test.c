@@ -93,6 +93,30 @@ static void test_casts(void **state)
     arena_destroy(arena);
 }
 
+/* The folder of a model without a head, a checkpoint of ours, and what is no weight. */
+static void test_other_names(void **state)
+{
+    Arena *arena = arena_create();
+    IrModule *m = module_of(arena);
+    static const int64_t places[12] = {0};
+    const NamedTensor tensors[] = {tensor("encoder.weight", ELEM_F32, 3, 4, numbers),
+                                   tensor("layers.0.w", ELEM_F32, 4, 3, numbers),
+                                   tensor("position_ids", ELEM_I64, 3, 4, places)};
+    Pretrained *weights = open_one(*state, tensors, 3);
+    float turned[12], straight[12];
+    EXPECT_OK(pretrained_read(weights, add_param(m, "e", 4, 3, "bert.encoder.weight", true), turned));
+    EXPECT_OK(pretrained_read(weights, add_param(m, "layers.0.w", 4, 3, "bert.layer.0.weight", true), straight));
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < 3; k++)
+            assert_true(turned[i * 3 + k] == numbers[k * 4 + i]);
+    assert_memory_equal(straight, numbers, sizeof numbers);
+    StrBuf table = strbuf_make(arena);
+    EXPECT_OK(pretrained_compare(weights, m, true, &table));
+    assert_int_equal(table.len, 0);
+    pretrained_close(weights);
+    arena_destroy(arena);
+}
+
 static void test_what_does_not_fit(void **state)
 {
     Arena *arena = arena_create();
@@ -165,11 +189,8 @@ static void test_shards(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names_and_layouts),
-        cmocka_unit_test(test_casts),
-        cmocka_unit_test(test_what_does_not_fit),
-        cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_names_and_layouts), cmocka_unit_test(test_casts),      cmocka_unit_test(test_other_names),
+        cmocka_unit_test(test_what_does_not_fit), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_shards),
     };
     return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
 }
