@@ -1,8 +1,9 @@
 /* The mpi back end: how ranks find each other, and which way a message goes.
  *
  * At the start ranks exchange, over MPI, who they are and where; those of one host then map each other's memory. When
- * that fails for any of them (another user, another container), or $PTC_COMM_SHARED is 0, the ranks of that host use
- * MPI among themselves too. */
+ * that fails for any of them (another user, another container), the ranks of that host use MPI among themselves too.
+ * For tests on one host: with $PTC_COMM_SHARED=0 nobody shares memory, with N >= 2 it is as if each host had N ranks.
+ */
 #include "runtime/comm_mpi.h"
 
 #include <fcntl.h>
@@ -150,6 +151,7 @@ typedef struct
 {
     char host[64];
     uint64_t host_key, start_time;
+    cpu_set_t cores; /* that it may run on */
     int32_t pid;
 } Identity;
 
@@ -197,6 +199,12 @@ static uint64_t host_key(const char *host)
     return XXH3_64bits(text, (size_t)n_text);
 }
 
+static uint32_t shared_setting(void)
+{
+    const char *text = getenv("PTC_COMM_SHARED");
+    return text && *text >= '0' && *text <= '9' ? (uint32_t)strtoul(text, NULL, 10) : 1;
+}
+
 static Status learn_peers(CommMpi *mpi)
 {
     CommWorld *world = mpi->world;
@@ -204,27 +212,29 @@ static Status learn_peers(CommMpi *mpi)
     if (gethostname(me.host, sizeof me.host - 1) != 0)
         snprintf(me.host, sizeof me.host, "unknown");
     me.host_key = host_key(me.host);
+    if (shared_setting() > 1)
+        me.host_key += world->rank / shared_setting();
+    if (sched_getaffinity(0, sizeof me.cores, &me.cores) != 0)
+        CPU_ZERO(&me.cores);
     me.start_time = comm_process_start_time(me.pid, NULL);
     Status status = gather(mpi, &me, sizeof me, all);
     uint32_t n_local = 0;
+    cpu_set_t cores;
+    CPU_ZERO(&cores);
     for (uint32_t r = 0; r < world->size && status == STATUS_OK; r++)
     {
         world->peers[r] = (CommPeer){.pid = all[r].pid, .is_local = all[r].host_key == me.host_key};
         memcpy(world->peers[r].host, all[r].host, sizeof world->peers[r].host);
         mpi->peers[r] = (CommMpiPeer){.start_time = all[r].start_time, .host_key = all[r].host_key};
         if (world->peers[r].is_local)
+        {
             mpi->peers[r].local_index = n_local++;
+            CPU_OR(&cores, &cores, &all[r].cores);
+        }
     }
-    cpu_set_t cores;
-    mpi->is_crowded = sched_getaffinity(0, sizeof cores, &cores) == 0 && (int)n_local > CPU_COUNT(&cores);
+    mpi->is_crowded = (int)n_local > CPU_COUNT(&cores);
     free(all);
     return status;
-}
-
-static bool wants_to_share(void)
-{
-    const char *text = getenv("PTC_COMM_SHARED");
-    return !text || strcmp(text, "0") != 0;
 }
 
 /* Maps the memory of this host's ranks; false when it cannot be had. */
@@ -249,7 +259,7 @@ static Status share_memory(CommMpi *mpi)
         n_local += world->peers[r].is_local;
     if (getrandom(&mine.nonce, sizeof mine.nonce, 0) < 0)
         mine.nonce = (uint64_t)getpid();
-    if (wants_to_share() && comm_shared_create(mpi, n_local, mine.nonce, &mine.fd, &mine.size_bytes) != STATUS_OK)
+    if (shared_setting() > 0 && comm_shared_create(mpi, n_local, mine.nonce, &mine.fd, &mine.size_bytes) != STATUS_OK)
         mine.fd = -1;
     Status status = gather(mpi, &mine, sizeof mine, all);
     uint8_t could_map = status == STATUS_OK && mine.fd >= 0 && map_local(mpi, all);

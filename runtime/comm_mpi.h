@@ -75,8 +75,9 @@ typedef Status CommCondition(CommMpi *mpi, void *context, bool *out_done, uint32
 /* Makes progress until condition says done. */
 Status comm_mpi_wait(CommMpi *mpi, CommCondition *condition, void *context);
 double comm_now_s(void);
-/* Of a process, 0 when it has ended (or is only waiting for its parent to notice). out_state: a letter as in
- * /proc/PID/stat; may be NULL. */
+/* When a process was started, in a unit of its own; 0 when it has ended (or is only waiting for its parent to notice),
+ * COMM_UNKNOWN_TIME when that cannot be told. out_state: a letter as in /proc/PID/stat; may be NULL. */
+#define COMM_UNKNOWN_TIME UINT64_MAX
 uint64_t comm_process_start_time(int32_t pid, char *out_state);
 
 /* ---- comm_shared.c */
@@ -180,6 +181,11 @@ Status comm_sum_tree_start(Comm *comm, CommSum *sum);
 Status comm_sum_tree_wait(Comm *comm, CommSum *sum);
 /* Of all sums of comm. */
 Status comm_sum_tree_progress(Comm *comm);
+
+static inline bool comm_sum_is_long(const CommSum *sum)
+{
+    return sum->n_elems >= 1 << 20;
+}
 
 /* Elements of piece i. */
 static inline size_t comm_piece_elems(const CommSum *sum, size_t i)

@@ -100,7 +100,7 @@ static Status self_sum_wait(Comm *comm, CommSum *sum)
 {
     (void)comm;
     const SelfSum *self = sum->back;
-    comm_slices_write(sum->slices, sum->n_slices, 0, sum->n_elems, self->copy);
+    comm_slices_write(sum->slices, sum->n_slices, 0, sum->n_elems, self->copy, false);
     return STATUS_OK;
 }
 

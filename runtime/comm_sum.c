@@ -4,6 +4,9 @@
 #include "runtime/comm_sum.h"
 
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 enum
 {
@@ -74,6 +77,19 @@ void comm_sum_pairwise(const float *const *srcs, uint32_t n_srcs, float *out, si
         sum_strip(srcs, n_srcs, at, n_elems - at < STRIP ? n_elems - at : STRIP, out + at);
 }
 
+static void copy_past_caches(float *dst, const float *src, size_t n_elems)
+{
+#ifdef __SSE2__
+    for (; n_elems > 0 && (uintptr_t)dst % 16 != 0; n_elems--)
+        *dst++ = *src++;
+    for (; n_elems >= 16; n_elems -= 16, dst += 16, src += 16)
+        for (int i = 0; i < 16; i += 4)
+            _mm_stream_ps(dst + i, _mm_loadu_ps(src + i));
+    _mm_sfence();
+#endif
+    memcpy(dst, src, n_elems * sizeof *dst);
+}
+
 /* Calls copy for the parts of slices that [first, first + n_elems) covers. */
 #define FOR_PARTS(copy)                                                                                                \
     do                                                                                                                 \
@@ -96,7 +112,12 @@ void comm_slices_read(const CommSlice *slices, uint32_t n_slices, size_t first, 
     FOR_PARTS(memcpy(out + done, slices[s].src + skip, n * sizeof *out));
 }
 
-void comm_slices_write(const CommSlice *slices, uint32_t n_slices, size_t first, size_t n_elems, const float *in)
+void comm_slices_write(const CommSlice *slices, uint32_t n_slices, size_t first, size_t n_elems, const float *in,
+                       bool is_long)
 {
-    FOR_PARTS(memcpy(slices[s].dst + skip, in + done, n * sizeof *in));
+    /* so much that it would only push out of the caches what others still read there */
+    if (is_long)
+        FOR_PARTS(copy_past_caches(slices[s].dst + skip, in + done, n));
+    else
+        FOR_PARTS(memcpy(slices[s].dst + skip, in + done, n * sizeof *in));
 }

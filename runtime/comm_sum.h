@@ -13,8 +13,10 @@ enum
  * largest power of two below n_srcs. n_srcs = 5: ((0 + 1) + (2 + 3)) + 4. out may be one of srcs. */
 void comm_sum_pairwise(const float *const *srcs, uint32_t n_srcs, float *out, size_t n_elems);
 
-/* Elements [first, first + n_elems) of the concatenation of all slices: from their src to out; from in to their dst. */
+/* Elements [first, first + n_elems) of the concatenation of all slices: from their src to out; from in to their dst.
+ * is_long: the whole is larger than what a cache is good for. */
 void comm_slices_read(const CommSlice *slices, uint32_t n_slices, size_t first, size_t n_elems, float *out);
-void comm_slices_write(const CommSlice *slices, uint32_t n_slices, size_t first, size_t n_elems, const float *in);
+void comm_slices_write(const CommSlice *slices, uint32_t n_slices, size_t first, size_t n_elems, const float *in,
+                       bool is_long);
 
 #endif

@@ -187,7 +187,7 @@ Status comm_sum_shared_wait(Comm *comm, CommSum *sum)
             if (atomic_load_explicit(&s->heads[r]->summed, memory_order_acquire) <= wait.piece)
                 TRY(comm_mpi_wait(mpi, part_is_summed, &wait));
             comm_slices_write(sum->slices, sum->n_slices, base + begin, end - begin,
-                              block_floats(s->heads[r]) + base + begin);
+                              block_floats(s->heads[r]) + base + begin, comm_sum_is_long(sum));
         }
     }
     for (uint32_t r = 0; r < comm->size; r++)

@@ -102,7 +102,7 @@ static Status go_down(Comm *comm, CommSum *sum)
         TRY(first_piece(comm, sum, channel, n, &arrival));
         if (!arrival)
             return STATUS_OK;
-        comm_slices_write(&whole, 1, 0, n, arrival->data);
+        comm_slices_write(&whole, 1, 0, n, arrival->data, false);
         comm_mpi_take(comm_mpi(comm->world), channel);
         TRY(send_down(comm, sum, s->n_down++));
     }
@@ -163,6 +163,6 @@ Status comm_sum_tree_wait(Comm *comm, CommSum *sum)
     const CommMpiSum *s = sum->back;
     void *context[] = {comm, sum};
     TRY(comm_mpi_wait(comm_mpi(comm->world), is_back, context));
-    comm_slices_write(sum->slices, sum->n_slices, 0, sum->n_elems, s->numbers);
+    comm_slices_write(sum->slices, sum->n_slices, 0, sum->n_elems, s->numbers, comm_sum_is_long(sum));
     return STATUS_OK;
 }

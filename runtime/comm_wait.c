@@ -3,6 +3,7 @@
  * Any rank that is lost ends the wait, also one that is not waited for: the job cannot go on without it. */
 #include "runtime/comm_mpi.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
@@ -12,8 +13,8 @@
 #include <unistd.h>
 
 static const double LOOK_EVERY_S = 0.05;
-static const double SPIN_S = 20e-6;
-static const double YIELD_S = 100e-6;
+static const double SPIN_S = 5e-6;
+static const double YIELD_S = 100e-6;      /* when the core is free this is spinning, too */
 static const double SLEEP_S = 5e-3;        /* woken by peers; only failures are found this late */
 static const double SLEEP_POLL_S = 200e-6; /* when MPI must be polled */
 
@@ -30,10 +31,10 @@ uint64_t comm_process_start_time(int32_t pid, char *out_state)
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return 0;
+        return errno == ENOENT ? 0 : COMM_UNKNOWN_TIME;
     ssize_t n = read(fd, text, sizeof text - 1);
     close(fd);
-    if (n <= 0)
+    if (n <= 0) /* it has ended since the file was opened */
         return 0;
     text[n] = 0;
     /* pid (name) state ...; the name may contain anything. state is field 3, the start time field 22. */
@@ -46,6 +47,12 @@ uint64_t comm_process_start_time(int32_t pid, char *out_state)
     for (int field = 3; field < 22 && at; field++)
         at = strchr(at + 1, ' ');
     return at ? strtoull(at, NULL, 10) : 0;
+}
+
+static bool process_has_ended(const CommMpi *mpi, uint32_t rank)
+{
+    uint64_t then = mpi->peers[rank].start_time, now = comm_process_start_time(mpi->world->peers[rank].pid, NULL);
+    return now == 0 || (now != then && now != COMM_UNKNOWN_TIME && then != COMM_UNKNOWN_TIME);
 }
 
 /* ---- what errors say */
@@ -94,9 +101,8 @@ static void describe_chain(const CommMpi *mpi, uint32_t rank, char *out_text, si
         rank = next;
     }
     char state = 0;
-    if (at < n_bytes && world->peers[rank].is_local &&
-        comm_process_start_time(world->peers[rank].pid, &state) == mpi->peers[rank].start_time &&
-        (state == 'T' || state == 't'))
+    if (at < n_bytes && world->peers[rank].is_local && !process_has_ended(mpi, rank) &&
+        comm_process_start_time(world->peers[rank].pid, &state) != 0 && (state == 'T' || state == 't'))
         snprintf(out_text + at, n_bytes - at, "; the process of rank %u is stopped", rank);
 }
 
@@ -143,8 +149,7 @@ static uint32_t lost_process(const CommMpi *mpi)
     for (uint32_t r = 0; r < world->size; r++)
     {
         const CommMpiPeer *peer = &mpi->peers[r];
-        if (r == world->rank || !world->peers[r].is_local ||
-            comm_process_start_time(world->peers[r].pid, NULL) == peer->start_time)
+        if (r == world->rank || !world->peers[r].is_local || !process_has_ended(mpi, r))
             continue;
         if (!peer->is_shared || comm_shared_state(mpi, r, NULL) != COMM_LEFT)
             return r;

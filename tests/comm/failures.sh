@@ -140,4 +140,8 @@ for shared in 1 0; do
     check "sends what nobody wants, shared $shared" misled $shared 3 mislead recv
     check "sums another size, shared $shared" misled $shared 3 mislead all-reduce
 done
+# The victim's neighbour sees that its process is gone, and tells those on the other host.
+check "killed in recv on another host" lost 2 4 kill recv
+check "killed in all-reduce on another host" lost 2 4 kill all-reduce
+check "fails elsewhere on another host" told 2 4 dump recv
 finish

@@ -1,5 +1,5 @@
 #!/bin/bash
-# What works, with 1 to 4 ranks, in shared memory and over MPI.
+# What works, with 1 to 4 ranks, in shared memory, over MPI, and both at once.
 . "$(dirname "$0")/lib.sh"
 good() # N SHARED
 {
@@ -11,5 +11,8 @@ good() # N SHARED
 for n in 1 2 3 4; do
     check "$n ranks, shared memory" good $n 1
     check "$n ranks, messages" good $n 0
+done
+for n in 3 4; do
+    check "$n ranks, as if on hosts of two" good $n 2
 done
 finish

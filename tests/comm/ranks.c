@@ -62,7 +62,7 @@ double now_s(void)
 bool shares_memory(void)
 {
     const char *text = getenv("PTC_COMM_SHARED");
-    return !text || *text != '0';
+    return !text || *text == '1';
 }
 
 int main(int argc, char **argv)
