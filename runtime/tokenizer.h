@@ -23,7 +23,7 @@
 
 enum
 {
-    TOKENIZER_MAX_TEXT_BYTES = 64 * 1024 * 1024
+    TOKENIZER_MAX_TEXT_BYTES = 16 * 1024 * 1024
 };
 
 typedef struct Tokenizer Tokenizer;

@@ -15,8 +15,7 @@ TokenizerScratch *tokenizer_scratch_create(const Tokenizer *tokenizer)
 {
     const WordPieceModel *model = &tokenizer->wordpiece;
     TokenizerScratch *scratch = calloc(1, sizeof *scratch);
-    CachedWord *cache =
-        calloc(N_CACHED_WORDS, sizeof *cache); /* not an arena's: its pages are touched as they are used */
+    CachedWord *cache = calloc(N_CACHED_WORDS, sizeof *cache); /* no arena: pages are touched as they are used */
     uint8_t *key = malloc((size_t)model->prefix_len + model->max_token_bytes + 1);
     if (!scratch || !cache || !key)
         base_out_of_memory(N_CACHED_WORDS * sizeof *cache);
@@ -212,7 +211,7 @@ static Status split_added(TokenizerScratch *scratch, const AddedSet *set, Text t
             continue;
         if (added->lstrip)
         {
-            while (begin > 0 && has_class(classes, text, utf8_before(text.bytes, begin), CLASS_SPACE))
+            while (begin > done && has_class(classes, text, utf8_before(text.bytes, begin), CLASS_SPACE))
                 begin = utf8_before(text.bytes, begin);
             begin = begin > done ? begin : done;
         }

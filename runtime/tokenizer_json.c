@@ -10,7 +10,7 @@
 enum
 {
     MAX_PIECES = 1000,
-    MAX_STEPS = 1000 /* of a sequence of normalisers or pre-tokenisers */
+    MAX_STEPS = 16 /* of normalisers or pre-tokenisers: each may make a text longer, and lengths are 32 bits */
 };
 
 typedef struct
@@ -18,6 +18,7 @@ typedef struct
     Tokenizer *tokenizer;
     VEC(Normalizer) normalizers;
     VEC(Split) splits;
+    uint32_t n_steps; /* of the section at hand */
     bool has_byte_level;
     bool has_template;
 } Reader;
@@ -94,11 +95,13 @@ static Status read_steps(Reader *reader, const json_t *step, const char *where, 
     const char *type;
     TRY(get_string(reader, step, where, "type", &type));
     if (strcmp(type, "Sequence") != 0)
+    {
+        if (reader->n_steps++ == MAX_STEPS)
+            return unsupported(reader, "%s: more than %d steps are not supported", where, MAX_STEPS);
         return read(reader, step, where, type);
+    }
     const json_t *steps;
     TRY(get_array(reader, step, where, list, &steps));
-    if (json_array_size(steps) > MAX_STEPS)
-        return unsupported(reader, "%s: %zu steps", where, json_array_size(steps));
     for (size_t i = 0; i < json_array_size(steps); i++)
     {
         const char *place = arena_printf(reader->tokenizer->arena, "%.200s.%s[%zu]", where, list, i);
@@ -110,6 +113,7 @@ static Status read_steps(Reader *reader, const json_t *step, const char *where, 
 static Status read_section(Reader *reader, const json_t *root, const char *name, const char *list, ReadStep read)
 {
     const json_t *section = json_object_get(root, name);
+    reader->n_steps = 0;
     return !section || json_is_null(section) ? STATUS_OK : read_steps(reader, section, name, list, read);
 }
 

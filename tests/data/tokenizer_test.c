@@ -279,7 +279,7 @@ static void test_row_limits(void **state)
     assert_int_equal(row.ids[5], span.tokens[1].id);
     assert_int_equal(row.type_ids[5], 1);
     EXPECT_FAIL(tokenizer_encode(scratch, "", (size_t)TOKENIZER_MAX_TEXT_BYTES + 1, &span), STATUS_BAD_INPUT,
-                "a text of 67108865 bytes; at most 67108864 are supported");
+                "a text of 16777217 bytes; at most 16777216 are supported");
     tokenizer_scratch_destroy(scratch);
     tokenizer_close(tokenizer);
 }
@@ -290,7 +290,7 @@ static void test_long_text(void **state)
     (void)state;
     enum
     {
-        N_BYTES = 1 << 20
+        N_BYTES = 1 << 18
     };
     const char *const names[] = {"wordpiece.json", "compatible.json", "gpt2.json", "llama3.json", "modern.json"};
     const char *const patterns[] = {"a", "ab", " ", "\n ", "\xcc\x81\xcc\xa3", "\xc3\xa9", "'", "\xff", "a\xcc\xa3"};
@@ -432,6 +432,9 @@ static void test_bad_vocabs(void **state)
 #define TEMPLATE(single, pair, specials)                                                                               \
     WP("\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":" single ",\"pair\":" pair                      \
        ",\"special_tokens\":" specials "}")
+#define NFC     "{\"type\":\"NFC\"}"
+#define NFC4    NFC "," NFC "," NFC "," NFC
+#define NFC16   NFC4 "," NFC4 "," NFC4 "," NFC4
 #define PIECE_A "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}"
 #define PIECE_B "{\"Sequence\":{\"id\":\"B\",\"type_id\":1}}"
 
@@ -526,6 +529,7 @@ static void test_unsupported(void **state)
         {WP("\"normalizer\":{\"type\":\"Precompiled\"}"), "normalizer: the normaliser 'Precompiled'"},
         {WP("\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Strip\"}]}"),
          "normalizer.normalizers[1]: the normaliser 'Strip'"},
+        {WP("\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[" NFC16 "," NFC "]}"), "more than 16 steps"},
         {WP("\"pre_tokenizer\":{\"type\":\"Metaspace\"}"), "the pre-tokeniser 'Metaspace'"},
         {WP("\"pre_tokenizer\":" BYTE_LEVEL), "WordPiece behind a ByteLevel"},
         {WP("\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[" BYTE_LEVEL ",{\"type\":\"Whitespace\"}]}"),
