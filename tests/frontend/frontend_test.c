@@ -100,6 +100,7 @@ static void all_examples_load(void **state)
     (void)state;
     check_examples("examples/*.xml", 5);
     check_examples("examples/bench/*.xml", 2);
+    check_examples("examples/zoo/*.xml", 12);
     check_examples("tests/fixtures/*.xml", 4);
 }
 

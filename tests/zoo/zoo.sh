@@ -1,7 +1,7 @@
 #!/bin/bash
 # One step of every model of the zoo has the loss and the gradients that Hugging Face computed, on a device and its bound.
 # usage: zoo.sh DEVICE BOUND
-. "$(dirname "$0")/../e2e/lib.sh"
+. "$(dirname "$0")/../ranks/lib.sh"
 device=$1 bound=$2
 zoo=$fixtures/zoo models=$PTC_SOURCE_DIR/examples/zoo
 
@@ -14,9 +14,9 @@ step() # NAME FLAG...: one step from the weights that Hugging Face saved
     $PTC "$models/$($COMPARE file "$zoo/$name")" --device="$device" --weights="$zoo/$name" --out=out "${flags[@]}" "$@"
 }
 
-agrees() # NAME
+agrees() # NAME FLAG...
 {
-    step "$1" && $COMPARE step "$zoo/$1" "$models/$($COMPARE file "$zoo/$1")" out "$bound"
+    step "$@" && $COMPARE step "$zoo/$1" "$models/$($COMPARE file "$zoo/$1")" out "$bound"
 }
 
 # What is a little wrong must be seen.
@@ -30,7 +30,8 @@ runs() # NAME
 {
     local flags model=$models/$($COMPARE file "$zoo/$1")
     mapfile -t flags < <($COMPARE flags "$zoo/$1" | grep -v -e '=data\.' -e '=train\.')
-    $PTC check "$model" && $PTC "$model" --device="$device" --max-steps=2 --set=train.batch=4 "${flags[@]}"
+    $PTC check "$model" &&
+        $PTC "$model" --device="$device" --max-steps=2 --set=train.batch=4 --roundtrip-each --verify-each "${flags[@]}"
 }
 
 # A mask without padding: 4 x 10 times 1.0
@@ -51,4 +52,11 @@ check "another number of heads" differs vit-b16 --set=heads=1
 check "another window" differs modernbert --set=local=6
 check "another base of the angles" differs llama --set=theta=10000
 check "another distance" differs t5-encoder --set=distance=128
+
+# Params that both stages use: of all layers, of distances, of the embedding.
+[ "$device" = cpu ] || finish
+needs_ranks
+for name in albert mpnet llama-tied; do
+    check "$name, two stages" agrees $name -n 2 --stages=2 --micro-batches=2 --threads=1 --costs=model --comm-timeout=60
+done
 finish
