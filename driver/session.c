@@ -165,7 +165,8 @@ static Status open_split(Session *s, bool test, Dataset **out_dataset)
     {
         uint32_t field;
         const DataField *spec = &data->fields[i];
-        if (spec->n_classes > 0 && dataset_field_find(*out_dataset, spec->name, &field))
+        const bool any_value = spec->format == DATA_IDX || spec->format == DATA_SYNTHETIC; /* others keep to it */
+        if (spec->n_classes > 0 && any_value && dataset_field_find(*out_dataset, spec->name, &field))
             status = dataset_check_range(*out_dataset, field, 0, (double)spec->n_classes - 1);
         const IrType *type = &spec->sample_type;
         Elem elem = ELEM_F32;
