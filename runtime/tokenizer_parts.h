@@ -135,7 +135,7 @@ typedef struct
 {
     VocabEntry *entries;
     uint64_t *slots; /* the upper half of the hash, then the entry's number + 1; 0 is free */
-    uint32_t n_entries, n_max, mask;
+    uint32_t n_entries, mask;
 } Vocab;
 
 Vocab vocab_make(Arena *arena, size_t n_max);

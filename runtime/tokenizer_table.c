@@ -20,7 +20,6 @@ Vocab vocab_make(Arena *arena, size_t n_max)
     return (Vocab){
         .entries = ARENA_ARRAY(arena, VocabEntry, n_max),
         .slots = ARENA_ARRAY(arena, uint64_t, (size_t)mask + 1),
-        .n_max = (uint32_t)n_max,
         .mask = mask,
     };
 }
