@@ -123,7 +123,7 @@ def ddp_step(model_name, form, rank):
     torch.manual_seed(2 + rank)
 
     def step():
-        optimizer.zero_grad(set_to_none=not view)  # a view of a bucket must not be taken from its gradient
+        optimizer.zero_grad(set_to_none=True)
         loss = F.cross_entropy(ddp(inputs), targets)
         loss.backward()
         optimizer.step()
