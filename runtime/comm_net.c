@@ -7,6 +7,7 @@
  * counts in flight. */
 #include "runtime/comm_mpi.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,8 @@ typedef enum
 {
     PACKET_MESSAGE,
     PACKET_TAKEN,
-    PACKET_FAILED /* a CommOrigin */
+    PACKET_FAILED, /* a CommOrigin */
+    PACKET_BYE     /* nothing comes after it */
 } PacketKind;
 
 typedef struct
@@ -71,6 +73,7 @@ struct CommNet
     Packet posted[N_POSTED];
     CommLinkRequest requests[N_POSTED];
     uint32_t next_posted;
+    uint32_t n_byes;
     Transfer *sends, *receives; /* under way */
     Transfer *free_transfers;
     Buffer *free_buffers[N_SIZE_CLASSES];
@@ -256,6 +259,9 @@ static Status packet_came(CommMpi *mpi, uint32_t from, const Packet *packet)
         if (mpi->told.rank == COMM_NO_RANK)
             memcpy(&mpi->told, packet->bytes, sizeof mpi->told);
         return STATUS_OK;
+    case PACKET_BYE:
+        mpi->net->n_byes++;
+        return STATUS_OK;
     default:
         return status_fail(STATUS_IO, "rank %u sent a message that is none of ptc's", from);
     }
@@ -364,7 +370,7 @@ Status comm_net_create(CommMpi *mpi)
     return STATUS_OK;
 }
 
-/* What was sent last, by a clock that does not depend on others. */
+/* Gets rid of what was sent last, for a limited time: others may not take it. */
 static void flush(CommMpi *mpi, double seconds)
 {
     double end_s = comm_now_s() + seconds;
@@ -392,13 +398,29 @@ static void free_transfers(Transfer *list)
     }
 }
 
+/* MPI is not left with messages that nobody received: each rank says to each that it has sent its last. */
+static void say_bye(CommMpi *mpi, double seconds)
+{
+    double end_s = comm_now_s() + seconds;
+    uint32_t n_peers = mpi->world->size - mpi->n_shared;
+    for (uint32_t r = 0; r < mpi->world->size; r++)
+        if (!mpi->peers[r].is_shared && post(mpi, PACKET_BYE, 0, r, 0, 0, NULL, 0) != STATUS_OK)
+            return;
+    while ((mpi->net->n_byes < n_peers || mpi->net->sends) && comm_now_s() < end_s)
+    {
+        if (comm_net_progress(mpi) != STATUS_OK)
+            return;
+        sched_yield();
+    }
+}
+
 /* After a failure MPI may still write to memory that it was given: then that memory is left to it. */
 void comm_net_destroy(CommMpi *mpi)
 {
     CommNet *net = mpi->net;
     if (!net || mpi->world->failed)
         return;
-    flush(mpi, 10);
+    say_bye(mpi, 10);
     for (uint32_t i = 0; i < N_POSTED; i++)
         mpi->link->cancel(&net->requests[i]);
     for (uint32_t i = 0; i < COMM_CHANNEL_LISTS; i++)
