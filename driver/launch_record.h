@@ -19,7 +19,7 @@
 
 enum
 {
-    LAUNCH_GRACE_S = 3 /* what a rank has to end by itself after another's failure, or the launcher's end */
+    LAUNCH_GRACE_S = 2 /* what a rank has to end by itself after another's failure, or the launcher's end */
 };
 
 /* path: PATH_MAX bytes. */

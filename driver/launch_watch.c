@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 static const int64_t second_ns = 1000000000, tick_ns = 100000000;
-static const int64_t mpirun_grace_s = 3;  /* between the last rank's end and mpirun's */
+static const int64_t mpirun_grace_s = 1;  /* between the last rank's end and mpirun's */
 static const int64_t word_ns = 500000000; /* between a process's end and the record of it */
 
 void launch_watch_signals(sigset_t *out_set)

@@ -6,8 +6,8 @@
  * stage's own part; what the update of a param that lives on several stages gives is sent to the others.
  *
  * An op runs on the stage of its unit, demand-driven from the effects. Ops of no unit in phase OPTIMIZER (scalars that
- * every update reads) and whatever only constants, indices and inputs go into (masks, positions) run wherever they are
- * needed, instead of being sent. */
+ * every update reads), the reading of params, and whatever only constants, indices and inputs go into (masks,
+ * positions) run wherever they are needed, instead of being sent. */
 #include "passes/partition.h"
 
 #include "base/bug.h"
@@ -82,7 +82,7 @@ static void find_homes(Partition *p)
         bool movable = data->n_results > 0 && is_movable(p, data);
         for (uint32_t i = 0; i < data->n_results; i++)
             p->movable[data->results[i]] = movable;
-        bool common = movable || (data->unit == 0 && data->phase == IR_PHASE_OPTIMIZER);
+        bool common = movable || data->code == IR_get || (data->unit == 0 && data->phase == IR_PHASE_OPTIMIZER);
         p->home[op] = common ? EVERYWHERE : partition_stage_of_unit(p->first_unit, p->n_stages, data->unit);
     }
 }
@@ -213,8 +213,9 @@ static void note_owners(Partition *p)
             continue;
         IrGlobalData *global = ir_global(m, ir_global_find(m, global_of(&data)));
         bool kept = global->kind == IR_GLOBAL_PARAM || global->kind == IR_GLOBAL_STATE;
-        if (kept && p->home[op] != EVERYWHERE && (data.code == IR_set || !ir_attrs_find(&global->attrs, IR_ATTR_stage)))
-            ir_attrs_put(m->arena, &global->attrs, ir_attr_int(IR_ATTR_stage, p->home[op]));
+        if (!kept || !p->runs[op] || (data.code == IR_get && ir_attrs_find(&global->attrs, IR_ATTR_stage)))
+            continue;
+        ir_attrs_put(m->arena, &global->attrs, ir_attr_int(IR_ATTR_stage, __builtin_ctzll(p->runs[op])));
     }
 }
 

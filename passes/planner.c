@@ -224,8 +224,9 @@ bool planner_choose(Arena *arena, const PlanRequest *request, const UnitCost *co
                     try_micro(&p, k, r, each * r);
     }
     if (!p.candidates.len && !p.why)
-        p.why = arena_printf(arena, "%u stages x %u replicas are not %u ranks", n_stages, request->n_replicas,
-                             request->n_ranks);
+        p.why = arena_printf(
+            arena, "%s stages x %s replicas are not %u ranks", n_stages ? arena_printf(arena, "%u", n_stages) : "any",
+            request->n_replicas ? arena_printf(arena, "%u", request->n_replicas) : "any", request->n_ranks);
     *out_why = p.why;
     if (!p.candidates.len)
         return false;

@@ -57,10 +57,10 @@ static bool is_kept(const IrModule *stage, IrFunc func, IrOp wanted)
     return false;
 }
 
-/* Made of constants, indices and inputs alone, or without a unit behind the backward pass. */
+/* Made of constants, indices and inputs alone, reading a param, or without a unit behind the backward pass. */
 static bool may_be_on_several(const bool *free_value, const IrOpData *op)
 {
-    if (op->unit == 0 && op->phase == IR_PHASE_OPTIMIZER)
+    if (op->code == IR_get || (op->unit == 0 && op->phase == IR_PHASE_OPTIMIZER))
         return true;
     for (uint32_t i = 0; i < op->n_results; i++)
         if (free_value[op->results[i]])
