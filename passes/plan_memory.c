@@ -1,8 +1,9 @@
 /* Gives every buffer of a step function its place: results of calls and matmuls get byte offsets in one arena,
  * chosen by liveness; a result that is set to a global is written there directly where that is safe (offset -1).
  *
- * Entry: FUSED. Exit: PLANNED. Reshapes share their operand's place. Placement is greedy, largest buffer first, at
- * the lowest offset that no buffer alive at the same time uses (Pisarchyk and Lee, 2020: "greedy by size"). */
+ * Entry: FUSED. Exit: PLANNED. Reshapes share their operand's place, a sum over micro-batches that of the sum before
+ * it. Placement is greedy, largest buffer first, at the lowest offset that no buffer alive at the same time uses
+ * (Pisarchyk and Lee, 2020: "greedy by size"). */
 #include "passes/manager.h"
 
 #include "base/bug.h"
@@ -31,6 +32,7 @@ typedef struct
     uint32_t *position; /* by op */
     uint32_t *last_use; /* by root value */
     int64_t *offset;    /* by root value */
+    bool *shared;       /* by root value: later sums take its place */
 } Planner;
 
 static void trace_lifetimes(Planner *p)
@@ -44,6 +46,58 @@ static void trace_lifetimes(Planner *p)
             p->root[data->results[i]] = data->code == IR_reshape ? p->root[data->operands[0]] : data->results[i];
         for (uint32_t i = 0; i < data->n_operands; i++)
             p->last_use[p->root[data->operands[i]]] = position;
+    }
+}
+
+/* ---- sums over micro-batches, each in the place of the one before */
+
+/* A kernel that adds its two args and does nothing else (pass schedule). */
+static bool is_addition(const IrModule *m, IrFunc kernel)
+{
+    IrCode codes[] = {IR_arg, IR_arg, IR_add, IR_output};
+    uint32_t n = 0;
+    IR_FOR_OPS(m, kernel, op)
+    if (n == 4 || ir_op(m, op)->code != codes[n++])
+        return false;
+    return n == 4;
+}
+
+/* The operand that the op may write its result over, element by element: the residual of a contraction, what an
+ * addition adds to. -1: none. */
+static int sum_operand(const Planner *p, const IrOpData *op)
+{
+    if (op->code == IR_matmul && ir_attrs_bool(&op->attrs, IR_ATTR_residual))
+        return (int)op->n_operands - 1;
+    if (op->code == IR_call && op->n_operands == 2 && op->n_results == 1 &&
+        is_addition(p->m, ir_func_find(p->m, ir_attrs_str(&op->attrs, IR_ATTR_fn))))
+        return 0;
+    return -1;
+}
+
+/* Where the sum so far is read for the last time, the new one takes its place. */
+static void share_sums(Planner *p)
+{
+    const IrModule *m = p->m;
+    IrValue *place = ARENA_ARRAY(p->scratch, IrValue, m->values.len); /* by root: the root whose place it takes */
+    IR_FOR_OPS(m, p->func, op)
+    {
+        const IrOpData *data = ir_op(m, op);
+        for (uint32_t i = 0; i < data->n_results; i++)
+            if (place[p->root[data->results[i]]])
+                p->root[data->results[i]] = place[p->root[data->results[i]]];
+        const int which = sum_operand(p, data);
+        if (which < 0)
+            continue;
+        IrValue result = data->results[0], sum = p->root[data->operands[which]];
+        bool read_twice = false;
+        for (uint32_t i = 0; i < data->n_operands; i++)
+            read_twice = read_twice || ((int)i != which && p->root[data->operands[i]] == sum);
+        if (read_twice || p->last_use[sum] != p->position[op] || !plan_memory_has_buffers(ir_value_code(m, sum)) ||
+            !ir_type_same_shape(ir_value_type(m, data->operands[which]), ir_value_type(m, result)))
+            continue;
+        p->last_use[sum] = p->last_use[result] ? p->last_use[result] : p->position[op];
+        p->root[result] = place[result] = sum;
+        p->shared[sum] = true;
     }
 }
 
@@ -125,7 +179,7 @@ static void place_in_globals(Planner *p)
         if (tried[root] || !plan_memory_has_buffers(code))
             continue;
         tried[root] = true;
-        if ((code == IR_call || code == IR_matmul) &&
+        if ((code == IR_call || code == IR_matmul) && !p->shared[root] &&
             may_overwrite(p, root, ir_attrs_str(&data->attrs, IR_ATTR_global)))
             p->offset[root] = -1;
         else
@@ -180,7 +234,7 @@ static int64_t place_in_arena(Planner *p)
         for (uint32_t i = 0; i < data->n_results; i++)
         {
             IrValue value = data->results[i];
-            if (!plan_memory_has_buffers(data->code) || p->offset[value] == -1)
+            if (!plan_memory_has_buffers(data->code) || p->root[value] != value || p->offset[value] == -1)
                 continue;
             int64_t size = ir_type_size_bytes(ir_value_type(p->m, value));
             Buffer buffer = {.value = value,
@@ -207,9 +261,11 @@ static void plan_function(PassContext *ctx, IrFunc func)
                  .root = ARENA_ARRAY(ctx->scratch, IrValue, m->values.len),
                  .position = ARENA_ARRAY(ctx->scratch, uint32_t, m->ops.len),
                  .last_use = ARENA_ARRAY(ctx->scratch, uint32_t, m->values.len),
-                 .offset = ARENA_ARRAY(ctx->scratch, int64_t, m->values.len)};
+                 .offset = ARENA_ARRAY(ctx->scratch, int64_t, m->values.len),
+                 .shared = ARENA_ARRAY(ctx->scratch, bool, m->values.len)};
     intern_global_names(&p);
     trace_lifetimes(&p);
+    share_sums(&p);
     place_in_globals(&p);
     int64_t arena_bytes = place_in_arena(&p);
     IR_FOR_OPS(m, func, op)
@@ -219,7 +275,7 @@ static void plan_function(PassContext *ctx, IrFunc func)
             continue;
         int64_t offsets[IR_MAX_RESULTS];
         for (uint32_t i = 0; i < data->n_results; i++)
-            offsets[i] = p.offset[data->results[i]];
+            offsets[i] = p.offset[p.root[data->results[i]]];
         ir_attrs_put(m->arena, &data->attrs, ir_attr_ints(IR_ATTR_offsets, offsets, data->n_results));
     }
     ir_attrs_put(m->arena, &ir_func(m, func)->attrs, ir_attr_int(IR_ATTR_arena_bytes, arena_bytes));

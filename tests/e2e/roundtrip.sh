@@ -49,6 +49,7 @@ threads() # MODEL
 
 for model in "$PTC_SOURCE_DIR"/examples/*.xml "$PTC_SOURCE_DIR"/examples/bench/*.xml "$fixtures"/*-tiny.xml \
     "$e2e/dropout.xml"; do
+    [ "${model##*/}" != banking-tiny.xml ] || continue # its data is not here (e2e_text)
     check "round trip: ${model##*/}" roundtrip "$model"
     check "threads: ${model##*/}" threads "$model"
 done

@@ -152,7 +152,10 @@ static bool check_aliases(Checker *c, IrOp op)
         {
             if (!overlap(c->place[data->results[i]], c->place[data->operands[k]]))
                 continue;
-            if (!kernel || !codegen_kernel_may_alias(c->arena, c->m, kernel, k, i))
+            bool is_residual = data->code == IR_matmul && ir_attrs_bool(&data->attrs, IR_ATTR_residual) &&
+                               k + 1 == data->n_operands &&
+                               c->place[data->results[i]].first == c->place[data->operands[k]].first;
+            if (!is_residual && (!kernel || !codegen_kernel_may_alias(c->arena, c->m, kernel, k, i)))
                 return complain(c, op, "writes over an operand that it still reads", data->operands[k]);
             c->facts.n_over_old++;
         }
@@ -234,6 +237,16 @@ static void measure_live(Checker *c)
             uint32_t last = last_read[data->results[i]];
             live += size_bytes;
             dies[last > position ? last : position] += size_bytes;
+            for (uint32_t k = 0; k < data->n_operands && size_bytes; k++)
+            {
+                IrValue held = c->holds[data->operands[k]];
+                if (held >= m->values.len || last_read[held] != position || c->place[held].space ||
+                    c->place[held].first != place->first)
+                    continue;
+                live -= size_bytes; /* the operand ends where the result begins: once in this place */
+                dies[position] -= size_bytes;
+                break;
+            }
         }
         if (live > c->facts.live_bytes)
             c->facts.live_bytes = live;
