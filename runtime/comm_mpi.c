@@ -307,6 +307,7 @@ static Status mpi_create(CommWorld *world)
                      .link = link,
                      .peers = comm_alloc(world->size * sizeof *mpi->peers),
                      .shared_ranks = comm_alloc(world->size * sizeof *mpi->shared_ranks),
+                     .waits_for = COMM_NO_RANK,
                      .told = {.rank = COMM_NO_RANK}};
     world->peers = comm_alloc(world->size * sizeof *world->peers);
     world->back = mpi;

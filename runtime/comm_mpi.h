@@ -39,6 +39,7 @@ typedef struct
     CommNet *net;           /* NULL: all ranks share memory */
     uint32_t *shared_ranks; /* of the world, this one among them */
     uint32_t n_shared;
+    uint32_t waits_for; /* a rank of the world, or COMM_NO_RANK */
     bool is_crowded;    /* more ranks on this host than cores: a wait must not spin */
     bool is_summing;    /* inside of the progress of sums */
     double last_look_s; /* when processes were last looked for */
@@ -149,6 +150,8 @@ Status comm_net_recv(CommMpi *mpi, CommChannel *channel, void *data, size_t size
 bool comm_net_arrived(const CommArrival *arrival);
 void comm_net_take(CommMpi *mpi, CommChannel *channel);
 Status comm_net_progress(CommMpi *mpi);
+/* Asks a rank whom it waits for (COMM_NO_RANK: nobody); false when it does not answer. */
+bool comm_net_waits_for(CommMpi *mpi, uint32_t rank, uint32_t *out_rank);
 /* To all ranks that share no memory with this one. */
 void comm_net_tell_failure(CommMpi *mpi);
 

@@ -26,7 +26,9 @@ typedef enum
     PACKET_MESSAGE,
     PACKET_TAKEN,
     PACKET_FAILED, /* a CommOrigin */
-    PACKET_BYE     /* nothing comes after it */
+    PACKET_BYE,    /* nothing comes after it */
+    PACKET_WHOM,   /* whom do you wait for? */
+    PACKET_WHOM_ANSWER
 } PacketKind;
 
 typedef struct
@@ -74,7 +76,8 @@ struct CommNet
     CommLinkRequest requests[N_POSTED];
     uint32_t next_posted;
     uint32_t n_byes;
-    Transfer *sends, *receives; /* under way */
+    uint32_t answer_from, answer; /* to the last question */
+    Transfer *sends, *receives;   /* under way */
     Transfer *free_transfers;
     Buffer *free_buffers[N_SIZE_CLASSES];
     CommChannel *direct; /* where a receive waits for a message that has not come */
@@ -262,6 +265,12 @@ static Status packet_came(CommMpi *mpi, uint32_t from, const Packet *packet)
     case PACKET_BYE:
         mpi->net->n_byes++;
         return STATUS_OK;
+    case PACKET_WHOM:
+        return post(mpi, PACKET_WHOM_ANSWER, 0, from, 0, mpi->waits_for, NULL, 0);
+    case PACKET_WHOM_ANSWER:
+        mpi->net->answer_from = from;
+        mpi->net->answer = header->bucket;
+        return STATUS_OK;
     default:
         return status_fail(STATUS_IO, "rank %u sent a message that is none of ptc's", from);
     }
@@ -386,6 +395,25 @@ void comm_net_tell_failure(CommMpi *mpi)
             post(mpi, PACKET_FAILED, 0, r, 0, 0, &world->origin, sizeof world->origin) != STATUS_OK)
             break;
     flush(mpi, 0.2);
+}
+
+bool comm_net_waits_for(CommMpi *mpi, uint32_t rank, uint32_t *out_rank)
+{
+    CommNet *net = mpi->net;
+    double end_s = comm_now_s() + 0.3;
+    net->answer_from = COMM_NO_RANK;
+    if (post(mpi, PACKET_WHOM, 0, rank, 0, 0, NULL, 0) != STATUS_OK)
+        return false;
+    while (comm_now_s() < end_s && mpi->told.rank == COMM_NO_RANK && comm_net_progress(mpi) == STATUS_OK)
+    {
+        if (net->answer_from == rank)
+        {
+            *out_rank = net->answer;
+            return true;
+        }
+        sched_yield();
+    }
+    return false;
 }
 
 static void free_transfers(Transfer *list)

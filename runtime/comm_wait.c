@@ -82,15 +82,28 @@ Status comm_mpi_mismatch(const CommMpi *mpi, uint32_t from, uint64_t has_bytes, 
                        (unsigned long long)wants_bytes, comm_mpi_rank_text(mpi, from, peer), current_text(mpi, what));
 }
 
+static Status fail_after_other(CommMpi *mpi, const CommOrigin *origin, uint32_t peer, double waited_s)
+{
+    char me[128], other[128], what[512];
+    mpi->world->origin = *origin;
+    return status_fail(STATUS_PEER_LOST, "%s stopped waiting for %s after %.1f s: %s; the first failure: %s",
+                       comm_mpi_rank_text(mpi, mpi->world->rank, me), comm_mpi_rank_text(mpi, peer, other), waited_s,
+                       current_text(mpi, what), origin->detail);
+}
+
 /* Whom the rank that was waited for waits for itself, and so on; what the last one does. */
-static void describe_chain(const CommMpi *mpi, uint32_t rank, char *out_text, size_t n_bytes)
+static void describe_chain(CommMpi *mpi, uint32_t rank, char *out_text, size_t n_bytes)
 {
     const CommWorld *world = mpi->world;
     size_t at = 0;
     out_text[0] = 0;
-    for (uint32_t i = 0; i < world->size && mpi->peers[rank].is_shared && at < n_bytes; i++)
+    for (uint32_t i = 0; i < world->size && at < n_bytes; i++)
     {
-        uint32_t next = comm_shared_waits_for(mpi, rank);
+        uint32_t next = COMM_NO_RANK;
+        if (mpi->peers[rank].is_shared)
+            next = comm_shared_waits_for(mpi, rank);
+        else if (!comm_net_waits_for(mpi, rank, &next))
+            at += (size_t)snprintf(out_text + at, n_bytes - at, "; rank %u does not answer", rank);
         if (next == COMM_NO_RANK)
             break;
         char text[128];
@@ -106,10 +119,12 @@ static void describe_chain(const CommMpi *mpi, uint32_t rank, char *out_text, si
         snprintf(out_text + at, n_bytes - at, "; the process of rank %u is stopped", rank);
 }
 
-static Status fail_timeout(const CommMpi *mpi, uint32_t peer, double waited_s)
+static Status fail_timeout(CommMpi *mpi, uint32_t peer, double waited_s)
 {
     char me[128], other[128], what[512], chain[512];
     describe_chain(mpi, peer, chain, sizeof chain);
+    if (mpi->told.rank != COMM_NO_RANK)
+        return fail_after_other(mpi, &mpi->told, peer, waited_s);
     return status_fail(STATUS_TIMEOUT, "%s waited %.1f s for %s: %s%s", comm_mpi_rank_text(mpi, mpi->world->rank, me),
                        waited_s, comm_mpi_rank_text(mpi, peer, other), current_text(mpi, what), chain);
 }
@@ -131,15 +146,6 @@ static Status fail_lost(CommMpi *mpi, uint32_t lost, uint32_t peer, double waite
                        other, waited_s, comm_mpi_rank_text(mpi, peer, waits_for), what);
 }
 
-static Status fail_after_other(CommMpi *mpi, const CommOrigin *origin, uint32_t peer, double waited_s)
-{
-    char me[128], other[128], what[512];
-    mpi->world->origin = *origin;
-    return status_fail(STATUS_PEER_LOST, "%s stopped waiting for %s after %.1f s: %s; the first failure: %s",
-                       comm_mpi_rank_text(mpi, mpi->world->rank, me), comm_mpi_rank_text(mpi, peer, other), waited_s,
-                       current_text(mpi, what), origin->detail);
-}
-
 /* ---- looking around */
 
 /* A rank of this host whose process has ended without leaving as it should; COMM_NO_RANK if there is none. */
@@ -157,27 +163,35 @@ static uint32_t lost_process(const CommMpi *mpi)
     return COMM_NO_RANK;
 }
 
+/* A failure that another rank has made known. */
+static Status heard_of_failure(CommMpi *mpi, uint32_t peer, double waited_s)
+{
+    CommOrigin origin;
+    for (uint32_t i = 0; i < mpi->n_shared; i++)
+        if (comm_shared_state(mpi, mpi->shared_ranks[i], &origin) == COMM_FAILED)
+            return fail_after_other(mpi, &origin, peer, waited_s);
+    return mpi->told.rank == COMM_NO_RANK ? STATUS_OK : fail_after_other(mpi, &mpi->told, peer, waited_s);
+}
+
 /* Fails when the wait makes no sense any more. */
 static Status look_around(CommMpi *mpi, CommCondition *condition, void *context, double start_s, bool *out_done,
                           uint32_t *peer)
 {
     double now_s = comm_now_s(), waited_s = now_s - start_s;
-    CommOrigin origin;
-    for (uint32_t i = 0; i < mpi->n_shared; i++)
-        if (comm_shared_state(mpi, mpi->shared_ranks[i], &origin) == COMM_FAILED)
-            return fail_after_other(mpi, &origin, *peer, waited_s);
-    if (mpi->told.rank != COMM_NO_RANK)
-        return fail_after_other(mpi, &mpi->told, *peer, waited_s);
+    TRY(heard_of_failure(mpi, *peer, waited_s));
     if (now_s - mpi->last_look_s >= LOOK_EVERY_S)
     {
         mpi->last_look_s = now_s;
         uint32_t lost = lost_process(mpi);
         if (lost != COMM_NO_RANK)
         {
-            /* what it had sent before it ended counts */
+            /* what it had sent before it ended counts, and so does what it said of its end */
             TRY(comm_mpi_progress(mpi));
             TRY(condition(mpi, context, out_done, peer));
-            return *out_done ? STATUS_OK : fail_lost(mpi, lost, *peer, waited_s);
+            if (*out_done)
+                return STATUS_OK;
+            TRY(heard_of_failure(mpi, *peer, waited_s));
+            return fail_lost(mpi, lost, *peer, waited_s);
         }
     }
     return waited_s >= mpi->world->timeout_s ? fail_timeout(mpi, *peer, waited_s) : STATUS_OK;
@@ -201,6 +215,13 @@ static void spin(void)
     }
 }
 
+static void set_waits_for(CommMpi *mpi, uint32_t rank)
+{
+    mpi->waits_for = rank;
+    if (mpi->shared)
+        comm_shared_set_waits_for(mpi, rank);
+}
+
 static Status wait_from(CommMpi *mpi, CommCondition *condition, void *context, double start_s)
 {
     double nap_s = 20e-6;
@@ -218,8 +239,7 @@ static Status wait_from(CommMpi *mpi, CommCondition *condition, void *context, d
             spin();
             continue;
         }
-        if (mpi->shared)
-            comm_shared_set_waits_for(mpi, peer);
+        set_waits_for(mpi, peer);
         TRY(look_around(mpi, condition, context, start_s, &done, &peer));
         if (done)
             return STATUS_OK;
@@ -247,8 +267,8 @@ Status comm_mpi_wait(CommMpi *mpi, CommCondition *condition, void *context)
         return STATUS_OK;
     double start_s = comm_now_s();
     Status status = wait_from(mpi, condition, context, start_s);
-    if (mpi->shared && status == STATUS_OK)
-        comm_shared_set_waits_for(mpi, COMM_NO_RANK);
+    if (status == STATUS_OK)
+        set_waits_for(mpi, COMM_NO_RANK);
     mpi->world->counters.wait_s += comm_now_s() - start_s;
     return status;
 }
