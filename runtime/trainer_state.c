@@ -1,0 +1,258 @@
+/* The state of a run: params and optimizer state from initialisers, pretrained weights or a checkpoint, and into
+ * checkpoints. */
+#include "base/bug.h"
+#include "ir/init.h"
+#include "runtime/checkpoint.h"
+#include "runtime/pretrained.h"
+#include "runtime/trainer_parts.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- params: from initialisers, a file or a checkpoint */
+
+/* Of that kind, and on this rank. */
+static bool is_kind(const Trainer *t, const IrGlobalData *global, IrGlobalKind kind)
+{
+    return global->kind == kind && executor_has_global(t->executor, global->name);
+}
+
+static NamedTensor tensor_of(const IrGlobalData *global, const void *data)
+{
+    NamedTensor tensor = {
+        .name = global->name, .elem = trainer_elem_of(&global->type), .rank = global->type.rank, .data = data};
+    memcpy(tensor.dims, global->type.dims, sizeof tensor.dims);
+    return tensor;
+}
+
+static Status read_tensors(Trainer *t, const Safetensors *file, IrGlobalKind kind)
+{
+    for (IrGlobal g = 1; g < t->m->globals.len; g++)
+    {
+        const IrGlobalData *global = ir_global(t->m, g);
+        if (!is_kind(t, global, kind))
+            continue;
+        void *host = malloc((size_t)ir_type_size_bytes(&global->type));
+        if (!host)
+            base_out_of_memory((size_t)ir_type_size_bytes(&global->type));
+        NamedTensor expected = tensor_of(global, NULL);
+        Status status = safetensors_read(file, &expected, host);
+        if (status == STATUS_OK)
+            status = executor_write_global(t->executor, global->name, host);
+        free(host);
+        TRY(status);
+    }
+    return STATUS_OK;
+}
+
+Status trainer_initialise(Trainer *t)
+{
+    for (IrGlobal g = 1; g < t->m->globals.len; g++)
+    {
+        const IrGlobalData *global = ir_global(t->m, g);
+        if (!is_kind(t, global, IR_GLOBAL_PARAM) && !is_kind(t, global, IR_GLOBAL_STATE))
+            continue;
+        const char *init = ir_attrs_str(&global->attrs, IR_ATTR_init);
+        if (global->type.dtype != DT_F32)
+            return status_fail(STATUS_UNSUPPORTED, "param '%s' is %s; params are f32 so far", global->name,
+                               dtype_name((DType)global->type.dtype));
+        float *host = malloc((size_t)ir_type_size_bytes(&global->type));
+        if (!host)
+            base_out_of_memory((size_t)ir_type_size_bytes(&global->type));
+        ir_init_fill(host, &global->type, init ? init : "zeros", t->options.seed, global->name);
+        Status status = executor_write_global(t->executor, global->name, host);
+        free(host);
+        TRY(status);
+    }
+    return STATUS_OK;
+}
+
+/* The params of this rank that the weights have; the table of the others is told once. */
+static Status read_weights(Trainer *t, const Pretrained *weights)
+{
+    StrBuf table = strbuf_make(t->arena);
+    Status status = pretrained_compare(weights, t->m, !t->options.weights_partial, &table);
+    if (table.len)
+        trainer_note(t, "%s", strbuf_text(&table));
+    TRY(status);
+    for (IrGlobal g = 1; g < t->m->globals.len; g++)
+    {
+        const IrGlobalData *global = ir_global(t->m, g);
+        const NamedTensor *tensor;
+        if (!is_kind(t, global, IR_GLOBAL_PARAM) || pretrained_match(weights, global, &tensor) > PRETRAINED_CAST)
+            continue;
+        float *host = malloc((size_t)ir_type_size_bytes(&global->type));
+        if (!host)
+            base_out_of_memory((size_t)ir_type_size_bytes(&global->type));
+        status = pretrained_read(weights, global, host);
+        if (status == STATUS_OK)
+            status = executor_write_global(t->executor, global->name, host);
+        free(host);
+        TRY(status);
+    }
+    return STATUS_OK;
+}
+
+Status trainer_load_weights(Trainer *t)
+{
+    Pretrained *weights;
+    TRY(pretrained_open(t->options.weights, &weights));
+    Status status = read_weights(t, weights);
+    pretrained_close(weights);
+    return status;
+}
+
+Status trainer_resume(Trainer *t)
+{
+    StrBuf warnings = strbuf_make(t->arena);
+    Checkpoint *checkpoint;
+    TRY(checkpoint_open(t->options.out_dir, &warnings, &checkpoint));
+    if (warnings.len)
+        trainer_note(t, "%s", strbuf_text(&warnings));
+    if (!checkpoint)
+    {
+        trainer_note(t, "no checkpoint in '%s': starting from the beginning", t->options.out_dir);
+        return STATUS_OK;
+    }
+    const CheckpointState *state = checkpoint_state(checkpoint);
+    Status status = STATUS_OK;
+    if (t->options.digest && state->model_digest && *state->model_digest &&
+        strcmp(state->model_digest, t->options.digest) != 0)
+        status =
+            status_fail(STATUS_BAD_INPUT, "checkpoint '%s' is of another model or job", checkpoint_folder(checkpoint));
+    if (status == STATUS_OK && state->seed != t->options.seed)
+        status =
+            status_fail(STATUS_BAD_INPUT, "checkpoint '%s' has seed %llu, this run %llu", checkpoint_folder(checkpoint),
+                        (unsigned long long)state->seed, (unsigned long long)t->options.seed);
+    if (status == STATUS_OK)
+        status = read_tensors(t, checkpoint_model(checkpoint), IR_GLOBAL_PARAM);
+    if (status == STATUS_OK)
+        status = read_tensors(t, checkpoint_optimizer(checkpoint), IR_GLOBAL_STATE);
+    t->step = state->step;
+    t->position = (SamplerPosition){.epoch = state->epoch, .consumed = state->consumed};
+    if (status == STATUS_OK)
+        trainer_note(t, "resumed from '%s' at step %llu", checkpoint_folder(checkpoint), (unsigned long long)t->step);
+    checkpoint_close(checkpoint);
+    return status;
+}
+
+Status trainer_refuse_used_folder(Trainer *t)
+{
+    Checkpoint *checkpoint = NULL;
+    Status status = checkpoint_open(t->options.out_dir, NULL, &checkpoint);
+    if (status == STATUS_OK && !checkpoint)
+        return STATUS_OK;
+    if (checkpoint)
+        checkpoint_close(checkpoint);
+    return status_fail(STATUS_BAD_INPUT,
+                       "'%s' holds the checkpoints of a run: go on from them with --resume, or choose another --out",
+                       t->options.out_dir);
+}
+
+/* ---- checkpoints */
+
+/* The stage that writes the global to checkpoints; -1: no rank has it. */
+static int64_t owner_of(const Trainer *t, const IrGlobalData *global)
+{
+    if (t->options.rank.n_stages > 1)
+        return ir_attrs_int(&global->attrs, IR_ATTR_stage, -1);
+    return executor_has_global(t->executor, global->name) ? 0 : -1;
+}
+
+static uint32_t count_kind(const Trainer *t, IrGlobalKind kind)
+{
+    uint32_t n = 0;
+    for (IrGlobal g = 1; g < t->m->globals.len; g++)
+        n += ir_global(t->m, g)->kind == kind && owner_of(t, ir_global(t->m, g)) >= 0;
+    return n;
+}
+
+/* Gradients can overflow while the loss is still finite: the step after would stop, but must not leave its ruins. */
+static Status check_finite(const Trainer *t, const IrGlobalData *global, const void *host)
+{
+    const float *values = host;
+    const int64_t n = ir_type_n_elems(&global->type);
+    if (global->type.dtype != DT_F32)
+        return STATUS_OK;
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(values[i]))
+            return status_fail(STATUS_NON_FINITE,
+                               "step %llu left '%s' with numbers that are not finite; no checkpoint of it is written",
+                               (unsigned long long)t->step, global->name);
+    return STATUS_OK;
+}
+
+enum
+{
+    CHECKPOINT_TAG = 1 << 19 /* in the world, where programs send nothing */
+};
+
+/* Rank 0 gets every tensor of that kind, its own and those that the owners in the first replica send, in the order of
+ * the globals. On the other ranks nothing is kept. */
+static Status gather_tensors(Trainer *t, IrGlobalKind kind, NamedTensor *tensors, void **hosts)
+{
+    Comm *world = t->options.rank.world;
+    uint32_t n = 0;
+    for (IrGlobal g = 1; g < t->m->globals.len; g++)
+    {
+        const IrGlobalData *global = ir_global(t->m, g);
+        const int64_t owner = owner_of(t, global);
+        if (global->kind != kind || owner < 0 || (t->rank != 0 && owner != (int64_t)t->rank))
+            continue;
+        const size_t size_bytes = (size_t)ir_type_size_bytes(&global->type);
+        void *host = malloc(size_bytes);
+        if (!host)
+            base_out_of_memory(size_bytes);
+        hosts[n] = host;
+        tensors[n++] = tensor_of(global, host);
+        if (owner != (int64_t)t->rank)
+        {
+            TRY(comm_recv(world, (uint32_t)owner, CHECKPOINT_TAG, host, size_bytes));
+            continue;
+        }
+        TRY(executor_read_global(t->executor, global->name, host));
+        if (t->rank == 0)
+            continue;
+        Status status = comm_send(world, 0, CHECKPOINT_TAG, host, size_bytes);
+        free(host);
+        hosts[--n] = NULL;
+        TRY(status);
+    }
+    return STATUS_OK;
+}
+
+static Status save_tensors(Trainer *t, const NamedTensor *tensors, uint32_t n_params, uint32_t n_states)
+{
+    for (uint32_t i = 0; i < n_params + n_states; i++)
+        TRY(check_finite(t, ir_global(t->m, ir_global_find(t->m, tensors[i].name)), tensors[i].data));
+    CheckpointState state = {.step = t->step,
+                             .epoch = t->position.epoch,
+                             .consumed = t->position.consumed,
+                             .seed = t->options.seed,
+                             .model_digest = t->options.digest};
+    return checkpoint_write(t->options.out_dir, &state, tensors, n_params, tensors + n_params, n_states,
+                            t->options.keep_last ? t->options.keep_last : CHECKPOINT_KEEP_DEFAULT);
+}
+
+Status trainer_write_checkpoint(Trainer *t)
+{
+    if (!t->options.out_dir)
+        return STATUS_OK;
+    uint32_t n_params = count_kind(t, IR_GLOBAL_PARAM), n_states = count_kind(t, IR_GLOBAL_STATE);
+    Arena *scratch = arena_create();
+    NamedTensor *tensors = ARENA_ARRAY(scratch, NamedTensor, n_params + n_states + 1);
+    void **hosts = ARENA_ARRAY(scratch, void *, n_params + n_states + 1);
+    if (t->options.rank.world)
+        comm_set_place(t->options.rank.world, "checkpoint", (int64_t)t->step, -1);
+    Status status = gather_tensors(t, IR_GLOBAL_PARAM, tensors, hosts);
+    if (status == STATUS_OK)
+        status = gather_tensors(t, IR_GLOBAL_STATE, tensors + n_params, hosts + n_params);
+    if (status == STATUS_OK)
+        status = trainer_agree(t, t->rank == 0 ? save_tensors(t, tensors, n_params, n_states) : STATUS_OK);
+    for (uint32_t i = 0; i < n_params + n_states; i++)
+        free(hosts[i]);
+    arena_destroy(scratch);
+    TRY(status);
+    return t->log ? metrics_log_event(t->log, t->step, "checkpoint", NULL, 0) : STATUS_OK;
+}
