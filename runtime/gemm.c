@@ -19,8 +19,9 @@ enum
 };
 
 /* Measured with oneDNN 2.6 on Zen 4 (tests/bench/gemm_bench.c): its f32 kernels are 48 columns wide, full speed from
- * 192 columns on. B^T is repacked for each tile of rows, so there tiles are wider and taller. More than
- * TILES_WANTED would cost speed on two cores; fewer would leave many cores idle. */
+ * 192 columns on. B^T is repacked for each tile of rows, so there tiles are wider and taller; a tile's B beyond the
+ * cache of a core is read again for each tile of rows, so there they are taller, too. More than TILES_WANTED would cost
+ * speed on two cores; fewer would leave many cores idle. */
 enum
 {
     TILE_N_STEP = 48,
@@ -28,9 +29,11 @@ enum
     TILE_N_MAX_TRANS_B = 768,
     TILE_M_STEP = 16,
     TILE_M_MIN = 48,
+    TILE_M_MIN_LARGE_B = 128,
     TILE_M_MIN_TRANS_B = 128,
     TILES_WANTED = 16
 };
+#define LARGE_B_BYTES  (2 << 20)
 #define TILE_FLOPS_MIN 4e6 /* about 40 us; below it, handing out costs more than it brings */
 
 typedef struct
@@ -136,10 +139,11 @@ static Tiling tiling_make(const GemmDesc *d)
 {
     Tiling t;
     int64_t tile_n_max = d->trans_b ? TILE_N_MAX_TRANS_B : TILE_N_MAX;
-    int64_t tile_m_min = d->trans_b ? TILE_M_MIN_TRANS_B : TILE_M_MIN;
     double tiles_worth = gemm_flops(d) / TILE_FLOPS_MIN;
     int64_t wanted = tiles_worth > TILES_WANTED ? TILES_WANTED : max_i64((int64_t)tiles_worth, 1);
     t.tile_n = slice(d->n, div_up(d->n, tile_n_max), TILE_N_STEP);
+    bool large_b = d->k * t.tile_n * (int64_t)sizeof(float) > LARGE_B_BYTES;
+    int64_t tile_m_min = d->trans_b ? TILE_M_MIN_TRANS_B : large_b ? TILE_M_MIN_LARGE_B : TILE_M_MIN;
     t.grid_n = div_up(d->n, t.tile_n);
     int64_t rows_wanted = div_up(wanted, t.grid_n * d->batch);
     t.tile_m = min_i64(d->m, max_i64(slice(d->m, rows_wanted, TILE_M_STEP), tile_m_min));
