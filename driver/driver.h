@@ -24,6 +24,7 @@ typedef struct
     const char *passes;
     PassOptions pass_options;
     int n_threads;
+    uint32_t n_loader_threads; /* 0: not given */
     uint64_t stop_after;
     uint32_t n_steps, n_warmup;
     uint32_t n_ranks; /* -n; 0: not given. Of a rank: what launch_environment says */

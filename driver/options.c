@@ -4,6 +4,7 @@
 #include "base/bug.h"
 #include "base/strbuf.h"
 #include "driver/launch.h"
+#include "runtime/loader.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -110,6 +111,10 @@ static Status set_flag(Arena *arena, Options *o, size_t flag, const char *text)
     case 't':
         TRY(read_number(name, text, 256, &number));
         o->n_threads = (int)number;
+        break;
+    case 'L':
+        TRY(read_number(name, text, LOADER_MAX_THREADS, &number));
+        o->n_loader_threads = (uint32_t)number;
         break;
     case 'm':
         TRY(read_number(name, text, INT32_MAX, &o->stop_after));

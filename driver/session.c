@@ -310,6 +310,14 @@ static LrSchedule schedule_of(const TrainSpec *train)
                         .end_factor = train->lr > 0 ? train->min_lr / train->lr : 0};
 }
 
+static uint32_t loader_threads(const Session *s)
+{
+    const bool costly = (s->train && dataset_is_costly(s->train)) || (s->test && dataset_is_costly(s->test));
+    if (s->options->n_loader_threads)
+        return s->options->n_loader_threads;
+    return costly ? (uint32_t)ranks_threads(s) : 1;
+}
+
 Status session_trainer(Session *s, const TrainerObserver *observer, bool with_out_dir,
                        const volatile sig_atomic_t *stop_flag, Trainer **out_trainer)
 {
@@ -322,6 +330,7 @@ Status session_trainer(Session *s, const TrainerObserver *observer, bool with_ou
                               .rows = (uint32_t)train->rows,
                               .seed = (uint64_t)train->seed,
                               .shuffle = s->job->data.shuffle,
+                              .loader_threads = loader_threads(s),
                               .lr = schedule_of(train),
                               .eval_every = (uint64_t)train->eval_every,
                               .checkpoint_every = (uint64_t)train->checkpoint_every,

@@ -153,12 +153,20 @@ const DatasetLabels *dataset_labels(const Dataset *dataset, uint32_t field)
     return dataset->readers[field].labels;
 }
 
-Status dataset_read(const Dataset *dataset, uint32_t field, uint64_t sample, void *dst)
+bool dataset_is_costly(const Dataset *dataset)
+{
+    bool costly = false;
+    for (uint32_t i = 0; i < dataset->n_fields; i++)
+        costly = costly || dataset->readers[i].costly;
+    return costly;
+}
+
+Status dataset_read(const Dataset *dataset, uint32_t field, uint64_t sample, const DatasetPass *pass, void *dst)
 {
     ENSURE(field < dataset->n_fields);
     ENSURE(sample < dataset->n_samples);
     const FieldReader *reader = &dataset->readers[field];
-    return reader->read(reader, sample, dst);
+    return reader->read(reader, sample, pass, dst);
 }
 
 static Status check_sample(const DatasetField *field, uint64_t sample, const void *values, double low, double high)
@@ -175,6 +183,7 @@ static Status check_sample(const DatasetField *field, uint64_t sample, const voi
 
 Status dataset_check_range(const Dataset *dataset, uint32_t field, double low, double high)
 {
+    const DatasetPass as_it_is = {0};
     const DatasetField *info = dataset_field(dataset, field);
     void *values = malloc(info->sample_bytes ? info->sample_bytes : 1);
     if (!values)
@@ -182,7 +191,7 @@ Status dataset_check_range(const Dataset *dataset, uint32_t field, double low, d
     Status status = STATUS_OK;
     for (uint64_t i = 0; i < dataset->n_samples && status == STATUS_OK; i++)
     {
-        status = dataset_read(dataset, field, i, values);
+        status = dataset_read(dataset, field, i, &as_it_is, values);
         if (status == STATUS_OK)
             status = check_sample(info, i, values, low, high);
     }
@@ -212,40 +221,33 @@ Status dataset_check_slot(const Dataset *dataset, uint32_t field, Elem elem, uin
                        have, want);
 }
 
+uint64_t dataset_row_bytes(const Dataset *dataset, const BatchSlot *slot)
+{
+    return dataset_field(dataset, slot->field)->sample_elems * elem_size_bytes(slot->elem);
+}
+
 /* Samples of another type than the slot's go through a buffer of one sample. */
-static Status fill_slot(const Dataset *dataset, const uint64_t *indices, uint32_t n, uint32_t batch,
-                        const BatchSlot *slot)
+Status dataset_fill_rows(const Dataset *dataset, const DatasetPass *pass, const BatchSlot *slot,
+                         const uint64_t *indices, uint32_t first, uint32_t n)
 {
     const DatasetField *field = dataset_field(dataset, slot->field);
     ENSURE(elem_converts(field->elem, slot->elem));
-    bool direct = field->elem == slot->elem;
-    size_t row_bytes = field->sample_elems * elem_size_bytes(slot->elem);
+    const bool direct = field->elem == slot->elem;
+    const uint64_t row_bytes = dataset_row_bytes(dataset, slot);
     char stack[1024];
     char *sample = stack;
     if (!direct && field->sample_bytes > sizeof stack && !(sample = malloc(field->sample_bytes)))
         return status_fail(STATUS_OUT_OF_MEMORY, "no memory for a sample of '%s'", field->name);
 
     Status status = STATUS_OK;
-    for (uint32_t row = 0; row < n && status == STATUS_OK; row++)
+    for (uint32_t row = first; row < first + n && status == STATUS_OK; row++)
     {
         char *dst = (char *)slot->data + row * row_bytes;
-        status = dataset_read(dataset, slot->field, indices[row], direct ? dst : sample);
+        status = dataset_read(dataset, slot->field, indices[row], pass, direct ? dst : sample);
         if (!direct && status == STATUS_OK)
             elem_convert(field->elem, sample, slot->elem, dst, field->sample_elems);
     }
-    memset((char *)slot->data + n * row_bytes, 0, (batch - n) * row_bytes);
     if (sample != stack)
         free(sample);
     return status;
-}
-
-Status dataset_fill_batch(const Dataset *dataset, const uint64_t *indices, uint32_t n, uint32_t batch,
-                          const BatchSlot *slots, uint32_t n_slots, float *mask)
-{
-    ENSURE(n <= batch);
-    for (uint32_t i = 0; i < n_slots; i++)
-        TRY(fill_slot(dataset, indices, n, batch, &slots[i]));
-    for (uint32_t row = 0; mask && row < batch; row++)
-        mask[row] = row < n ? 1.0f : 0.0f;
-    return STATUS_OK;
 }

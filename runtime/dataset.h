@@ -69,14 +69,26 @@ bool dataset_field_find(const Dataset *dataset, const char *name, uint32_t *out_
 /* The classes of a field of format `label`, lent by the data set; NULL for other fields. */
 const DatasetLabels *dataset_labels(const Dataset *dataset, uint32_t field);
 
-/* Copies one sample's field (sample_bytes) to dst. sample < dataset_n_samples. */
-Status dataset_read(const Dataset *dataset, uint32_t field, uint64_t sample, void *dst);
+/* One pass over the samples. What a training pass changes about a sample is a function of (seed, epoch, sample). */
+typedef struct
+{
+    uint64_t seed;
+    uint64_t epoch;
+    bool augment; /* false: every sample as it is, in every epoch */
+} DatasetPass;
+
+/* Whether a sample of some field costs much more than copying it: several threads are worth their while. */
+bool dataset_is_costly(const Dataset *dataset);
+
+/* Copies one sample's field (sample_bytes) to dst. sample < dataset_n_samples. BAD_INPUT, IO: the message names file
+ * and sample. */
+Status dataset_read(const Dataset *dataset, uint32_t field, uint64_t sample, const DatasetPass *pass, void *dst);
 /* Reads the whole field and refuses the first value outside low..high (both included), e.g. a label out of range. The
  * message names file, sample and value. Fields of elem_get_f64's types only (else BUG). */
 Status dataset_check_range(const Dataset *dataset, uint32_t field, double low, double high);
 
-/* Where a batch of one field goes: batch x sample_elems elements of type elem, which may be a wider type than the
- * field's (elem_converts; dataset_check_slot tells beforehand). */
+/* Where samples of one field go: rows of sample_elems elements of type elem, which may be a wider type than the field's
+ * (elem_converts; dataset_check_slot tells beforehand). */
 typedef struct
 {
     uint32_t field;
@@ -86,9 +98,10 @@ typedef struct
 
 /* BAD_INPUT when the field cannot be given as elem x sample shape (rank, dims). */
 Status dataset_check_slot(const Dataset *dataset, uint32_t field, Elem elem, uint32_t rank, const int64_t *dims);
-/* Fills rows 0..n-1 of every slot with the samples `indices`, and rows n..batch-1 with zeros. mask (batch numbers, or
- * NULL) becomes 1 for the first n rows and 0 for the rest. n <= batch. */
-Status dataset_fill_batch(const Dataset *dataset, const uint64_t *indices, uint32_t n, uint32_t batch,
-                          const BatchSlot *slots, uint32_t n_slots, float *mask);
+/* Of one row. */
+uint64_t dataset_row_bytes(const Dataset *dataset, const BatchSlot *slot);
+/* Fills rows first..first+n-1 of the slot with the samples indices[first..first+n-1]. */
+Status dataset_fill_rows(const Dataset *dataset, const DatasetPass *pass, const BatchSlot *slot,
+                         const uint64_t *indices, uint32_t first, uint32_t n);
 
 #endif

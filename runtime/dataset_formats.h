@@ -48,8 +48,9 @@ struct FieldReader
     uint64_t n_samples;
     void *state;
     const DatasetLabels *labels; /* NULL but for labels */
-    /* Copies sample i to dst; called from several threads at once. */
-    Status (*read)(const FieldReader *reader, uint64_t sample, void *dst);
+    bool costly;                 /* a sample is worth a task of its own */
+    /* Copies a sample to dst; called from several threads at once. */
+    Status (*read)(const FieldReader *reader, uint64_t sample, const DatasetPass *pass, void *dst);
     void (*close)(FieldReader *reader); /* frees state */
 };
 

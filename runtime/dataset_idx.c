@@ -5,8 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static Status read_idx(const FieldReader *reader, uint64_t sample, void *dst)
+static Status read_idx(const FieldReader *reader, uint64_t sample, const DatasetPass *pass, void *dst)
 {
+    (void)pass;
     const IdxArray *array = reader->state;
     memcpy(dst, array->data + sample * reader->field.sample_bytes, reader->field.sample_bytes);
     return STATUS_OK;

@@ -37,8 +37,9 @@ static void store(Elem elem, void *dst, uint64_t i, double value)
 }
 
 /* One Philox block, two elements: each value takes 64 bits. */
-static Status read_synthetic(const FieldReader *reader, uint64_t sample, void *dst)
+static Status read_synthetic(const FieldReader *reader, uint64_t sample, const DatasetPass *pass, void *dst)
 {
+    (void)pass;
     const Synthetic *synthetic = reader->state;
     for (uint64_t i = 0; i < reader->field.sample_elems; i++)
     {

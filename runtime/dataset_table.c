@@ -76,8 +76,9 @@ Status dataset_shared_table(DatasetShared *shared, const DatasetSource *source, 
 
 /* ---- one number a row */
 
-static Status read_value(const FieldReader *reader, uint64_t sample, void *dst)
+static Status read_value(const FieldReader *reader, uint64_t sample, const DatasetPass *pass, void *dst)
 {
+    (void)pass;
     memcpy(dst, (const DatasetValue *)reader->state + sample, sizeof(DatasetValue));
     return STATUS_OK;
 }

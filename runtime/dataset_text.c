@@ -288,8 +288,9 @@ static void write_mask(Elem elem, void *dst, uint32_t n, uint32_t length)
             ((int32_t *)dst)[i] = i < n;
 }
 
-static Status read_text(const FieldReader *reader, uint64_t sample, void *dst)
+static Status read_text(const FieldReader *reader, uint64_t sample, const DatasetPass *pass, void *dst)
 {
+    (void)pass;
     const TextField *field = reader->state;
     const TextRows *rows = field->rows;
     const TextChunk *chunk = &rows->chunks[sample / CHUNK_ROWS];

@@ -112,6 +112,7 @@ void trainer_destroy(Trainer *t)
 {
     if (!t)
         return;
+    loader_destroy(t->loader);
     metrics_log_close(t->log);
     arena_destroy(t->arena);
 }
@@ -197,17 +198,31 @@ static Status read_outputs(Trainer *t, TrainerStep *s)
     return STATUS_OK;
 }
 
-static Status train_step(Trainer *t, const Sampler *sampler)
+static void start_batch(Trainer *t, const Sampler *sampler, SamplerPosition position)
+{
+    t->next.started = true;
+    t->next.end = position;
+    t->next.n_samples = sampler_next(sampler, &t->next.end, t->options.batch, t->train_feed.indices);
+    trainer_feed_start(t, &t->train_feed, t->next.n_samples, position.epoch);
+}
+
+/* While it computes, the batch of the next step is made, if there is one. */
+static Status train_step(Trainer *t, const Sampler *sampler, bool is_last)
 {
     double start_s = trainer_now_s();
     TrainerStep s = {.total_steps = t->total_steps, .epoch = t->position.epoch, .grad_norm = NAN};
-    SamplerPosition position = t->position;
-    s.n_samples = sampler_next(sampler, &position, t->options.batch, t->indices);
+    if (!t->next.started)
+        start_batch(t, sampler, t->position);
+    const SamplerPosition position = t->next.end;
+    s.n_samples = t->next.n_samples;
     s.lr = lr_at(&t->options.lr, t->step);
     TRY(fault_at_step(t->rank, t->step + 1));
-    TRY(trainer_write_batch(t, s.n_samples));
+    t->next.started = false;
+    TRY(trainer_feed_finish(t, &t->train_feed));
     TRY(trainer_write_scalars(t, s.lr));
     s.data_s = trainer_now_s() - start_s;
+    if (!is_last)
+        start_batch(t, sampler, position);
     executor_set_step(t->executor, t->step + 1);
     if (t->options.trace_steps && t->n_steps_here == TRAINER_TRACE_AFTER)
         executor_trace_start(t->executor, TRAINER_TRACE_EVENTS);
@@ -242,7 +257,7 @@ Status trainer_run(Trainer *t, TrainerEval *out_eval)
     t->stopped = !t->options.rank.world && is_signalled(t);
     while (t->step < end && !t->stopped)
     {
-        TRY(train_step(t, &sampler));
+        TRY(train_step(t, &sampler, t->step + 1 == end));
         bool epoch_done = t->position.consumed == 0;
         if (t->test && epoch_done && t->options.eval_every && t->position.epoch % t->options.eval_every == 0)
         {

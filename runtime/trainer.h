@@ -77,6 +77,7 @@ typedef struct
     uint32_t rows;       /* of a micro-batch: the first extent of the batch inputs; 0: batch */
     uint64_t seed;
     bool shuffle;
+    uint32_t loader_threads;   /* that read and decode samples; 0: as many as cores */
     LrSchedule lr;             /* total_steps is filled in */
     uint64_t eval_every;       /* epochs; 0: at the end only */
     uint64_t checkpoint_every; /* steps; 0: at the end only */

@@ -26,6 +26,24 @@ static Status check_field(const Dataset *dataset, const BatchInput *input)
     return dataset_check_slot(dataset, field, input->elem, input->type->rank - 1u, input->type->dims + 1);
 }
 
+/* The training batch has the inputs of this rank's micro-batches; an evaluation is one micro-batch. */
+static void make_feed(Trainer *t, const Dataset *dataset, TrainerFeed *feed)
+{
+    const bool training = feed == &t->train_feed, numbered = training && t->options.rank.n_micro > 1;
+    *feed = (TrainerFeed){.first_micro = training ? t->options.rank.first_micro : 0,
+                          .hosts = ARENA_ARRAY(t->arena, void *, t->inputs.len + 1),
+                          .indices = ARENA_ARRAY(t->arena, uint64_t, t->options.batch + t->options.rows),
+                          .slots = ARENA_ARRAY(t->arena, LoaderSlot, t->inputs.len + 1)};
+    feed->batch =
+        (LoaderBatch){.dataset = dataset, .pass = {.seed = t->options.seed, .augment = training}, .slots = feed->slots};
+    for (uint32_t i = 0; i < t->inputs.len; i++)
+    {
+        const BatchInput *input = &t->inputs.data[i];
+        feed->hosts[i] =
+            (input->micro >= 0) == numbered ? arena_alloc(t->arena, (size_t)ir_type_size_bytes(input->type)) : NULL;
+    }
+}
+
 Status trainer_find_inputs(Trainer *t)
 {
     for (IrGlobal g = 1; g < t->m->globals.len; g++)
@@ -40,56 +58,61 @@ Status trainer_find_inputs(Trainer *t)
                             .field = number ? arena_strndup(t->arena, field, (size_t)(number - field)) : field,
                             .micro = number ? atoi(number + 1) : -1,
                             .type = &global->type,
-                            .elem = trainer_elem_of(&global->type),
-                            .host = arena_alloc(t->arena, (size_t)ir_type_size_bytes(&global->type))};
+                            .elem = trainer_elem_of(&global->type)};
         if (t->train && is_field(&input))
             TRY(check_field(t->train, &input));
         if (t->test && is_field(&input))
             TRY(check_field(t->test, &input));
         vec_push(t->arena, &t->inputs, input);
     }
-    t->mask = ARENA_ARRAY(t->arena, float, t->options.rows);
-    t->indices = ARENA_ARRAY(t->arena, uint64_t, t->options.batch + t->options.rows);
-    return STATUS_OK;
+    if (t->train)
+        make_feed(t, t->train, &t->train_feed);
+    if (t->test)
+        make_feed(t, t->test, &t->test_feed);
+    const bool costly = (t->train && dataset_is_costly(t->train)) || (t->test && dataset_is_costly(t->test));
+    return loader_create(t->options.loader_threads, costly, &t->loader);
 }
 
-Status trainer_write_rows(Trainer *t, const Dataset *dataset, const uint64_t *indices, uint32_t n, uint32_t first,
-                          int32_t micro)
+void trainer_feed_start(Trainer *t, TrainerFeed *feed, uint32_t n, uint64_t epoch)
 {
     const uint32_t rows = t->options.rows;
+    LoaderBatch *batch = &feed->batch;
+    batch->pass.epoch = epoch;
+    batch->n_slots = 0;
     for (uint32_t i = 0; i < t->inputs.len; i++)
     {
         const BatchInput *input = &t->inputs.data[i];
-        if (input->micro != micro)
+        const uint32_t first = (feed->first_micro + (input->micro > 0 ? (uint32_t)input->micro : 0)) * rows;
+        const uint32_t n_here = first >= n ? 0 : n - first < rows ? n - first : rows;
+        void *host = feed->hosts[i];
+        if (!host)
             continue;
         if (strcmp(input->field, "sample") == 0)
             for (uint32_t k = 0; k < rows; k++)
-                ((int32_t *)input->host)[k] = (int32_t)(first + k);
+                ((int32_t *)host)[k] = (int32_t)(first + k);
         else if (strcmp(input->field, "mask") == 0)
             for (uint32_t k = 0; k < rows; k++)
-                ((float *)input->host)[k] = k < n ? 1.0F : 0.0F;
+                ((float *)host)[k] = k < n_here ? 1.0F : 0.0F;
         else
         {
-            BatchSlot slot = {.elem = input->elem, .data = input->host};
-            bool found = dataset_field_find(dataset, input->field, &slot.field);
+            LoaderSlot *slot = &feed->slots[batch->n_slots++];
+            *slot = (LoaderSlot){.slot = {.elem = input->elem, .data = host},
+                                 .indices = feed->indices + (n_here ? first : 0),
+                                 .n = n_here,
+                                 .rows = rows};
+            bool found = dataset_field_find(batch->dataset, input->field, &slot->slot.field);
             ENSURE(found);
-            TRY(dataset_fill_batch(dataset, indices, n, rows, &slot, 1, t->mask));
         }
-        TRY(executor_write_global(t->executor, input->global, input->host));
     }
-    return STATUS_OK;
+    loader_start(t->loader, batch);
 }
 
-Status trainer_write_batch(Trainer *t, uint32_t n)
+Status trainer_feed_finish(Trainer *t, TrainerFeed *feed)
 {
-    const TrainerRank *rank = &t->options.rank;
-    for (uint32_t i = 0; i < rank->n_micro; i++)
-    {
-        uint32_t first = (rank->first_micro + i) * t->options.rows;
-        uint32_t n_here = first >= n ? 0 : n - first < t->options.rows ? n - first : t->options.rows;
-        TRY(trainer_write_rows(t, t->train, t->indices + (first < n ? first : 0), n_here, first,
-                               rank->n_micro > 1 ? (int32_t)i : -1));
-    }
+    TRY(loader_wait(t->loader, &feed->batch));
+    for (uint32_t i = 0; i < t->inputs.len; i++)
+        if (feed->hosts[i])
+            TRY(executor_write_global(t->executor, t->inputs.data[i].global, feed->hosts[i]));
     return STATUS_OK;
 }
 

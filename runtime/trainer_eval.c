@@ -25,6 +25,19 @@ double trainer_mean(double sum, double weight)
     return weight > 0 ? sum / weight : 0;
 }
 
+/* Starts the batch of the chunk-th so many samples; false when there are no more. */
+static bool start_chunk(Trainer *t, uint64_t chunk)
+{
+    const uint64_t n_samples = dataset_n_samples(t->test), rows = t->options.rows, first = chunk * rows;
+    if (first >= n_samples)
+        return false;
+    const uint32_t n = (uint32_t)(n_samples - first < rows ? n_samples - first : rows);
+    for (uint32_t k = 0; k < n; k++)
+        t->test_feed.indices[k] = first + k;
+    trainer_feed_start(t, &t->test_feed, n, 0);
+    return true;
+}
+
 Status trainer_evaluate(Trainer *t, TrainerEval *out_eval)
 {
     ENSURE(t->test);
@@ -32,14 +45,13 @@ Status trainer_evaluate(Trainer *t, TrainerEval *out_eval)
     double start_s = trainer_now_s();
     double sums[2 * (TRAINER_MAX_METRICS + 1)] = {0};
     const uint32_t n_pairs = t->options.n_metrics + 1;
-    Sampler sampler = sampler_make(dataset_n_samples(t->test), 0, false);
-    SamplerPosition position = {0};
-    for (uint64_t chunk = 0; position.epoch == 0; chunk++)
+    uint64_t chunk = rank->replica;
+    bool there = start_chunk(t, chunk);
+    while (there)
     {
-        uint32_t n = sampler_next(&sampler, &position, t->options.rows, t->indices);
-        if (chunk % rank->n_replicas != rank->replica)
-            continue;
-        TRY(trainer_write_rows(t, t->test, t->indices, n, 0, -1));
+        TRY(trainer_feed_finish(t, &t->test_feed));
+        chunk += rank->n_replicas;
+        there = start_chunk(t, chunk);
         TRY(executor_run(t->executor, "eval"));
         TRY(trainer_add_outputs(t, "loss", sums));
         for (uint32_t i = 0; i < t->options.n_metrics; i++)
@@ -47,7 +59,7 @@ Status trainer_evaluate(Trainer *t, TrainerEval *out_eval)
     }
     if (rank->world)
         TRY(comm_all_reduce_f64(rank->world, sums, 2 * n_pairs, COMM_SUM));
-    *out_eval = (TrainerEval){.n_samples = sampler.n_samples, .loss = trainer_mean(sums[0], sums[1])};
+    *out_eval = (TrainerEval){.n_samples = dataset_n_samples(t->test), .loss = trainer_mean(sums[0], sums[1])};
     for (uint32_t i = 0; i < t->options.n_metrics; i++)
         out_eval->metric[i] = trainer_mean(sums[2 * i + 2], sums[2 * i + 3]);
     out_eval->seconds = trainer_now_s() - start_s;

@@ -3,6 +3,7 @@
 #ifndef PTC_RUNTIME_TRAINER_PARTS_H
 #define PTC_RUNTIME_TRAINER_PARTS_H
 
+#include "runtime/loader.h"
 #include "runtime/metrics_log.h"
 #include "runtime/sampler.h"
 #include "runtime/trainer.h"
@@ -14,8 +15,17 @@ typedef struct
     int32_t micro;     /* -1: the name has no number */
     const IrType *type;
     Elem elem;
-    void *host; /* one micro-batch */
 } BatchInput;
+
+/* A batch that is made on the host, in buffers of its own, while a step function runs on the one before. */
+typedef struct
+{
+    uint32_t first_micro; /* of the whole batch, in which a row's number is its sample's */
+    void **hosts;         /* one micro-batch for each of the inputs; NULL: not one of this batch */
+    uint64_t *indices;    /* of the whole batch */
+    LoaderSlot *slots;
+    LoaderBatch batch;
+} TrainerFeed;
 
 struct Trainer
 {
@@ -25,8 +35,14 @@ struct Trainer
     const Dataset *train, *test;
     TrainerOptions options;
     VEC(BatchInput) inputs;
-    float *mask;           /* of one micro-batch */
-    uint64_t *indices;     /* of the whole batch */
+    Loader *loader;
+    TrainerFeed train_feed, test_feed;
+    struct /* the training batch under way */
+    {
+        bool started;
+        uint32_t n_samples;
+        SamplerPosition end; /* behind it */
+    } next;
     uint32_t rank;         /* in the world */
     bool stopped;          /* a signal came to some rank */
     uint64_t step;         /* done */
@@ -46,14 +62,12 @@ Status trainer_agree(const Trainer *t, Status status);
 /* ---- trainer_batch.c */
 
 Elem trainer_elem_of(const IrType *type);
-/* Finds the batch inputs of the programs and checks them against the data. */
+/* Finds the batch inputs of the programs, checks them against the data, and makes the loader and its feeds. */
 Status trainer_find_inputs(Trainer *t);
-/* Fills the inputs of one micro-batch (micro: -1 for names without a number) with n samples, the first of which is
- * number `first` of the whole batch. */
-Status trainer_write_rows(Trainer *t, const Dataset *dataset, const uint64_t *indices, uint32_t n, uint32_t first,
-                          int32_t micro);
-/* This rank's part of a training batch of n samples, t->indices. */
-Status trainer_write_batch(Trainer *t, uint32_t n);
+/* Starts this rank's part of a batch of n samples, feed->indices. */
+void trainer_feed_start(Trainer *t, TrainerFeed *feed, uint32_t n, uint64_t epoch);
+/* Waits for it and gives it to the step functions. */
+Status trainer_feed_finish(Trainer *t, TrainerFeed *feed);
 Status trainer_write_scalars(Trainer *t, double lr);
 
 /* ---- trainer_state.c */

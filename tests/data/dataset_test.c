@@ -33,7 +33,7 @@ static void test_fields(void **state)
     assert_int_equal(dataset_field(dataset, 1)->rank, 0);
     assert_int_equal(dataset_field(dataset, 0)->sample_bytes, 2);
     uint8_t pair[2];
-    EXPECT_OK(dataset_read(dataset, 0, 2, pair));
+    EXPECT_OK(dataset_read(dataset, 0, 2, &(DatasetPass){0}, pair));
     assert_int_equal(pair[1], 31);
 
     const int64_t right[] = {1, 2}, wrong[] = {2, 1};
@@ -61,27 +61,25 @@ static void test_only_the_first(void **state)
     dataset_close(dataset);
 }
 
-static void test_batch_is_padded_and_masked(void **state)
+static void test_rows(void **state)
 {
     Dataset *dataset = open_small(*state);
-    uint8_t image[4][2];
-    int32_t label[4];
-    float mask[4];
+    uint8_t image[3][2];
+    int32_t label[3];
     memset(image, 0xee, sizeof image);
     memset(label, 0xee, sizeof label);
-    const BatchSlot slots[] = {{0, ELEM_U8, image}, {1, ELEM_I32, label}};
-    const uint64_t indices[] = {2, 0};
-    EXPECT_OK(dataset_fill_batch(dataset, indices, 2, 4, slots, 2, mask));
-    const uint8_t expected[4][2] = {{30, 31}, {10, 11}, {0, 0}, {0, 0}};
+    const BatchSlot images_slot = {0, ELEM_U8, image}, labels_slot = {1, ELEM_I32, label};
+    const uint64_t indices[] = {1, 2, 0};
+    const DatasetPass pass = {0};
+    assert_int_equal(dataset_row_bytes(dataset, &images_slot), 2);
+    assert_int_equal(dataset_row_bytes(dataset, &labels_slot), 4);
+    EXPECT_OK(dataset_fill_rows(dataset, &pass, &images_slot, indices, 1, 2));
+    EXPECT_OK(dataset_fill_rows(dataset, &pass, &labels_slot, indices, 1, 2));
+    const uint8_t expected[3][2] = {{0xee, 0xee}, {30, 31}, {10, 11}};
     assert_memory_equal(image, expected, sizeof image);
-    assert_int_equal(label[0], 12);
-    assert_int_equal(label[1], 1);
-    assert_int_equal(label[2], 0);
-    assert_int_equal(label[3], 0);
-    assert_true(mask[0] == 1 && mask[1] == 1 && mask[2] == 0 && mask[3] == 0);
-
-    EXPECT_OK(dataset_fill_batch(dataset, NULL, 0, 4, slots, 2, NULL));
-    assert_int_equal(image[0][0], 0);
+    assert_int_equal(label[0], (int32_t)0xeeeeeeee);
+    assert_int_equal(label[1], 12);
+    assert_int_equal(label[2], 1);
     dataset_close(dataset);
 }
 
@@ -144,15 +142,15 @@ static void test_synthetic(void **state)
     for (uint64_t i = 1000; i-- > 0;) /* in another order than the check above */
     {
         float a[15], b[15], c[15];
-        EXPECT_OK(dataset_read(dataset, 0, i, a));
-        EXPECT_OK(dataset_read(same, 0, i, b));
-        EXPECT_OK(dataset_read(other, 0, i, c));
+        EXPECT_OK(dataset_read(dataset, 0, i, &(DatasetPass){0}, a));
+        EXPECT_OK(dataset_read(same, 0, i, &(DatasetPass){0}, b));
+        EXPECT_OK(dataset_read(other, 0, i, &(DatasetPass){0}, c));
         assert_memory_equal(a, b, sizeof a);
         assert_memory_not_equal(a, c, sizeof a);
         for (int k = 0; k < 15; k++)
             sum += a[k];
         int32_t label;
-        EXPECT_OK(dataset_read(dataset, 1, i, &label));
+        EXPECT_OK(dataset_read(dataset, 1, i, &(DatasetPass){0}, &label));
         count[label]++;
     }
     assert_true(sum / 15000 > -0.03 && sum / 15000 < 0.03);
@@ -204,22 +202,21 @@ static void test_fashion_mnist_epoch(void **state)
     };
     float *image = malloc(sizeof(float) * BATCH * 784);
     int32_t label[BATCH];
-    float mask[BATCH];
     uint64_t indices[BATCH];
     uint32_t count[10] = {0};
-    double n_seen = 0;
+    uint32_t n_seen = 0;
+    const DatasetPass pass = {0};
     const BatchSlot slots[] = {{0, ELEM_F32, image}, {1, ELEM_I32, label}};
     while (position.epoch == 0)
     {
         uint32_t n = sampler_next(&sampler, &position, BATCH, indices);
-        EXPECT_OK(dataset_fill_batch(dataset, indices, n, BATCH, slots, 2, mask));
-        for (int i = 0; i < BATCH; i++)
-        {
-            n_seen += mask[i];
-            count[label[i]] += mask[i] > 0;
-        }
+        for (int i = 0; i < 2; i++)
+            EXPECT_OK(dataset_fill_rows(dataset, &pass, &slots[i], indices, 0, n));
+        n_seen += n;
+        for (uint32_t i = 0; i < n; i++)
+            count[label[i]]++;
     }
-    assert_true(n_seen == 10000);
+    assert_int_equal(n_seen, 10000);
     for (int i = 0; i < 10; i++)
         assert_int_equal(count[i], 1000);
     free(image);
@@ -231,7 +228,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fields),
         cmocka_unit_test(test_only_the_first),
-        cmocka_unit_test(test_batch_is_padded_and_masked),
+        cmocka_unit_test(test_rows),
         cmocka_unit_test(test_range),
         cmocka_unit_test(test_sources_that_do_not_fit),
         cmocka_unit_test(test_synthetic),

@@ -22,7 +22,7 @@ static void expect_labels(const Dataset *dataset, const int32_t *want)
     for (uint64_t i = 0; i < dataset_n_samples(dataset); i++)
     {
         int32_t have;
-        EXPECT_OK(dataset_read(dataset, 0, i, &have));
+        EXPECT_OK(dataset_read(dataset, 0, i, &(DatasetPass){0}, &have));
         assert_int_equal(have, want[i]);
     }
 }
@@ -118,7 +118,7 @@ static void test_limit_and_sharing(void **state)
     assert_null(dataset_labels(dataset, 1));
     expect_labels(dataset, (const int32_t[]){1, 1});
     float score;
-    EXPECT_OK(dataset_read(dataset, 1, 1, &score));
+    EXPECT_OK(dataset_read(dataset, 1, 1, &(DatasetPass){0}, &score));
     assert_true(score == -0.25f);
     dataset_close(dataset);
 

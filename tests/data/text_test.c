@@ -49,7 +49,7 @@ static void expect_row(const Dataset *dataset, uint32_t field, uint64_t sample, 
     int32_t have[64];
     const DatasetField *info = dataset_field(dataset, field);
     assert_int_equal(info->elem, ELEM_I32);
-    EXPECT_OK(dataset_read(dataset, field, sample, have));
+    EXPECT_OK(dataset_read(dataset, field, sample, &(DatasetPass){0}, have));
     for (uint64_t i = 0; i < info->sample_elems; i++)
         if (have[i] != want[i])
             fail_msg("field '%s', sample %d, place %d: %d, not %d", info->name, (int)sample, (int)i, have[i], want[i]);
@@ -88,7 +88,7 @@ static void test_parts(void **state)
     expect_row(dataset, 2, 0, (const int32_t[6]){0});
     float mask[6];
     assert_int_equal(dataset_field(dataset, 3)->elem, ELEM_F32);
-    EXPECT_OK(dataset_read(dataset, 3, 1, mask));
+    EXPECT_OK(dataset_read(dataset, 3, 1, &(DatasetPass){0}, mask));
     assert_true(mask[0] == 1 && mask[1] == 1 && mask[2] == 0 && mask[5] == 0);
     const int64_t dims[] = {6};
     EXPECT_OK(dataset_check_slot(dataset, 0, ELEM_I32, 1, dims));
@@ -149,7 +149,7 @@ static void test_many_rows_in_threads(void **state)
         ids[i % 7 + 2] = SEP;
         expect_row(dataset, 0, i, ids);
         expect_row(dataset, 1, i, mask);
-        EXPECT_OK(dataset_read(dataset, 2, i, &label));
+        EXPECT_OK(dataset_read(dataset, 2, i, &(DatasetPass){0}, &label));
         assert_int_equal(label, i % 3);
     }
     dataset_close(dataset);
@@ -165,7 +165,7 @@ static void test_limit(void **state)
     EXPECT_OK(dataset_open(sources, 2, &dataset));
     assert_int_equal(dataset_n_samples(dataset), 300);
     int32_t ids[10];
-    EXPECT_OK(dataset_read(dataset, 0, 299, ids));
+    EXPECT_OK(dataset_read(dataset, 0, 299, &(DatasetPass){0}, ids));
     assert_int_equal(ids[299 % 7 + 1], B);
     dataset_close(dataset);
 }
@@ -190,7 +190,7 @@ static void test_sharing(void **state)
     dataset_shared_opened(shared); /* readers need neither table nor tokenizer */
     int32_t ids[8];
     reader.field.sample_elems = 8;
-    EXPECT_OK(reader.read(&reader, 9, ids));
+    EXPECT_OK(reader.read(&reader, 9, &(DatasetPass){0}, ids));
     assert_int_equal(ids[1], A);
     dataset_shared_destroy(shared);
 }
