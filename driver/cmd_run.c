@@ -43,6 +43,8 @@ static void print_model(const Session *s)
     if (s->test)
         printf(", %llu test samples", (unsigned long long)dataset_n_samples(s->test));
     printf("\n");
+    if (s->job->hf.dims)
+        printf("from '%s', instead of the model's: %s\n", s->job->hf.config, s->job->hf.dims);
 }
 
 static void print_compiled(const Session *s)
@@ -217,7 +219,7 @@ Status cmd_check(Arena *arena, const Options *options)
 
 static Status evaluate(Session *s)
 {
-    if (!s->options->out_dir && !s->options->weights)
+    if (!s->options->out_dir && !s->job->train.weights)
         return status_fail(STATUS_USAGE, "ptc eval wants --out (a folder with checkpoints) or --weights");
     TRY(session_open_data(s));
     if (!s->test)

@@ -45,11 +45,23 @@ static const char *lib_beside_program(Arena *arena)
     return realpath(path, lib) ? arena_strdup(arena, lib) : NULL;
 }
 
+/* The config.json of the run that is gone on from, evaluated or exported; NULL: none. */
+static const char *config_of_run(const Session *s)
+{
+    if (!s->options->out_dir)
+        return NULL;
+    const char *path = arena_printf(s->arena, "%s/config.json", s->options->out_dir);
+    return access(path, R_OK) == 0 ? path : NULL;
+}
+
 Status session_load_job(Session *s, int64_t micro_batches)
 {
     FrontendOptions frontend = {.overrides = s->options->sets,
                                 .n_overrides = s->options->n_sets,
                                 .micro_batches = micro_batches,
+                                .weights = s->options->weights,
+                                .init = s->options->init,
+                                .config = config_of_run(s),
                                 .lib_dir = lib_beside_program(s->arena)};
     s->diag = diag_create(s->arena);
     Status status = frontend_load(s->arena, s->diag, s->options->operand, &frontend, &s->job);
@@ -340,8 +352,8 @@ Status session_trainer(Session *s, const TrainerObserver *observer, bool with_ou
                               .out_dir = with_out_dir ? s->options->out_dir : NULL,
                               .resume = s->options->resume,
                               .trace_steps = s->options->trace ? TRACED_STEPS : 0,
-                              .weights = s->options->weights,
-                              .weights_partial = s->options->init && strcmp(s->options->init, "partial") == 0,
+                              .weights = train->weights,
+                              .weights_partial = train->weights_partial,
                               .digest = digest_of(s),
                               .stop_flag = stop_flag};
     if (observer && s->ranks.rank == 0)

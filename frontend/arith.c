@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,7 +29,12 @@ static ArithValue eval_or(Eval *x);
 
 static ArithValue number(int64_t n)
 {
-    return (ArithValue){.number = n};
+    return (ArithValue){.kind = ARITH_WHOLE, .number = n};
+}
+
+static double as_real(ArithValue value)
+{
+    return value.kind == ARITH_REAL ? value.real : (double)value.number;
 }
 
 __attribute__((format(printf, 4, 5))) static ArithValue fail(Eval *x, const char *at, uint32_t n, const char *format,
@@ -65,17 +71,37 @@ static bool take(Eval *x, const char *token)
 
 ArithValue arith_from_text(const char *text)
 {
+    const ArithValue as_text = {.kind = ARITH_TEXT, .text = text};
     char *end;
     errno = 0;
-    if (isspace((unsigned char)*text) || *text == '+')
-        return (ArithValue){.text = text};
+    if (!*text || strspn(text, "0123456789+-.eE") != strlen(text) || *text == '+')
+        return as_text;
     long long n = strtoll(text, &end, 10);
-    return end != text && *end == 0 && errno == 0 ? number(n) : (ArithValue){.text = text};
+    if (end != text && *end == 0)
+        return errno == 0 ? number(n) : as_text;
+    double real = strtod(text, &end);
+    return end != text && *end == 0 && isfinite(real) ? (ArithValue){.kind = ARITH_REAL, .real = real, .text = text}
+                                                      : as_text;
+}
+
+const char *arith_real_text(Arena *arena, double real)
+{
+    const char *text = NULL;
+    for (int digits = 15; digits <= 17; digits++)
+    {
+        text = arena_printf(arena, "%.*g", digits, real);
+        if (strtod(text, NULL) == real)
+            break;
+    }
+    return strpbrk(text, ".e") ? text : arena_printf(arena, "%s.0", text);
 }
 
 const char *arith_text(Arena *arena, ArithValue value)
 {
-    return value.text ? value.text : arena_printf(arena, "%lld", (long long)value.number);
+    if (value.text)
+        return value.text;
+    return value.kind == ARITH_REAL ? arith_real_text(arena, value.real)
+                                    : arena_printf(arena, "%lld", (long long)value.number);
 }
 
 static ArithValue eval_call(Eval *x, const char *at, bool is_max)
@@ -86,9 +112,30 @@ static ArithValue eval_call(Eval *x, const char *at, bool is_max)
     ArithValue b = eval_or(x);
     if (!take(x, ")"))
         return fail(x, x->at, 1, "expected ')'");
-    if (a.text || b.text)
-        return fail(x, at, 3, "expected whole numbers");
-    return number((a.number > b.number) == is_max ? a.number : b.number);
+    if (a.kind == ARITH_TEXT || b.kind == ARITH_TEXT)
+        return fail(x, at, 3, "expected numbers");
+    const bool more = a.kind == b.kind && a.kind == ARITH_WHOLE ? a.number > b.number : as_real(a) > as_real(b);
+    return more == is_max ? a : b;
+}
+
+static ArithValue eval_number(Eval *x, const char *at)
+{
+    char *end;
+    errno = 0;
+    ArithValue value = number(strtoll(at, &end, 10));
+    if (*end == '.' || *end == 'e' || *end == 'E')
+    {
+        errno = 0;
+        value = (ArithValue){.kind = ARITH_REAL, .real = strtod(at, &end)};
+        errno = isfinite(value.real) ? 0 : ERANGE;
+        value.text = arena_strndup(x->arena, at, (size_t)(end - at));
+    }
+    x->at = end;
+    if (errno)
+        return fail(x, at, (uint32_t)(end - at), "the number is too large");
+    if (*end == '.' || isalpha((unsigned char)*end))
+        return fail(x, at, 1 + (uint32_t)strspn(at + 1, "0123456789.eE"), "expected a number");
+    return value;
 }
 
 static ArithValue eval_primary(Eval *x)
@@ -96,24 +143,14 @@ static ArithValue eval_primary(Eval *x)
     skip_space(x);
     const char *at = x->at;
     if (isdigit((unsigned char)*at))
-    {
-        char *end;
-        errno = 0;
-        long long n = strtoll(at, &end, 10);
-        x->at = end;
-        if (errno)
-            return fail(x, at, (uint32_t)(end - at), "the number is too large");
-        if (*end == '.' || isalpha((unsigned char)*end))
-            return fail(x, at, 1 + (uint32_t)strspn(at + 1, "0123456789.eE"), "expected a whole number");
-        return number(n);
-    }
+        return eval_number(x, at);
     if (*at == '\'')
     {
         const char *close = strchr(at + 1, '\'');
         if (!close)
             return fail(x, at, 1, "the text has no closing quote");
         x->at = close + 1;
-        return (ArithValue){.text = arena_strndup(x->arena, at + 1, (size_t)(close - at - 1))};
+        return (ArithValue){.kind = ARITH_TEXT, .text = arena_strndup(x->arena, at + 1, (size_t)(close - at - 1))};
     }
     if (isalpha((unsigned char)*at) || *at == '_')
     {
@@ -127,7 +164,7 @@ static ArithValue eval_primary(Eval *x)
         const char *why = NULL;
         if (!x->lookup(x->context, name, &value, &why))
             return fail(x, at, (uint32_t)strlen(name), "%s", why);
-        return value.text ? arith_from_text(value.text) : value;
+        return value.kind == ARITH_TEXT ? arith_from_text(value.text) : value;
     }
     if (take(x, "("))
     {
@@ -142,8 +179,8 @@ static ArithValue eval_primary(Eval *x)
 /* A condition: a number that is not 0, or the text 'true'. */
 static bool truth(Eval *x, const char *at, ArithValue value)
 {
-    if (!value.text)
-        return value.number != 0;
+    if (value.kind != ARITH_TEXT)
+        return as_real(value) != 0;
     bool holds = strcmp(value.text, "true") == 0;
     if (!holds && strcmp(value.text, "false") != 0)
         fail(x, at, 1, "'%s' is neither true nor false", value.text);
@@ -162,8 +199,10 @@ static ArithValue eval_unary(Eval *x)
         ArithValue a = eval_unary(x);
         if (*at == '!')
             out = number(!truth(x, at, a));
-        else if (a.text)
-            out = fail(x, at, 1, "expected a whole number");
+        else if (a.kind == ARITH_TEXT)
+            out = fail(x, at, 1, "expected a number");
+        else if (a.kind == ARITH_REAL)
+            out = (ArithValue){.kind = ARITH_REAL, .real = -a.real};
         else if (a.number == INT64_MIN)
             out = fail(x, at, 1, "the number is too large");
         else
@@ -175,14 +214,28 @@ static ArithValue eval_unary(Eval *x)
     return out;
 }
 
+static ArithValue combine_reals(Eval *x, const char *at, char op, double a, double b)
+{
+    if (op == '%')
+        return fail(x, at, 1, "expected whole numbers");
+    if (op == '/' && b == 0)
+        return fail(x, at, 1, "division by zero");
+    const double out = op == '+' ? a + b : op == '-' ? a - b : op == '*' ? a * b : a / b;
+    if (!isfinite(out))
+        return fail(x, at, 1, "the number is too large");
+    return (ArithValue){.kind = ARITH_REAL, .real = out};
+}
+
 static ArithValue combine(Eval *x, const char *at, char op, ArithValue a, ArithValue b)
 {
     int64_t out = 0;
     bool overflow = false;
     if (x->why)
         return number(1);
-    if (a.text || b.text)
-        return fail(x, at, 1, "'%s' is not a whole number", a.text ? a.text : b.text);
+    if (a.kind == ARITH_TEXT || b.kind == ARITH_TEXT)
+        return fail(x, at, 1, "'%s' is not a number", a.kind == ARITH_TEXT ? a.text : b.text);
+    if (a.kind == ARITH_REAL || b.kind == ARITH_REAL)
+        return combine_reals(x, at, op, as_real(a), as_real(b));
     if (op == '+')
         overflow = __builtin_add_overflow(a.number, b.number, &out);
     else if (op == '-')
@@ -242,16 +295,23 @@ static ArithValue eval_compare(Eval *x)
     ArithValue b = eval_sum(x);
     if (x->why)
         return number(1);
-    if (op < 2)
-    {
-        bool equal =
-            a.text || b.text ? strcmp(arith_text(x->arena, a), arith_text(x->arena, b)) == 0 : a.number == b.number;
-        return number(equal == (op == 0));
-    }
-    if (a.text || b.text)
-        return fail(x, at, (uint32_t)strlen(ops[op]), "'%s' is not a whole number", a.text ? a.text : b.text);
-    int64_t l = a.number, r = b.number;
-    return number(op == 2 ? l <= r : op == 3 ? l >= r : op == 4 ? l < r : l > r);
+    const bool texts = a.kind == ARITH_TEXT || b.kind == ARITH_TEXT;
+    const bool reals = a.kind == ARITH_REAL || b.kind == ARITH_REAL;
+    if (texts && op >= 2)
+        return fail(x, at, (uint32_t)strlen(ops[op]), "'%s' is not a number", a.kind == ARITH_TEXT ? a.text : b.text);
+    int order;
+    if (texts)
+        order = strcmp(arith_text(x->arena, a), arith_text(x->arena, b));
+    else if (reals)
+        order = (as_real(a) > as_real(b)) - (as_real(a) < as_real(b));
+    else
+        order = (a.number > b.number) - (a.number < b.number);
+    return number(op == 0   ? order == 0
+                  : op == 1 ? order != 0
+                  : op == 2 ? order <= 0
+                  : op == 3 ? order >= 0
+                  : op == 4 ? order < 0
+                            : order > 0);
 }
 
 static ArithValue eval_and(Eval *x)

@@ -37,7 +37,8 @@ static bool lookup(void *context, const char *name, ArithValue *out_value, const
         *out_why = arena_printf(x->arena, "unknown dimension or parameter '%s'", name);
         return false;
     }
-    *out_value = s->kind == SYM_NUMBER ? (ArithValue){.number = s->number} : (ArithValue){.text = s->text};
+    const ArithKind kind = s->kind == SYM_NUMBER ? ARITH_WHOLE : s->kind == SYM_REAL ? ARITH_REAL : ARITH_TEXT;
+    *out_value = (ArithValue){.kind = kind, .number = s->number, .real = s->real, .text = s->text};
     return true;
 }
 
@@ -183,12 +184,15 @@ bool attr_test(Expander *x, const XmlElem *e, const char *name, bool *out_holds)
         expand_error(x, xml_attr_value_span(attr), NULL, "%s", why);
         return false;
     }
-    if (value.text && strcmp(value.text, "true") != 0 && strcmp(value.text, "false") != 0)
+    const bool is_text = value.kind == ARITH_TEXT;
+    if (is_text && strcmp(value.text, "true") != 0 && strcmp(value.text, "false") != 0)
     {
         expand_error(x, xml_attr_value_span(attr), NULL, "'%.60s' is neither true nor false", value.text);
         return false;
     }
-    *out_holds = value.text ? strcmp(value.text, "true") == 0 : value.number != 0;
+    *out_holds = is_text                     ? strcmp(value.text, "true") == 0
+                 : value.kind == ARITH_WHOLE ? value.number != 0
+                                             : value.real != 0;
     return true;
 }
 
@@ -219,12 +223,15 @@ bool attr_shape(Expander *x, const XmlElem *e, const char *name, DType dtype, co
         }
         if (like && strcmp(token, "_") == 0)
             value = (ArithValue){.number = type.rank < like->rank ? like->dims[type.rank] : 1};
-        const Symbol *s = value.text ? frame_find(x, token, false) : NULL;
+        const Symbol *s = value.kind == ARITH_TEXT ? frame_find(x, token, false) : NULL;
         if (s && s->kind == SYM_NUMBER)
             value = (ArithValue){.number = s->number};
-        if (value.text && s && s->kind == SYM_TEXT)
-            value = arith_from_text(s->text);
-        if (value.text)
+        if (value.kind == ARITH_REAL || (s && s->kind != SYM_NUMBER))
+        {
+            expand_error(x, span, NULL, "an extent of %s: expected a whole number", s ? s->text : token);
+            return false;
+        }
+        if (value.kind == ARITH_TEXT)
         {
             expand_error(x, span, frame_nearest(x, token, false), "unknown dimension '%s'", token);
             return false;

@@ -152,8 +152,8 @@ static bool find_size(Expander *x, const XmlElem *e, const char *name, int64_t *
         size_t n = strcspn(p, " ");
         const char *token = arena_strndup(x->arena, p, n);
         const char *equals = strchr(token, '=');
-        ArithValue value = equals ? arith_from_text(equals + 1) : (ArithValue){.text = token};
-        if (value.text || value.number < 1 || equals == token)
+        ArithValue value = equals ? arith_from_text(equals + 1) : (ArithValue){.kind = ARITH_TEXT};
+        if (value.kind != ARITH_WHOLE || value.number < 1 || equals == token)
         {
             expand_error(x, attr_place(attr, (uint32_t)(p - text), (uint32_t)n), NULL,
                          "'%s' is not of the form axis=extent", token);

@@ -93,18 +93,6 @@ static bool parse_params(Expander *x, const XmlAttr *attr, BlockParam *out, uint
     return true;
 }
 
-static bool bind_text(Expander *x, const char *name, const char *text, Span span)
-{
-    ArithValue value = arith_from_text(text);
-    Symbol *s = frame_add(x, name, value.text ? SYM_TEXT : SYM_NUMBER, span);
-    if (!s)
-        return false;
-    s->number = value.number;
-    s->is_dim = !value.text;
-    s->text = value.text;
-    return true;
-}
-
 /* The attributes of <use>, read in the caller's frame. texts[i] is NULL where the default applies. */
 static bool given_params(Expander *x, const XmlElem *use, const Define *block, const BlockParam *params, uint32_t n,
                          const char **texts)
@@ -151,7 +139,7 @@ static bool bind_axis(Expander *x, const XmlAttr *in, const char *token, uint32_
     if (isdigit((unsigned char)*token))
     {
         ArithValue number = arith_from_text(token);
-        want = number.text ? -1 : number.number;
+        want = number.kind == ARITH_WHOLE ? number.number : -1;
     }
     else if (!text_is_name(token))
     {
@@ -285,16 +273,16 @@ static void expand_block(Expander *x, const XmlElem *e, Define *block)
     bool ok = true;
     for (uint32_t i = 0; i < n_params && ok; i++)
         if (texts[i])
-            ok = bind_text(x, params[i].name, texts[i],
-                           xml_attr_span_at(params_attr, params[i].at, (uint32_t)strlen(params[i].name)));
+            ok = frame_add_text(x, params[i].name, texts[i],
+                                xml_attr_span_at(params_attr, params[i].at, (uint32_t)strlen(params[i].name)));
     ok = ok && bind_inputs(x, block->e, values, n_values);
     for (uint32_t i = 0; i < n_params && ok; i++)
     {
         const char *text;
         if (!texts[i])
             ok = substitute(x, params_attr, params[i].absent, params[i].absent_at, &text) &&
-                 bind_text(x, params[i].name, text,
-                           xml_attr_span_at(params_attr, params[i].at, (uint32_t)strlen(params[i].name)));
+                 frame_add_text(x, params[i].name, text,
+                                xml_attr_span_at(params_attr, params[i].at, (uint32_t)strlen(params[i].name)));
     }
     x->has_prev = n_values > 0;
     x->prev = n_values ? values[0] : 0;

@@ -11,14 +11,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TOP   GROUP_TOP
-#define LIB   GROUP_LIB
-#define JOB   GROUP_JOB
-#define FIELD GROUP_FIELD
-#define BODY  GROUP_BODY
-#define ELSE  GROUP_ELSE
-#define VALUE GROUP_VALUE
-#define OPEN  GROUP_OPEN
+#define TOP    GROUP_TOP
+#define LIB    GROUP_LIB
+#define JOB    GROUP_JOB
+#define FIELD  GROUP_FIELD
+#define BODY   GROUP_BODY
+#define ELSE   GROUP_ELSE
+#define VALUE  GROUP_VALUE
+#define OPEN   GROUP_OPEN
+#define CONFIG GROUP_CONFIG
 
 static const ElementInfo elements[EL_COUNT] = {
 #define MEMBER(set)                       .groups = (set)
@@ -36,6 +37,7 @@ static const ElementInfo elements[EL_COUNT] = {
 #define NAMES         .kind = KIND_NAMES
 #define INT           .kind = KIND_INT
 #define FLOAT         .kind = KIND_FLOAT
+#define SCALAR        .kind = KIND_SCALAR
 #define BOOL          .kind = KIND_BOOL
 #define CHOICE(list)  .kind = KIND_CHOICE, .choices = list
 #define SHAPE         .kind = KIND_SHAPE
@@ -156,6 +158,11 @@ const char *attr_kind_fault(Arena *arena, const AttrInfo *attr, const char *text
         return is_int(text) ? NULL : "expected a whole number";
     case KIND_FLOAT:
         return is_float(text) ? NULL : "expected a number";
+    case KIND_SCALAR:
+        return is_int(text) || (is_float(text) && *text != '+' && strpbrk(text, ".eE")) || strcmp(text, "true") == 0 ||
+                       strcmp(text, "false") == 0
+                   ? NULL
+                   : "expected a number, 'true' or 'false'";
     case KIND_BOOL:
         return strcmp(text, "true") == 0 || strcmp(text, "false") == 0 ? NULL : "expected 'true' or 'false'";
     case KIND_CHOICE:

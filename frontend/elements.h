@@ -26,7 +26,8 @@ typedef enum
     GROUP_BODY = 1 << 4,
     GROUP_ELSE = 1 << 5,
     GROUP_VALUE = 1 << 6,
-    GROUP_OPEN = 1 << 7
+    GROUP_OPEN = 1 << 7,
+    GROUP_CONFIG = 1 << 8
 } ElementGroup;
 
 typedef enum
@@ -35,6 +36,7 @@ typedef enum
     KIND_NAMES,
     KIND_INT,
     KIND_FLOAT,
+    KIND_SCALAR,
     KIND_BOOL,
     KIND_CHOICE,
     KIND_SHAPE,

@@ -11,7 +11,8 @@
 typedef enum
 {
     SYM_NUMBER, /* a whole number: a dimension, a parameter, a round's index */
-    SYM_TEXT,   /* a parameter that is no whole number */
+    SYM_REAL,   /* a real number: a dimension, a parameter */
+    SYM_TEXT,   /* a parameter that is no number; a dimension that is true or false */
     SYM_VALUE,  /* a tensor */
     SYM_INPUT   /* a tensor read from a global: once per unit, where it is first used there */
 } SymbolKind;
@@ -23,7 +24,8 @@ struct Symbol
     SymbolKind kind;
     bool is_dim; /* NUMBER: an axis of that name must have this extent */
     int64_t number;
-    const char *text;
+    double real;        /* REAL */
+    const char *text;   /* TEXT, REAL */
     IrValue value;      /* VALUE; INPUT: the last one read */
     uint32_t unit;      /* INPUT: where that was */
     const char *global; /* INPUT */
@@ -73,8 +75,12 @@ typedef struct
     uint64_t n_steps, max_steps; /* elements expanded and rounds begun */
     uint64_t max_ops;
     uint32_t n_params, n_inputs;
-    bool gave_up;             /* a limit was hit */
-    bool sharing;             /* in a later round of a <repeat share>: a param that is there already is meant */
+    bool gave_up;          /* a limit was hit */
+    bool sharing;          /* in a later round of a <repeat share>: a param that is there already is meant */
+    struct json_t *config; /* the config.json that dims have their values from; NULL: none */
+    Span weights_span;     /* of what names it; of labels= in <hf> */
+    Span labels_span;
+    VEC(HfValue) hf_values;
     Symbol mask, key, sample; /* the inputs that losses and random ops read */
     const XmlElem *loss;
     VEC(const char *) metrics;
@@ -99,6 +105,8 @@ Symbol *frame_add(Expander *x, const char *name, SymbolKind kind, Span span);
 bool frame_dim(const Expander *x, const char *name, int64_t *out_extent);
 /* The nearest visible name of values (or of numbers); NULL when none is near. */
 const char *frame_nearest(Expander *x, const char *name, bool values);
+/* A number or a text in the frame of x: which of them, the text says. Tells when the name is taken. */
+bool frame_add_text(Expander *x, const char *name, const char *text, Span span);
 /* The symbol's tensor at this point; 0 when poison. */
 IrValue symbol_value(Expander *x, Symbol *symbol);
 

@@ -2,6 +2,7 @@
 #include "frontend/frontend.h"
 
 #include "frontend/expand.h"
+#include "frontend/hf.h"
 #include "frontend/include.h"
 #include "frontend/schema.h"
 
@@ -32,6 +33,7 @@ static void expand_graph(Expander *x, const XmlElem *root, const FrontendOptions
             expand_define(x, e);
     x->b.unit = 1;
     uint32_t errors = diag_error_count(x->diag);
+    hf_open(x, root, options);
     job_dims(x, root);
     bool known_dims = diag_error_count(x->diag) == errors;
     job_cluster(x, root);
@@ -44,6 +46,7 @@ static void expand_graph(Expander *x, const XmlElem *root, const FrontendOptions
         if (e->id != EL_dim && e->id != EL_define) /* those are read already */
             expand_element(x, e);
     job_check(x, root);
+    hf_check(x);
     if (!x->loss && !x->gave_up)
         expand_error(x, xml_elem_span(root), NULL, "the model has no <loss>");
 }
@@ -73,6 +76,7 @@ static Status load(Arena *arena, Diag *diag, const Source *source, const Fronten
     x->max_ops = options->max_ops ? options->max_ops : DEFAULT_MAX_OPS;
     x->max_steps = x->max_ops;
     expand_graph(x, root, options);
+    hf_close(x);
     if (diag_error_count(diag) != errors)
         return STATUS_BAD_INPUT;
     for (uint32_t file = 1; file <= diag_file_count(diag); file++)

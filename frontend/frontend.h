@@ -19,10 +19,12 @@ typedef struct
     const char *const *overrides;
     uint32_t n_overrides;
     int64_t
-        micro_batches;   /* parts of the batch: the module's `b` is ceil(batch / parts); 0: what <cluster> says, or 1 */
-    const char *lib_dir; /* the library of blocks; NULL: $PTC_LIB, else PTC_LIB_DIR compiled in, else none */
-    uint64_t max_bytes;  /* of one file; 0: 16 MB */
-    uint64_t max_ops;    /* of the expanded graph; 0: one million */
+        micro_batches; /* parts of the batch: the module's `b` is ceil(batch / parts); 0: what <cluster> says, or 1 */
+    const char *weights, *init; /* --weights and --init, instead of those of <train>; NULL: not given */
+    const char *config;         /* a config.json for when the weights have none beside them; NULL: none */
+    const char *lib_dir;        /* the library of blocks; NULL: $PTC_LIB, else PTC_LIB_DIR compiled in, else none */
+    uint64_t max_bytes;         /* of one file; 0: 16 MB */
+    uint64_t max_ops;           /* of the expanded graph; 0: one million */
 } FrontendOptions;
 
 typedef enum
@@ -91,6 +93,8 @@ typedef struct
     int64_t eval_every;       /* epochs; 0: only at the end */
     int64_t checkpoint_every; /* steps; 0: only at the end */
     int64_t log_every;        /* steps between rows of metrics.jsonl */
+    const char *weights;      /* a file or a folder that the run starts from; NULL: the initialisers */
+    bool weights_partial;
     Span span;
 } TrainSpec;
 
@@ -106,6 +110,28 @@ typedef struct
     Span span;
 } ClusterSpec;
 
+/* A value of config.json: `a.b` is the member b of the object a. */
+typedef struct
+{
+    const char **names; /* what it is called; the first is the current name, the others are of older files */
+    uint32_t n_names;
+    const char *json; /* number, string, true, false or null */
+} HfValue;
+
+/* What the model is for Hugging Face. */
+typedef struct
+{
+    const char *class_name; /* "BertForSequenceClassification"; NULL: the model has no <hf> */
+    const char *model_type; /* "bert" */
+    const char *labels;     /* the field whose classes are id2label; NULL: none */
+    int64_t n_classes;      /* 0: it has none */
+    const char *config;     /* path of the config.json that dims have their values from; NULL: none */
+    const char *dims;       /* "d=384 (768), layers=6 (12)": those that are not as in the model; NULL: none */
+    const HfValue *values;  /* of dims with hf= and of <config>, model_type is one */
+    uint32_t n_values;
+    Span span;
+} HfSpec;
+
 typedef struct
 {
     IrModule
@@ -113,6 +139,7 @@ typedef struct
     DataSpec data;
     TrainSpec train;
     ClusterSpec cluster;
+    HfSpec hf;
     const char *path;           /* of the model file */
     const char *const *metrics; /* names M of the globals "M.sum", "M.weight", besides "loss" */
     uint32_t n_metrics;

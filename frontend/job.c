@@ -24,7 +24,11 @@ static void set_attr(Arena *arena, XmlElem *e, const char *name, const XmlAttr *
     for (uint32_t i = 0; i < e->n_attrs; i++)
         if (strcmp(e->attrs[i].name, name) == 0)
         {
+            const XmlAttr *first = e->attrs[i].replaced;
+            XmlAttr *before = ARENA_NEW(arena, XmlAttr);
+            *before = e->attrs[i];
             e->attrs[i] = *value;
+            e->attrs[i].replaced = first ? first : before;
             return;
         }
     XmlAttr *attrs = ARENA_ARRAY(arena, XmlAttr, e->n_attrs + 1);

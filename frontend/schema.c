@@ -46,6 +46,7 @@ static void add_types(StrBuf *buf)
         {"name", "[A-Za-z0-9_\\-.]+"},
         {"int", "-?[0-9]+"},
         {"float", "[+\\-]?([0-9]+\\.?[0-9]*|\\.[0-9]+)([eE][+\\-]?[0-9]+)?"},
+        {"scalar", "true|false|[+\\-]?([0-9]+\\.?[0-9]*|\\.[0-9]+)([eE][+\\-]?[0-9]+)?"},
         {"bool", "true|false"},
     };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
@@ -58,9 +59,9 @@ static void add_types(StrBuf *buf)
 static void add_attr(StrBuf *buf, const AttrInfo *attr)
 {
     static const char *const types[] = {
-        [KIND_NAME] = "name",      [KIND_NAMES] = "xs:string", [KIND_INT] = "int",         [KIND_FLOAT] = "float",
-        [KIND_BOOL] = "bool",      [KIND_CHOICE] = NULL,       [KIND_SHAPE] = "xs:string", [KIND_TEXT] = "xs:string",
-        [KIND_TEST] = "xs:string", [KIND_PATH] = "xs:string",
+        [KIND_NAME] = "name",      [KIND_NAMES] = "xs:string", [KIND_INT] = "int",        [KIND_FLOAT] = "float",
+        [KIND_SCALAR] = "scalar",  [KIND_BOOL] = "bool",       [KIND_CHOICE] = NULL,      [KIND_SHAPE] = "xs:string",
+        [KIND_TEXT] = "xs:string", [KIND_TEST] = "xs:string",  [KIND_PATH] = "xs:string",
     };
     strbuf_addf(buf, "      <xs:attribute name=\"%s\"%s", attr->name, attr->required ? " use=\"required\"" : "");
     if (attr->kind != KIND_CHOICE)

@@ -4,6 +4,7 @@
 #include "frontend/expand.h"
 
 #include "base/strbuf.h"
+#include "frontend/arith.h"
 
 #include <string.h>
 
@@ -88,6 +89,20 @@ Symbol *frame_add(Expander *x, const char *name, SymbolKind kind, Span span)
     s->next = *bucket;
     *bucket = s;
     return s;
+}
+
+bool frame_add_text(Expander *x, const char *name, const char *text, Span span)
+{
+    static const SymbolKind kinds[] = {[ARITH_WHOLE] = SYM_NUMBER, [ARITH_REAL] = SYM_REAL, [ARITH_TEXT] = SYM_TEXT};
+    const ArithValue value = arith_from_text(text);
+    Symbol *s = frame_add(x, name, kinds[value.kind], span);
+    if (!s)
+        return false;
+    s->number = value.number;
+    s->real = value.real;
+    s->is_dim = value.kind == ARITH_WHOLE;
+    s->text = value.text;
+    return true;
 }
 
 bool frame_dim(const Expander *x, const char *name, int64_t *out_extent)

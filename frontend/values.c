@@ -2,6 +2,7 @@
 #include "frontend/expand.h"
 
 #include "base/strbuf.h"
+#include "frontend/hf.h"
 #include "ir/expr.h"
 
 #include <ctype.h>
@@ -16,15 +17,13 @@ enum
 
 void expand_dim(Expander *x, const XmlElem *e)
 {
-    const char *name;
-    int64_t value;
-    if (!attr_name(x, e, "name", &name) || !attr_int(x, e, "value", INT64_MIN, INT64_MAX, &value))
+    const char *name, *text;
+    if (!attr_name(x, e, "name", &name) || !attr_text(x, e, "value", &text))
         return;
-    Symbol *s = frame_add(x, name, SYM_NUMBER, attr_or_elem_span(e, "name"));
-    if (!s)
-        return;
-    s->number = value;
-    s->is_dim = true;
+    if (x->frame != x->root && xml_attr(e, "hf"))
+        expand_error(x, xml_attr_name_span(xml_attr(e, "hf")), NULL, "only a dimension of the model has hf=");
+    else if (x->frame != x->root || hf_dim(x, e, name, xml_attr(e, "value")->replaced != NULL, &text))
+        frame_add_text(x, name, text, attr_or_elem_span(e, "name"));
 }
 
 void expand_input(Expander *x, const XmlElem *e)

@@ -8,7 +8,8 @@
 #include "frontend/elements.h"
 #include "frontend/source.h"
 
-typedef struct
+typedef struct XmlAttr XmlAttr;
+struct XmlAttr
 {
     const char *name;
     const char *value; /* entities and whitespace resolved */
@@ -16,7 +17,8 @@ typedef struct
     uint32_t name_at;  /* offset */
     uint32_t value_at; /* offset of the raw value, behind the quote */
     uint32_t value_bytes;
-} XmlAttr;
+    const XmlAttr *replaced; /* what it was before --set; NULL: --set has not been here */
+};
 
 typedef struct XmlElem XmlElem;
 struct XmlElem

@@ -351,10 +351,16 @@ static void includes_are_once_and_confined(void **state)
 /* The reference part of docs/model-language.md, from the table. */
 static const char *reference_text(Arena *arena)
 {
-    static const char *const kinds[] = {
-        [KIND_NAME] = "name",    [KIND_NAMES] = "names",        [KIND_INT] = "whole number",
-        [KIND_FLOAT] = "number", [KIND_BOOL] = "true or false", [KIND_SHAPE] = "axes",
-        [KIND_TEXT] = "text",    [KIND_TEST] = "test",          [KIND_PATH] = "path"};
+    static const char *const kinds[] = {[KIND_NAME] = "name",
+                                        [KIND_NAMES] = "names",
+                                        [KIND_INT] = "whole number",
+                                        [KIND_FLOAT] = "number",
+                                        [KIND_BOOL] = "true or false",
+                                        [KIND_SHAPE] = "axes",
+                                        [KIND_SCALAR] = "number, true or false",
+                                        [KIND_TEXT] = "text",
+                                        [KIND_TEST] = "test",
+                                        [KIND_PATH] = "path"};
     StrBuf buf = strbuf_make(arena);
     uint32_t n;
     const AttrInfo *attrs = element_attrs(&n);

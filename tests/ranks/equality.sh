@@ -91,7 +91,7 @@ example() # NAME FLAG...
     settings=("${small[@]}" "$@" "$PTC_SOURCE_DIR/examples/$name.xml")
 }
 
-example vit-fashion-mnist --micro-batches=4 --set=dropout=1 --set=augment=1
+example vit-fashion-mnist --micro-batches=4 --set=dropout=0.1 --set=augment=1
 layouts vit "2" "4" "3"
 replicas vit 1x2 1x4 2x2
 drift vit 2 3

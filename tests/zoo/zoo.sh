@@ -31,7 +31,7 @@ runs() # NAME
     local flags model=$models/$($COMPARE file "$zoo/$1")
     mapfile -t flags < <($COMPARE flags "$zoo/$1" | grep -v -e '=data\.' -e '=train\.')
     $PTC check "$model" &&
-        $PTC "$model" --device="$device" --max-steps=2 --set=train.batch=4 --roundtrip-each --verify-each "${flags[@]}"
+        $PTC "$model" --device="$device" --max-steps=2 --weights="$zoo/$1" --set=train.batch=4 --roundtrip-each --verify-each "${flags[@]}"
 }
 
 # A mask without padding: 4 x 10 times 1.0
@@ -50,7 +50,7 @@ for folder in "$zoo"/*/; do
 done
 check "another number of heads" differs vit-b16 --set=heads=1
 check "another window" differs modernbert --set=local=6
-check "another base of the angles" differs llama --set=theta=10000
+check "another base of the angles" differs llama --set=theta=10000.0
 check "another distance" differs t5-encoder --set=distance=128
 
 # Params that both stages use: of all layers, of distances, of the embedding.

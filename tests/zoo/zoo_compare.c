@@ -54,7 +54,7 @@ static json_t *member(json_t *object, const char *key)
 
 typedef VEC(const char *) Sets;
 
-/* What --set says: the dimensions, the data, and one plain step. */
+/* What --set says: the dimensions that config.json does not tell, the data, and one plain step. */
 static Sets sets_of(Arena *arena, const char *folder, json_t *expected)
 {
     Sets sets = {0};
@@ -81,11 +81,11 @@ static Sets sets_of(Arena *arena, const char *folder, json_t *expected)
     return sets;
 }
 
-static Job *load_job(Arena *arena, const char *model, const Sets *sets)
+static Job *load_job(Arena *arena, const char *model, const char *folder, const Sets *sets)
 {
     Diag *diag = diag_create(arena);
     Job *job;
-    FrontendOptions options = {.overrides = sets->data, .n_overrides = sets->len};
+    FrontendOptions options = {.overrides = sets->data, .n_overrides = sets->len, .weights = folder};
     if (frontend_load(arena, diag, model, &options, &job) != STATUS_OK)
     {
         diag_print(diag, stderr, false);
@@ -170,7 +170,7 @@ static int compare_step(Arena *arena, const char *folder, const char *model, con
 {
     json_t *expected = load(arena, folder);
     const Sets sets = sets_of(arena, folder, expected);
-    const IrModule *m = load_job(arena, model, &sets)->module;
+    const IrModule *m = load_job(arena, model, folder, &sets)->module;
     Pretrained *before = open_weights(folder);
     Pretrained *gradients = open_weights(arena_printf(arena, "%s/gradients.safetensors", folder));
     Safetensors *after;
