@@ -15,7 +15,7 @@ typedef struct
 static void time_step(void *context, const TrainerStep *step)
 {
     BenchTimes *times = context;
-    times->loss = step->loss;
+    times->loss = step->results[0];
     if (times->seen++ < times->n_warmup)
         return;
     times->bubble[times->n] = step->bubble;

@@ -136,7 +136,7 @@ static void print_plan(const Session *s, const RunWatch *watch)
 
 static Status train(Session *s)
 {
-    RunWatch watch = {.progress = progress_make(s->job->metrics, s->job->n_metrics), .session = s};
+    RunWatch watch = {.progress = progress_make(s->results, s->n_results), .session = s};
     watch.shown = progress_observer(&watch.progress);
     TrainerObserver observer = {.context = &watch, .step = watch_step, .eval = watch_eval, .note = watch_note};
     Trainer *trainer;
@@ -154,8 +154,8 @@ static Status train(Session *s)
                (unsigned long long)trainer_steps_done(trainer), watch.progress.step_s, 100 * waited,
                (double)session_predicted_bytes(s) / mib, (double)watch.real_bytes / mib);
         print_plan(s, &watch);
-        for (uint32_t i = 0; i < s->job->n_metrics && eval.n_samples; i++)
-            printf("test %s %.4f\n", s->job->metrics[i], eval.metric[i]);
+        for (uint32_t i = 1; i < s->n_results && eval.n_samples; i++)
+            printf("test %s %.4f\n", s->results[i], eval.results[i]);
     }
     if (s->options->profile)
         session_print_profile(s);
@@ -228,7 +228,7 @@ static Status evaluate(Session *s)
     TRY(session_build(s));
     dataset_close(s->train); /* a trainer without training data neither logs nor writes */
     s->train = NULL;
-    Progress progress = progress_make(s->job->metrics, s->job->n_metrics);
+    Progress progress = progress_make(s->results, s->n_results);
     TrainerObserver observer = progress_observer(&progress);
     Options options = *s->options;
     options.resume = options.out_dir != NULL;

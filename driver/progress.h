@@ -6,20 +6,20 @@
 
 typedef struct
 {
-    const char *const *metrics; /* names */
-    uint32_t n_metrics;
+    const char *const *results; /* names */
+    uint32_t n_results;
     bool terminal;
     double started_s, last_s;
-    uint64_t first_step;                              /* steps done before this run; UINT64_MAX until the first step */
-    uint64_t n_samples;                               /* since last_s */
-    double loss_sum, metric_sum[TRAINER_MAX_METRICS]; /* over the steps since last_s */
+    uint64_t first_step;            /* steps done before this run; UINT64_MAX until the first step */
+    uint64_t n_samples;             /* since last_s */
+    double sum[METRIC_MAX_RESULTS]; /* over the steps since last_s */
     uint32_t n_steps;
     double data_s, step_s; /* totals */
     bool line_open;
 } Progress;
 
-/* out is a terminal or not; the names must outlive it. */
-Progress progress_make(const char *const *metrics, uint32_t n_metrics);
+/* results: the names (metric_result_names), which must outlive it. */
+Progress progress_make(const char *const *results, uint32_t n_results);
 TrainerObserver progress_observer(Progress *progress);
 /* Ends a line that is still being rewritten. */
 void progress_finish(Progress *progress);

@@ -54,6 +54,16 @@ static const char *config_of_run(const Session *s)
     return access(path, R_OK) == 0 ? path : NULL;
 }
 
+static void find_results(Session *s)
+{
+    MetricSpec *metrics = ARENA_ARRAY(s->arena, MetricSpec, s->job->n_metrics + 1);
+    for (uint32_t i = 0; i < s->job->n_metrics; i++)
+        metrics[i] = (MetricSpec){.name = s->job->metrics[i].name, .kind = s->job->metrics[i].kind};
+    s->metrics = metrics;
+    s->n_results = metric_n_results(metrics, s->job->n_metrics);
+    s->results = metric_result_names(s->arena, metrics, s->job->n_metrics);
+}
+
 Status session_load_job(Session *s, int64_t micro_batches)
 {
     FrontendOptions frontend = {.overrides = s->options->sets,
@@ -66,6 +76,8 @@ Status session_load_job(Session *s, int64_t micro_batches)
     s->diag = diag_create(s->arena);
     Status status = frontend_load(s->arena, s->diag, s->options->operand, &frontend, &s->job);
     print_and_clear(s, &status);
+    if (status == STATUS_OK)
+        find_results(s);
     return status;
 }
 
@@ -347,7 +359,7 @@ Status session_trainer(Session *s, const TrainerObserver *observer, bool with_ou
                               .eval_every = (uint64_t)train->eval_every,
                               .checkpoint_every = (uint64_t)train->checkpoint_every,
                               .log_every = (uint64_t)train->log_every,
-                              .metrics = s->job->metrics,
+                              .metrics = s->metrics,
                               .n_metrics = s->job->n_metrics,
                               .out_dir = with_out_dir ? s->options->out_dir : NULL,
                               .resume = s->options->resume,

@@ -17,6 +17,9 @@ struct Session
     IrModule *m; /* after the passes */
     HalDevice *device;
     Executor *executor;
+    const MetricSpec *metrics;  /* of the job */
+    const char *const *results; /* what is reported of them and the loss */
+    uint32_t n_results;
     Dataset *train, *test;              /* NULL: no such split */
     uint64_t n_params;                  /* numbers in params */
     double load_s, passes_s, kernels_s; /* compile times: XML to IR, passes, kernels and executor */

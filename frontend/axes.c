@@ -344,8 +344,8 @@ void expand_rearrange(Expander *x, const XmlElem *e)
 
 /* ---- reduce */
 
-/* The first index of the largest: the smallest index where the value equals the maximum. */
-static IrValue build_argmax(Expander *x, const XmlElem *e, IrValue value, int64_t axis)
+/* The smallest index where the value equals the maximum. */
+IrValue expand_argmax(Expander *x, const XmlElem *e, IrValue value, int64_t axis)
 {
     const IrType type = *ir_value_type(x->m, value);
     IrAttr axes = ir_attr_ints(IR_ATTR_axes, &axis, 1), along = ir_attr_int(IR_ATTR_axis, axis);
@@ -374,7 +374,7 @@ static IrValue build_reduce(Expander *x, const XmlElem *e, const char *op, IrVal
     if (strcmp(op, "argmax") == 0)
     {
         if (n_axes == 1)
-            return build_argmax(x, e, value, axes[0]);
+            return expand_argmax(x, e, value, axes[0]);
         expand_error(x, xml_attr_value_span(xml_attr(e, "pattern")), NULL, "argmax is over one axis, not %u", n_axes);
         return 0;
     }

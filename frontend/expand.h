@@ -83,7 +83,7 @@ typedef struct
     VEC(HfValue) hf_values;
     Symbol mask, key, sample; /* the inputs that losses and random ops read */
     const XmlElem *loss;
-    VEC(const char *) metrics;
+    VEC(JobMetric) metrics;
     VEC(uint64_t) told; /* hashes of errors told: one place says a thing once */
 } Expander;
 
@@ -149,6 +149,8 @@ void expand_body(Expander *x, const XmlElem *first);
 void expand_enter(Expander *x, Frame *frame, Span site, const char *block, int64_t round);
 /* The random operands of dropout: key and sample. */
 void expand_random_operands(Expander *x, IrValue *out_key, IrValue *out_sample, int64_t *out_stream);
+/* The first index of the largest along an axis, i32. */
+IrValue expand_argmax(Expander *x, const XmlElem *e, IrValue value, int64_t axis);
 const char *expand_shape_text(Arena *arena, const IrType *type);
 
 /* ---- the job (job.c): called before the graph, in this order */
@@ -164,8 +166,18 @@ void job_check(Expander *x, const XmlElem *root);
 /* --set: changes attribute values in the tree. */
 void job_override(Arena *arena, Diag *diag, XmlElem *root, const FrontendOptions *options);
 
+/* ---- outputs (outputs.c) */
 /* The inputs that every job has. */
 void outputs_prepare(Expander *x);
+/* Sets the output `name`, which must be free. */
+void outputs_set(Expander *x, const XmlElem *e, const char *name, IrValue value);
+/* One value [b ...] by an attribute's name; absent: the value before. 0 after an error. */
+IrValue outputs_operand(Expander *x, const XmlElem *e, const char *attr);
+/* f32: the mask of the batch over the value's shape, times weight= if given; 0 after an error. */
+IrValue outputs_weight(Expander *x, const XmlElem *e, IrValue value);
+/* Sets NAME.sum and NAME.weight, f32[]. False after an error or with value 0. */
+bool outputs_mean(Expander *x, const XmlElem *e, const char *name, IrValue value, IrValue *out_sum,
+                  IrValue *out_weight);
 
 /* ---- handlers */
 #define ELEMENT(id, ...) void expand_##id(Expander *x, const XmlElem *e);

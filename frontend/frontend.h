@@ -9,6 +9,7 @@
 #include "base/diag.h"
 #include "base/status.h"
 #include "base/strbuf.h"
+#include "ir/metric.h"
 #include "ir/module.h"
 
 typedef struct
@@ -132,6 +133,13 @@ typedef struct
     Span span;
 } HfSpec;
 
+/* A <metric>: what the outputs about it hold is in ir/metrics.def. */
+typedef struct
+{
+    const char *name;
+    IrMetricKind kind;
+} JobMetric;
+
 typedef struct
 {
     IrModule
@@ -140,8 +148,8 @@ typedef struct
     TrainSpec train;
     ClusterSpec cluster;
     HfSpec hf;
-    const char *path;           /* of the model file */
-    const char *const *metrics; /* names M of the globals "M.sum", "M.weight", besides "loss" */
+    const char *path; /* of the model file */
+    const JobMetric *metrics;
     uint32_t n_metrics;
     uint32_t n_units;
 } Job;
@@ -149,8 +157,8 @@ typedef struct
 /* The globals of @train, besides the params:
  *   inputs   "batch.<field>" [B, ...], B = TrainSpec.rows; "batch.mask" f32[B] (1: a sample, 0: padding); when dropout
  * is used "rng.key" i32[2] and "batch.sample" i32[B] outputs  "loss" f32[] = loss.sum / max(loss.weight, 1e-20);
- * "loss.sum", "loss.weight"; "M.sum", "M.weight" Every op and every param carries its unit, counted from 1
- * (docs/model-language.md, units). */
+ * "loss.sum", "loss.weight"; those of metrics (ir/metrics.def). Every op and every param carries its unit, counted from
+ * 1 (docs/model-language.md, units). */
 Status frontend_load(Arena *arena, Diag *diag, const char *path, const FrontendOptions *options, Job **out_job);
 
 /* The same from memory; path is what messages call it, and its folder is where includes and data are looked for. */

@@ -1,13 +1,6 @@
-/* <loss> and <metric>: weighted sums over the batch, with the batch mask always multiplied in, so that a padded last
- * batch counts only its samples. */
+/* <loss>, and what it shares with <metric>: weighted sums over the batch, with the batch mask always multiplied in, so
+ * that a padded last batch counts only its samples. */
 #include "frontend/expand.h"
-
-#include <string.h>
-
-enum
-{
-    MAX_METRICS = 256
-};
 
 void outputs_prepare(Expander *x)
 {
@@ -18,7 +11,7 @@ void outputs_prepare(Expander *x)
     x->sample = (Symbol){.name = "sample", .kind = SYM_INPUT, .global = "batch.sample"};
 }
 
-static void set_output(Expander *x, const XmlElem *e, const char *name, IrValue value)
+void outputs_set(Expander *x, const XmlElem *e, const char *name, IrValue value)
 {
     if (ir_global_find(x->m, name))
         expand_error(x, xml_elem_span(e), NULL, "the name '%s' is not free for an output", name);
@@ -35,23 +28,21 @@ static IrValue sum_all(Expander *x, IrValue value)
     return ir_build_reduce(&x->b, IR_reduce_sum, value, axes, ir_value_type(x->m, value)->rank);
 }
 
-/* value as f32 [b, ...]; 0 after an error. */
-static IrValue read_value(Expander *x, const XmlElem *e)
+IrValue outputs_operand(Expander *x, const XmlElem *e, const char *attr)
 {
     IrValue value;
-    if (!expand_operand(x, e, "value", &value))
+    if (!expand_operand(x, e, attr, &value))
         return 0;
     const IrType *type = ir_value_type(x->m, value);
     if (type->rank >= 1 && type->dims[0] == x->job->train.rows)
-        return ir_build_cast(&x->b, value, DT_F32);
-    expand_error(x, attr_or_elem_span(e, "value"), NULL,
+        return value;
+    expand_error(x, attr_or_elem_span(e, attr), NULL,
                  "the value is %s: expected one number a sample or a token, [b ...] with b = %lld",
                  expand_shape_text(x->arena, type), (long long)x->job->train.rows);
     return 0;
 }
 
-/* The mask over the value's shape, times weight= if given; 0 after an error. */
-static IrValue read_weight(Expander *x, const XmlElem *e, IrValue value)
+IrValue outputs_weight(Expander *x, const XmlElem *e, IrValue value)
 {
     const IrType type = ir_type_with_dtype(*ir_value_type(x->m, value), DT_F32);
     const int64_t first = 0;
@@ -70,17 +61,16 @@ static IrValue read_weight(Expander *x, const XmlElem *e, IrValue value)
     return 0;
 }
 
-/* Sets NAME.sum and NAME.weight. */
-static bool make_mean(Expander *x, const XmlElem *e, const char *name, IrValue *out_sum, IrValue *out_weight)
+bool outputs_mean(Expander *x, const XmlElem *e, const char *name, IrValue value, IrValue *out_sum, IrValue *out_weight)
 {
-    IrValue value = read_value(x, e);
-    IrValue weight = value ? read_weight(x, e, value) : 0;
+    IrValue weight = value ? outputs_weight(x, e, value) : 0;
     if (!weight)
         return false;
+    value = ir_build_cast(&x->b, value, DT_F32);
     *out_sum = sum_all(x, ir_build2(&x->b, IR_mul, value, weight));
     *out_weight = sum_all(x, weight);
-    set_output(x, e, arena_printf(x->arena, "%s.sum", name), *out_sum);
-    set_output(x, e, arena_printf(x->arena, "%s.weight", name), *out_weight);
+    outputs_set(x, e, arena_printf(x->arena, "%s.sum", name), *out_sum);
+    outputs_set(x, e, arena_printf(x->arena, "%s.weight", name), *out_weight);
     return true;
 }
 
@@ -94,25 +84,8 @@ void expand_loss(Expander *x, const XmlElem *e)
         return;
     }
     x->loss = e;
-    if (!make_mean(x, e, "loss", &sum, &weight))
+    if (!outputs_mean(x, e, "loss", outputs_operand(x, e, "value"), &sum, &weight))
         return;
     IrValue tiny = ir_build_const(&x->b, ir_type_scalar(DT_F32), 1e-20);
-    set_output(x, e, "loss", ir_build2(&x->b, IR_div, sum, ir_build2(&x->b, IR_max, weight, tiny)));
-}
-
-void expand_metric(Expander *x, const XmlElem *e)
-{
-    const char *name;
-    IrValue sum, weight;
-    if (!attr_name(x, e, "name", &name))
-        return;
-    bool taken = strcmp(name, "loss") == 0;
-    for (uint32_t i = 0; i < x->metrics.len; i++)
-        taken = taken || strcmp(x->metrics.data[i], name) == 0;
-    if (x->metrics.len == MAX_METRICS)
-        expand_error(x, xml_elem_span(e), NULL, "more than %d metrics", MAX_METRICS);
-    else if (taken)
-        expand_error(x, attr_or_elem_span(e, "name"), NULL, "the metric '%s' is there already", name);
-    else if (make_mean(x, e, name, &sum, &weight))
-        vec_push(x->arena, &x->metrics, name);
+    outputs_set(x, e, "loss", ir_build2(&x->b, IR_div, sum, ir_build2(&x->b, IR_max, weight, tiny)));
 }

@@ -224,7 +224,7 @@ typedef enum
                         "batch.sample" i32[B] (position in the global batch), scalars "lr" f32[], "step" i32[]
                         (counts from 1), "rng.key" i32[2] (seed, step) */
     IR_GLOBAL_OUTPUT /* read by the runtime after a step: "loss", "loss.sum", "loss.weight",
-                         "NAME.sum" and "NAME.weight" per metric, "grad_norm" */
+                         those of metrics (metrics.def), "grad_norm" */
 } IrGlobalKind;
 
 typedef struct

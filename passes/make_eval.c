@@ -1,6 +1,9 @@
 /* @eval: a copy of the forward @train without anything random. Runs before autodiff. A module that brings its own @eval
- * keeps it. What the removed dropouts alone used is left for dce. */
+ * keeps it. The outputs NAME.rows of metrics (ir/metrics.def) are @eval's alone. What the removed dropouts and outputs
+ * alone used is left for dce. */
 #include "passes/manager.h"
+
+#include <string.h>
 
 /* Removes attention's p and stream and the operands key and sample that follow from them. */
 static void remove_attention_dropout(IrModule *m, IrOp op)
@@ -10,6 +13,20 @@ static void remove_attention_dropout(IrModule *m, IrOp op)
         data->n_operands -= 2;
     ir_attrs_remove(&data->attrs, IR_ATTR_p);
     ir_attrs_remove(&data->attrs, IR_ATTR_stream);
+}
+
+static void remove_rows(IrModule *m, IrFunc train)
+{
+    for (IrOp op = ir_func(m, train)->first, next; op; op = next)
+    {
+        const IrOpData *data = ir_op(m, op);
+        next = data->next;
+        if (data->code != IR_set)
+            continue;
+        const char *name = ir_attrs_str(&data->attrs, IR_ATTR_global), *end = strrchr(name, '.');
+        if (end && strcmp(end, ".rows") == 0 && ir_global(m, ir_global_find(m, name))->kind == IR_GLOBAL_OUTPUT)
+            ir_op_remove(m, op);
+    }
 }
 
 bool pass_make_eval(PassContext *ctx)
@@ -34,5 +51,6 @@ bool pass_make_eval(PassContext *ctx)
         }
     }
     ir_func_replace_values(m, eval, map, m->values.len);
+    remove_rows(m, train);
     return true;
 }

@@ -9,6 +9,16 @@
 #include <sys/stat.h>
 #include <time.h>
 
+/* What ranks tell each other of a step, besides the sums of metrics. */
+enum
+{
+    SHARED_LOSS,
+    SHARED_GRAD_NORM,
+    SHARED_STOP,
+    SHARED_BUSY,
+    N_SHARED
+};
+
 double trainer_now_s(void)
 {
     struct timespec t;
@@ -64,6 +74,10 @@ static Status open_log(Trainer *t)
 static Status set_up(Trainer *t)
 {
     TRY(trainer_find_inputs(t));
+    t->metrics = metric_set_create(t->arena, t->options.metrics, t->options.n_metrics, t->m);
+    t->n_results = metric_n_results(t->options.metrics, t->options.n_metrics);
+    t->result_names = metric_result_names(t->arena, t->options.metrics, t->options.n_metrics);
+    t->shared = ARENA_ARRAY(t->arena, double, N_SHARED + metric_set_n_sums(t->metrics));
     if (t->train)
     {
         Sampler sampler = sampler_make(dataset_n_samples(t->train), t->options.seed, t->options.shuffle);
@@ -94,7 +108,6 @@ static void fill_in_defaults(TrainerOptions *options)
 Status trainer_create(Executor *executor, const IrModule *m, const Dataset *train, const Dataset *test,
                       const TrainerOptions *options, Trainer **out_trainer)
 {
-    ENSURE(options->n_metrics <= TRAINER_MAX_METRICS);
     Arena *arena = arena_create();
     Trainer *t = ARENA_NEW(arena, Trainer);
     *t = (Trainer){.arena = arena, .executor = executor, .m = m, .train = train, .test = test, .options = *options};
@@ -136,12 +149,12 @@ static Status log_step(Trainer *t, const TrainerStep *s)
         t->options.observer.step(t->options.observer.context, s);
     if (!t->log || s->step % every != 0)
         return STATUS_OK;
-    Metric rows[TRAINER_MAX_METRICS + 9];
+    Metric rows[METRIC_MAX_RESULTS + 8];
     uint32_t n = 0;
     rows[n++] = METRIC_U64("epoch", s->epoch);
-    rows[n++] = METRIC_F64("loss", s->loss);
-    for (uint32_t i = 0; i < t->options.n_metrics; i++)
-        rows[n++] = METRIC_F64(t->options.metrics[i], s->metric[i]);
+    for (uint32_t i = 0; i < t->n_results; i++)
+        if (!isnan(s->results[i]))
+            rows[n++] = METRIC_F64(t->result_names[i], s->results[i]);
     rows[n++] = METRIC_F64("lr", s->lr);
     if (!isnan(s->grad_norm))
         rows[n++] = METRIC_F64("grad_norm", s->grad_norm);
@@ -157,44 +170,38 @@ static bool is_signalled(const Trainer *t)
     return t->options.stop_flag && *t->options.stop_flag;
 }
 
-/* What the last stage of the first replica knows of the step, for all ranks; and whether one of them is to stop. */
+/* What the first replica knows of the step (the last stage its loss and norm), for all ranks; and whether one of them
+ * is to stop. */
 static Status read_outputs(Trainer *t, TrainerStep *s)
 {
-    enum
-    {
-        LOSS,
-        GRAD_NORM,
-        STOP,
-        BUSY,
-        METRICS
-    };
     const TrainerRank *rank = &t->options.rank;
-    double shared[METRICS + 2 * TRAINER_MAX_METRICS] = {0};
+    const uint32_t n_shared = N_SHARED + metric_set_n_sums(t->metrics);
+    double *shared = t->shared;
+    memset(shared, 0, n_shared * sizeof *shared);
     const bool has_norm = ir_global_find(t->m, "grad_norm") != 0;
     if (rank->replica == 0 && rank->stage + 1 == rank->n_stages)
     {
-        TRY(executor_read_scalar(t->executor, "loss", &shared[LOSS]));
+        TRY(executor_read_scalar(t->executor, "loss", &shared[SHARED_LOSS]));
         if (has_norm)
-            TRY(executor_read_scalar(t->executor, "grad_norm", &shared[GRAD_NORM]));
-        for (uint32_t i = 0; i < t->options.n_metrics; i++)
-            TRY(trainer_add_outputs(t, t->options.metrics[i], &shared[METRICS + 2 * i]));
+            TRY(executor_read_scalar(t->executor, "grad_norm", &shared[SHARED_GRAD_NORM]));
     }
-    shared[STOP] = is_signalled(t);
+    if (rank->replica == 0)
+        TRY(metric_set_add_sums(t->metrics, t->executor, shared + N_SHARED));
+    shared[SHARED_STOP] = is_signalled(t);
     const ExecutorTimes times = executor_times(t->executor);
     double longest_s = times.pipe_s, n_ranks = 1;
-    shared[BUSY] = times.pipe_s - times.pipe_wait_s;
+    shared[SHARED_BUSY] = times.pipe_s - times.pipe_wait_s;
     if (rank->world)
     {
         n_ranks = comm_size(rank->world);
-        TRY(comm_all_reduce_f64(rank->world, shared, METRICS + 2 * t->options.n_metrics, COMM_SUM));
+        TRY(comm_all_reduce_f64(rank->world, shared, n_shared, COMM_SUM));
         TRY(comm_all_reduce_f64(rank->world, &longest_s, 1, COMM_MAX));
     }
-    s->bubble = longest_s > 0 ? 1 - shared[BUSY] / (n_ranks * longest_s) : 0;
-    s->loss = shared[LOSS];
-    s->grad_norm = has_norm ? shared[GRAD_NORM] : NAN;
-    for (uint32_t i = 0; i < t->options.n_metrics; i++)
-        s->metric[i] = trainer_mean(shared[METRICS + 2 * i], shared[METRICS + 2 * i + 1]);
-    t->stopped = t->stopped || shared[STOP] > 0;
+    s->bubble = longest_s > 0 ? 1 - shared[SHARED_BUSY] / (n_ranks * longest_s) : 0;
+    TRY(metric_set_finish(t->metrics, shared + N_SHARED, NULL, s->n_samples, s->results));
+    s->results[0] = shared[SHARED_LOSS];
+    s->grad_norm = has_norm ? shared[SHARED_GRAD_NORM] : NAN;
+    t->stopped = t->stopped || shared[SHARED_STOP] > 0;
     return STATUS_OK;
 }
 

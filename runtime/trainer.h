@@ -14,22 +14,21 @@
 #include "runtime/dataset.h"
 #include "runtime/executor.h"
 #include "runtime/lr_schedule.h"
+#include "runtime/metric.h"
 
 #include <signal.h>
 
 enum
 {
-    TRAINER_MAX_METRICS = 16,
     TRAINER_TRACE_AFTER = 3,       /* steps, so that caches are warm */
     TRAINER_TRACE_EVENTS = 1 << 18 /* at most */
 };
 
-/* The mean over all samples of "loss" (value[0]) and of each metric (in the order of TrainerOptions.metrics). */
+/* Over all samples. */
 typedef struct
 {
     uint64_t n_samples;
-    double loss;
-    double metric[TRAINER_MAX_METRICS];
+    double results[METRIC_MAX_RESULTS]; /* as metric_result_names */
     double seconds;
 } TrainerEval;
 
@@ -39,8 +38,7 @@ typedef struct
     uint64_t total_steps;
     uint64_t epoch; /* of this step, from 0 */
     uint32_t n_samples;
-    double loss;
-    double metric[TRAINER_MAX_METRICS]; /* of this batch */
+    double results[METRIC_MAX_RESULTS]; /* of this batch, as metric_result_names; NAN: only in evaluation */
     double lr;
     double grad_norm; /* NAN without clipping */
     double step_s;    /* wall time of the whole step */
@@ -83,7 +81,7 @@ typedef struct
     uint64_t checkpoint_every; /* steps; 0: at the end only */
     uint64_t log_every;        /* steps; 0: 1 */
     uint32_t keep_last;        /* checkpoints; 0: the default */
-    const char *const *metrics;
+    const MetricSpec *metrics;
     uint32_t n_metrics;
     const char *out_dir;                    /* checkpoints and metrics.jsonl; NULL: neither */
     bool resume;                            /* from the newest good checkpoint of out_dir, if there is one */

@@ -2,78 +2,89 @@
 #include "base/bug.h"
 #include "runtime/trainer_parts.h"
 
-#include <stdio.h>
+#include <inttypes.h>
+#include <stdlib.h>
 
-Status trainer_add_outputs(Trainer *t, const char *name, double *pair)
+static uint32_t chunk_size(const Trainer *t, uint64_t chunk)
 {
-    static const char *const ends[] = {"sum", "weight"};
-    for (int i = 0; i < 2; i++)
-    {
-        char global[256];
-        double value;
-        snprintf(global, sizeof global, "%s.%s", name, ends[i]);
-        if (!executor_has_global(t->executor, global))
-            continue;
-        TRY(executor_read_scalar(t->executor, global, &value));
-        pair[i] += value;
-    }
-    return STATUS_OK;
-}
-
-double trainer_mean(double sum, double weight)
-{
-    return weight > 0 ? sum / weight : 0;
+    const uint64_t n_samples = dataset_n_samples(t->test), rows = t->options.rows, first = chunk * rows;
+    return (uint32_t)(first >= n_samples ? 0 : n_samples - first < rows ? n_samples - first : rows);
 }
 
 /* Starts the batch of the chunk-th so many samples; false when there are no more. */
 static bool start_chunk(Trainer *t, uint64_t chunk)
 {
-    const uint64_t n_samples = dataset_n_samples(t->test), rows = t->options.rows, first = chunk * rows;
-    if (first >= n_samples)
-        return false;
-    const uint32_t n = (uint32_t)(n_samples - first < rows ? n_samples - first : rows);
+    const uint32_t n = chunk_size(t, chunk);
     for (uint32_t k = 0; k < n; k++)
-        t->test_feed.indices[k] = first + k;
-    trainer_feed_start(t, &t->test_feed, n, 0);
-    return true;
+        t->test_feed.indices[k] = chunk * t->options.rows + k;
+    if (n > 0)
+        trainer_feed_start(t, &t->test_feed, n, 0);
+    return n > 0;
+}
+
+/* Of what this rank has: the sums of metrics, and the rows of every sample at its place. */
+static Status run_chunks(Trainer *t, double *sums, double *rows)
+{
+    const TrainerRank *rank = &t->options.rank;
+    const uint32_t row_size = metric_set_row_size(t->metrics);
+    bool there = start_chunk(t, rank->replica);
+    for (uint64_t chunk = rank->replica; there; chunk += rank->n_replicas)
+    {
+        TRY(trainer_feed_finish(t, &t->test_feed));
+        there = start_chunk(t, chunk + rank->n_replicas);
+        TRY(executor_run(t->executor, "eval"));
+        TRY(metric_set_add_sums(t->metrics, t->executor, sums));
+        TRY(metric_set_keep_rows(t->metrics, t->executor, chunk_size(t, chunk),
+                                 rows + chunk * t->options.rows * row_size));
+    }
+    return STATUS_OK;
+}
+
+/* The numbers of all ranks, which are 0 where a rank has none: by as many at a time as a message may hold. */
+static Status add_ranks(const Trainer *t, double *numbers, uint64_t n)
+{
+    const uint64_t max = 1 << 16;
+    for (uint64_t at = 0; at < n && t->options.rank.world; at += max)
+        TRY(comm_all_reduce_f64(t->options.rank.world, numbers + at, (uint32_t)(n - at < max ? n - at : max),
+                                COMM_SUM));
+    return STATUS_OK;
+}
+
+static Status evaluate(Trainer *t, double *numbers, TrainerEval *out_eval)
+{
+    const uint64_t n_samples = dataset_n_samples(t->test);
+    const uint32_t n_sums = metric_set_n_sums(t->metrics);
+    double *rows = numbers + n_sums;
+    TRY(run_chunks(t, numbers, rows));
+    TRY(add_ranks(t, numbers, n_sums + n_samples * metric_set_row_size(t->metrics)));
+    out_eval->n_samples = n_samples;
+    return metric_set_finish(t->metrics, numbers, rows, n_samples, out_eval->results);
 }
 
 Status trainer_evaluate(Trainer *t, TrainerEval *out_eval)
 {
     ENSURE(t->test);
-    const TrainerRank *rank = &t->options.rank;
-    double start_s = trainer_now_s();
-    double sums[2 * (TRAINER_MAX_METRICS + 1)] = {0};
-    const uint32_t n_pairs = t->options.n_metrics + 1;
-    uint64_t chunk = rank->replica;
-    bool there = start_chunk(t, chunk);
-    while (there)
-    {
-        TRY(trainer_feed_finish(t, &t->test_feed));
-        chunk += rank->n_replicas;
-        there = start_chunk(t, chunk);
-        TRY(executor_run(t->executor, "eval"));
-        TRY(trainer_add_outputs(t, "loss", sums));
-        for (uint32_t i = 0; i < t->options.n_metrics; i++)
-            TRY(trainer_add_outputs(t, t->options.metrics[i], sums + 2 * (i + 1)));
-    }
-    if (rank->world)
-        TRY(comm_all_reduce_f64(rank->world, sums, 2 * n_pairs, COMM_SUM));
-    *out_eval = (TrainerEval){.n_samples = dataset_n_samples(t->test), .loss = trainer_mean(sums[0], sums[1])};
-    for (uint32_t i = 0; i < t->options.n_metrics; i++)
-        out_eval->metric[i] = trainer_mean(sums[2 * i + 2], sums[2 * i + 3]);
+    const double start_s = trainer_now_s();
+    const uint64_t n_samples = dataset_n_samples(t->test);
+    *out_eval = (TrainerEval){0};
+    double *numbers =
+        calloc(metric_set_n_sums(t->metrics) + n_samples * metric_set_row_size(t->metrics), sizeof *numbers);
+    if (!numbers)
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for the metrics of %" PRIu64 " samples", n_samples);
+    Status status = evaluate(t, numbers, out_eval);
+    free(numbers);
     out_eval->seconds = trainer_now_s() - start_s;
-    return STATUS_OK;
+    return status;
 }
 
 Status trainer_evaluate_and_log(Trainer *t, TrainerEval *out_eval)
 {
     executor_trace_stop(t->executor);
     TRY(trainer_evaluate(t, out_eval));
-    Metric rows[TRAINER_MAX_METRICS + 2] = {METRIC_F64("loss", out_eval->loss)};
-    uint32_t n = 1;
-    for (uint32_t i = 0; i < t->options.n_metrics; i++)
-        rows[n++] = METRIC_F64(t->options.metrics[i], out_eval->metric[i]);
+    Metric rows[METRIC_MAX_RESULTS + 1];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < t->n_results; i++)
+        rows[n++] = METRIC_F64(t->result_names[i], out_eval->results[i]);
     rows[n++] = METRIC_F64("seconds", out_eval->seconds);
     if (t->log)
         TRY(metrics_log_row(t->log, "eval", t->step, rows, n));

@@ -50,6 +50,10 @@ struct Trainer
     uint64_t total_steps;
     SamplerPosition position;
     MetricsLog *log;
+    MetricSet *metrics;
+    const char *const *result_names;
+    uint32_t n_results;
+    double *shared; /* what all ranks are to know of a step; room for the sums of the metrics */
 };
 
 /* ---- trainer.c */
@@ -83,9 +87,6 @@ Status trainer_write_checkpoint(Trainer *t);
 
 /* ---- trainer_eval.c */
 
-/* Adds the outputs NAME.sum and NAME.weight of the last run to a pair of numbers, on the rank that has them. */
-Status trainer_add_outputs(Trainer *t, const char *name, double *pair);
-double trainer_mean(double sum, double weight);
 Status trainer_evaluate_and_log(Trainer *t, TrainerEval *out_eval);
 
 #endif

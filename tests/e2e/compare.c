@@ -6,6 +6,7 @@
  *   compare norms FIXTURE RUN METRICS BOUND           gradient norms of the train rows, relative
  *   compare weights FIXTURE RUN SAFETENSORS BOUND     sums over every tensor, relative to its sum of absolute values
  *   compare curves METRICS METRICS BOUND              losses of two runs, relative
+ *   compare results EXPECTED CASE METRICS BOUND       what the last evaluation reports, relative to 1 + |expected|
  *   compare finite SAFETENSORS                        no number is infinite or NAN
  *
  * Prints the greatest difference. Exit code: 0 within BOUND, 1 not, 2 the files cannot be compared. */
@@ -170,6 +171,51 @@ static int compare_recorded(json_t *run, const char *recorded, const char *metri
     return compare_curves(recorded, have, read_curve(metrics, key, have), want, n, bound);
 }
 
+/* ---- results */
+
+static json_t *last_evaluation(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    char line[4096];
+    json_t *last = NULL;
+    if (!file)
+        give_up("cannot read %s", path);
+    while (fgets(line, sizeof line, file))
+    {
+        json_t *row = json_loads(line, 0, NULL);
+        const bool is_evaluation = row && strcmp(json_string_value(member(row, "split")), "eval") == 0;
+        json_decref(is_evaluation ? last : row);
+        last = is_evaluation ? row : last;
+    }
+    fclose(file);
+    if (!last)
+        give_up("%s: no evaluation", path);
+    return last;
+}
+
+/* null: a result that is not defined. */
+static int compare_results(json_t *expected, const char *metrics, double bound)
+{
+    json_t *row = last_evaluation(metrics), *want;
+    const char *name, *where = "none";
+    double worst = json_object_size(expected) ? 0 : INFINITY;
+    json_object_foreach(expected, name, want)
+    {
+        const json_t *have = member(row, name);
+        double difference = json_is_null(want) && json_is_null(have) ? 0 : INFINITY;
+        if (json_is_number(want) && json_is_number(have))
+            difference = fabs(json_number_value(have) - json_number_value(want)) / (1 + fabs(json_number_value(want)));
+        if (!(difference <= worst))
+        {
+            worst = difference;
+            where = name;
+        }
+    }
+    int verdict = judge("results", worst, where, bound);
+    json_decref(row);
+    return verdict;
+}
+
 /* ---- weights */
 
 static bool is_listed(const json_t *list, const char *name)
@@ -250,6 +296,8 @@ static int compare_with_fixture(int argc, char **argv, json_t *fixture)
         return printf("%s\n", json_string_value(member(fixture, "init_file"))) < 0;
     if (argc == 4 && strcmp(verb, "settings") == 0)
         return print_settings(run_of(fixture, argv[3]));
+    if (argc == 6 && strcmp(verb, "results") == 0)
+        return compare_results(member(fixture, argv[3]), argv[4], atof(argv[5]));
     if (argc == 6 && strcmp(verb, "losses") == 0)
         return compare_recorded(run_of(fixture, argv[3]), "losses", argv[4], "loss", atof(argv[5]));
     if (argc == 6 && strcmp(verb, "norms") == 0)

@@ -183,7 +183,7 @@ static void losses_are_weighted_means(void **state)
     diag_print(diag, stderr, false);
     assert_int_equal(status, STATUS_OK);
     assert_int_equal(job->n_metrics, 1);
-    assert_string_equal(job->metrics[0], "late");
+    assert_string_equal(job->metrics[0].name, "late");
     for (int padded = 0; padded < 3; padded++)
     {
         InterpEnv *env = ir_interp_env_create();

@@ -1,0 +1,54 @@
+#include "ir/metric.h"
+
+#include <string.h>
+
+enum
+{
+    VALUE,
+    RIGHT,
+    CLASSES,
+    PAIR,
+    ROWS
+};
+
+static const struct
+{
+    const char *name;
+    int takes;
+    const char *results[IR_METRIC_MAX_RESULTS];
+} kinds[IR_METRIC_COUNT] = {
+#define RESULTS(...)                                                                                                   \
+    {                                                                                                                  \
+        __VA_ARGS__                                                                                                    \
+    }
+#define METRIC(kind, takes, sums, finish, results, text) {#kind, takes, results},
+#include "ir/metrics.def"
+#undef METRIC
+#undef RESULTS
+};
+
+bool ir_metric_by_name(const char *name, IrMetricKind *out_kind)
+{
+    for (int i = 0; i < IR_METRIC_COUNT; i++)
+        if (strcmp(kinds[i].name, name) == 0)
+        {
+            *out_kind = (IrMetricKind)i;
+            return true;
+        }
+    return false;
+}
+
+const char *ir_metric_name(IrMetricKind kind)
+{
+    return kinds[kind].name;
+}
+
+const char *ir_metric_result(IrMetricKind kind, uint32_t i)
+{
+    return i < IR_METRIC_MAX_RESULTS ? kinds[kind].results[i] : NULL;
+}
+
+bool ir_metric_has_rows(IrMetricKind kind)
+{
+    return kinds[kind].takes == ROWS;
+}
