@@ -101,24 +101,30 @@ static Status write_all(const char *path, const char *data, size_t size)
     return ok ? STATUS_OK : status_fail(STATUS_IO, "cannot write %s: %s", path, strerror(errno));
 }
 
-/* Runs argv with both outputs in out_path; *out_code is the exit code. */
-static Status run(const char *const *argv, const char *out_path, int *out_code)
+/* Starts argv with both outputs in out_path. */
+static Status start(const char *const *argv, const char *out_path, pid_t *out_pid)
 {
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, out_path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
-    pid_t pid;
-    int error = posix_spawnp(&pid, argv[0], &actions, NULL, (char *const *)(uintptr_t)argv, environ);
+    int error = posix_spawnp(out_pid, argv[0], &actions, NULL, (char *const *)(uintptr_t)argv, environ);
     posix_spawn_file_actions_destroy(&actions);
-    if (error)
-        return status_fail(STATUS_COMPILER, "cannot run the C compiler '%s': %s (install gcc or clang, or set PTC_CC)",
-                           argv[0], strerror(error));
+    if (!error)
+        return STATUS_OK;
+    *out_pid = 0;
+    return status_fail(STATUS_COMPILER, "cannot run the C compiler '%s': %s (install gcc or clang, or set PTC_CC)",
+                       argv[0], strerror(error));
+}
+
+/* *out_code is the exit code. */
+static Status wait_for(const char *name, pid_t pid, int *out_code)
+{
     int state;
     while (waitpid(pid, &state, 0) < 0)
         if (errno != EINTR)
-            return status_fail(STATUS_COMPILER, "waiting for '%s': %s", argv[0], strerror(errno));
+            return status_fail(STATUS_COMPILER, "waiting for '%s': %s", name, strerror(errno));
     *out_code = WIFEXITED(state) ? WEXITSTATUS(state) : 128;
     return STATUS_OK;
 }
@@ -161,8 +167,10 @@ static Status compiler_version(Arena *arena, const char *dir, const char *cc, co
         return STATUS_OK;
     const char *argv[] = {cc, "--version", NULL};
     const char *temporary = arena_printf(arena, "%s.%ld", path, (long)getpid());
+    pid_t pid;
     int code;
-    TRY(run(argv, temporary, &code));
+    TRY(start(argv, temporary, &pid));
+    TRY(wait_for(cc, pid, &code));
     *out_text = read_all(arena, temporary, &size);
     if (code != 0 || !*out_text || !size)
         return status_fail(STATUS_COMPILER, "'%s --version' fails; its output is in %s", cc, temporary);
@@ -202,71 +210,132 @@ static bool entry_valid(Arena *arena, const char *so_path, const char *sum_path)
     return false;
 }
 
-Status codegen_compile(Arena *arena, const char *text, CodegenObject *out_object)
+/* ---- compiling */
+
+/* What all texts are compiled with. */
+typedef struct
 {
-    const char *dir = NULL, *version = NULL, *cc = getenv("PTC_CC");
+    const char *dir, *version, *cpu;
+    const char *argv[N_FLAGS + MAX_EXTRA_FLAGS + 8];
+    size_t n_args; /* so far: the files come behind */
+} Compiler;
+
+/* One text on its way; pid 0: it was in the cache. */
+typedef struct
+{
+    const char *so_path, *sum_path, *c_path, *new_so, *new_sum, *log;
+    pid_t pid;
+    double start_s;
+} Compilation;
+
+static Status find_compiler(Arena *arena, Compiler *out)
+{
+    const char *cc = getenv("PTC_CC"), *extra = getenv("PTC_CFLAGS");
     if (!cc || !*cc)
         cc = "cc";
-    TRY(cache_dir(arena, &dir));
-    TRY(compiler_version(arena, dir, cc, &version));
-    const bool clang = strstr(version, "clang") != NULL;
-
-    const char *argv[N_FLAGS + MAX_EXTRA_FLAGS + 8];
+    TRY(cache_dir(arena, &out->dir));
+    TRY(compiler_version(arena, out->dir, cc, &out->version));
     size_t n = 0;
-    argv[n++] = cc;
+    out->argv[n++] = cc;
     for (size_t i = 0; i < N_FLAGS; i++)
-        argv[n++] = flags[i];
-    if (!clang)
-        argv[n++] = "-fvect-cost-model=unlimited";
-    const char *extra = getenv("PTC_CFLAGS");
+        out->argv[n++] = flags[i];
+    if (!strstr(out->version, "clang"))
+        out->argv[n++] = "-fvect-cost-model=unlimited";
     char *words = arena_strdup(arena, extra ? extra : "");
     for (char *word; n < N_FLAGS + MAX_EXTRA_FLAGS && (word = strsep(&words, " "));)
         if (*word)
-            argv[n++] = word;
+            out->argv[n++] = word;
+    out->n_args = n;
+    out->cpu = cpu_identity(arena);
+    return STATUS_OK;
+}
 
+static const char *key_of(Arena *arena, const Compiler *compiler, const char *text)
+{
     XXH3_state_t *state = XXH3_createState();
     XXH3_128bits_reset(state);
-    for (size_t i = 0; i < n; i++)
-        XXH3_128bits_update(state, argv[i], strlen(argv[i]) + 1);
-    XXH3_128bits_update(state, version, strlen(version));
-    const char *cpu = cpu_identity(arena);
-    XXH3_128bits_update(state, cpu, strlen(cpu));
+    for (size_t i = 0; i < compiler->n_args; i++)
+        XXH3_128bits_update(state, compiler->argv[i], strlen(compiler->argv[i]) + 1);
+    XXH3_128bits_update(state, compiler->version, strlen(compiler->version));
+    XXH3_128bits_update(state, compiler->cpu, strlen(compiler->cpu));
     XXH3_128bits_update(state, text, strlen(text));
     const char *key = hash_text(arena, XXH3_128bits_digest(state));
     XXH3_freeState(state);
+    return key;
+}
 
-    const char *so_path = arena_printf(arena, "%s/%s.so", dir, key);
-    const char *sum_path = arena_printf(arena, "%s/%s.sum", dir, key);
-    *out_object = (CodegenObject){.so_path = so_path, .cached = true};
-    if (entry_valid(arena, so_path, sum_path))
+static Status begin(Arena *arena, Compiler *compiler, const char *text, uint32_t number, Compilation *out)
+{
+    const char *key = key_of(arena, compiler, text), *dir = compiler->dir;
+    const char *stem = arena_printf(arena, "%s/%s.%ld-%u", dir, key, (long)getpid(), number);
+    *out = (Compilation){.so_path = arena_printf(arena, "%s/%s.so", dir, key),
+                         .sum_path = arena_printf(arena, "%s/%s.sum", dir, key),
+                         .c_path = arena_printf(arena, "%s.c", stem),
+                         .new_so = arena_printf(arena, "%s.so", stem),
+                         .new_sum = arena_printf(arena, "%s.sum", stem),
+                         .log = arena_printf(arena, "%s.log", stem),
+                         .start_s = now_s()};
+    if (entry_valid(arena, out->so_path, out->sum_path))
         return STATUS_OK;
+    TRY(write_all(out->c_path, text, strlen(text)));
+    const char **files = compiler->argv + compiler->n_args;
+    files[0] = "-o";
+    files[1] = out->new_so;
+    files[2] = out->c_path;
+    files[3] = "-lm";
+    files[4] = NULL;
+    return start(compiler->argv, out->log, &out->pid);
+}
 
-    double start = now_s();
-    const char *stem = arena_printf(arena, "%s/%s.%ld", dir, key, (long)getpid());
-    const char *c_path = arena_printf(arena, "%s.c", stem), *new_so = arena_printf(arena, "%s.so", stem);
-    const char *new_sum = arena_printf(arena, "%s.sum", stem), *log = arena_printf(arena, "%s.log", stem);
-    TRY(write_all(c_path, text, strlen(text)));
-    argv[n++] = "-o";
-    argv[n++] = new_so;
-    argv[n++] = c_path;
-    argv[n++] = "-lm";
-    argv[n] = NULL;
+static Status end(Arena *arena, const Compiler *compiler, const Compilation *c, CodegenObject *out)
+{
+    *out = (CodegenObject){.so_path = c->so_path, .cached = !c->pid};
+    if (!c->pid)
+        return STATUS_OK;
     int code;
-    TRY(run(argv, log, &code));
-    if (code != 0)
-        return status_fail(STATUS_COMPILER, "'%s' refused the generated kernels (%s); its messages are in %s", cc,
-                           c_path, log);
     size_t so_size;
-    const char *so = read_all(arena, new_so, &so_size);
+    TRY(wait_for(compiler->argv[0], c->pid, &code));
+    if (code != 0)
+        return status_fail(STATUS_COMPILER, "'%s' refused the generated kernels (%s); its messages are in %s",
+                           compiler->argv[0], c->c_path, c->log);
+    const char *so = read_all(arena, c->new_so, &so_size);
     if (!so)
-        return status_fail(STATUS_IO, "cannot read %s", new_so);
+        return status_fail(STATUS_IO, "cannot read %s", c->new_so);
     const char *sum = hash_text(arena, XXH3_128bits(so, so_size));
-    TRY(write_all(new_sum, sum, strlen(sum)));
-    if (rename(new_so, so_path) != 0 || rename(new_sum, sum_path) != 0)
-        return status_fail(STATUS_IO, "cannot write %s: %s", so_path, strerror(errno));
-    unlink(c_path);
-    unlink(log);
-    out_object->cached = false;
-    out_object->compile_s = now_s() - start;
+    TRY(write_all(c->new_sum, sum, strlen(sum)));
+    if (rename(c->new_so, c->so_path) != 0 || rename(c->new_sum, c->sum_path) != 0)
+        return status_fail(STATUS_IO, "cannot write %s: %s", c->so_path, strerror(errno));
+    unlink(c->c_path);
+    unlink(c->log);
+    out->compile_s = now_s() - c->start_s;
     return STATUS_OK;
+}
+
+Status codegen_compile(Arena *arena, const char *text, CodegenObject *out_object)
+{
+    return codegen_compile_all(arena, &text, 1, 1, out_object);
+}
+
+Status codegen_compile_all(Arena *arena, const char *const *texts, uint32_t n, uint32_t n_parallel,
+                           CodegenObject *out_objects)
+{
+    Compiler compiler = {0};
+    TRY(find_compiler(arena, &compiler));
+    Compilation *all = ARENA_ARRAY(arena, Compilation, n);
+    Status status = STATUS_OK;
+    uint32_t n_begun = 0;
+    for (uint32_t i = 0; i < n; i++)
+    {
+        while (status == STATUS_OK && n_begun < n && n_begun < i + n_parallel)
+        {
+            status = begin(arena, &compiler, texts[n_begun], n_begun, &all[n_begun]);
+            n_begun++;
+        }
+        int code;
+        if (status == STATUS_OK)
+            status = end(arena, &compiler, &all[i], &out_objects[i]);
+        else if (i < n_begun && all[i].pid)
+            (void)wait_for(compiler.argv[0], all[i].pid, &code); /* the failure before it is the one to tell */
+    }
+    return status;
 }

@@ -22,5 +22,8 @@ typedef struct
  * sanitizers and experiments). COMPILER: no compiler, or it refused the text; the detail names the
  * compiler's log. IO: the cache directory cannot be written. */
 Status codegen_compile(Arena *arena, const char *text, CodegenObject *out_object);
+/* The same of n texts, n_parallel (>= 1) of them at the same time. */
+Status codegen_compile_all(Arena *arena, const char *const *texts, uint32_t n, uint32_t n_parallel,
+                           CodegenObject *out_objects);
 
 #endif

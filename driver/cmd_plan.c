@@ -48,7 +48,7 @@ static Status compile_stage(Session *s, const Plan *plan, uint32_t stage, StageP
     IrModule *program = s->job->module;
     const char *order = ir_attrs_str(&ir_func(program, ir_func_find(program, "train"))->attrs, IR_ATTR_order);
     out->order = order ? order : "F0 B0";
-    TRY(session_compile(s));
+    TRY(session_compile_longest(s));
     out->memory = executor_memory_planned(s->m);
     return STATUS_OK;
 }

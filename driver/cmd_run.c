@@ -51,9 +51,11 @@ static void print_compiled(const Session *s)
 {
     if (s->ranks.rank != 0)
         return;
-    printf("compiled in %.2f s (XML %.2f, passes %.2f, kernels %.2f%s), %.1f MiB planned\n",
-           s->load_s + s->passes_s + s->kernels_s, s->load_s, s->passes_s, s->kernels_s,
-           s->kernels_cached ? " from the cache" : "", (double)session_predicted_bytes(s) / mib);
+    printf("compiled in %.2f s (XML %.2f, passes %.2f, kernels %.2f%s)", s->load_s + s->passes_s + s->kernels_s,
+           s->load_s, s->passes_s, s->kernels_s, s->kernels_cached ? " from the cache" : "");
+    if (s->variants.n_shorter)
+        printf(" for %u lengths", s->variants.n_shorter + 1);
+    printf(", %.1f MiB planned\n", (double)session_predicted_bytes(s) / mib);
     fflush(stdout);
 }
 
@@ -169,7 +171,7 @@ static Status run(Session *s)
 {
     if (s->options->emit)
     {
-        TRY(session_compile(s));
+        TRY(session_compile_longest(s));
         return emit(s);
     }
     if (s->options->resume && !s->options->out_dir)

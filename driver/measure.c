@@ -73,7 +73,8 @@ static Status time_ops(Session *s, const IrModule *m, const char *so_path, doubl
     HalDevice *device;
     Executor *executor = NULL;
     TRY(hal_device_create(s->options->device, &options, &device));
-    Status status = executor_create(device, m, so_path, NULL, &executor);
+    const ExecutorModule module = {.m = m, .so_path = so_path};
+    Status status = executor_create(device, &module, 1, NULL, &executor);
     if (status == STATUS_OK)
         status = executor_time_ops(executor, "train", out_seconds);
     executor_destroy(executor);

@@ -51,7 +51,10 @@ static const char *settings_digest(Session *s)
                 (long long)t->max_steps, (unsigned long long)o->stop_after, (long long)t->batch, (long long)t->seed);
     strbuf_addf(&text, " lr %a %a %d %lld every %lld %lld", t->lr, t->min_lr, (int)t->schedule,
                 (long long)t->warmup_steps, (long long)t->eval_every, (long long)t->checkpoint_every);
-    strbuf_addf(&text, " data %lld %lld %d", (long long)d->train_limit, (long long)d->test_limit, d->shuffle);
+    strbuf_addf(&text, " data %lld %lld %d %lld", (long long)d->train_limit, (long long)d->test_limit, d->shuffle,
+                (long long)d->group_by_length);
+    for (uint32_t i = 0; i < d->n_buckets; i++)
+        strbuf_addf(&text, " %lld", (long long)d->buckets[i]);
     strbuf_addf(&text, " flags %u %u %u %s %d %s", o->n_stages, o->n_replicas, o->n_micro,
                 o->schedule ? o->schedule : "", o->deterministic, o->costs ? o->costs : "");
     strbuf_addf(&text, " %d %d %d %s", o->resume, o->weights != NULL, o->out_dir != NULL, o->device);
@@ -151,6 +154,12 @@ static Status refuse(const Session *s, const char *why)
     return status_fail(STATUS_BAD_INPUT, "no plan for %u ranks: %s", s->ranks.size, why);
 }
 
+void ranks_apply_plan(Session *s, IrModule *m)
+{
+    if (s->ranks.planned)
+        plan_apply(s->arena, m, &s->ranks.choice.chosen->plan, s->ranks.replica, s->ranks.stage);
+}
+
 Status ranks_plan(Session *s)
 {
     Ranks *ranks = &s->ranks;
@@ -172,7 +181,7 @@ Status ranks_plan(Session *s)
     if (!ranks->planned)
         return session_load_job(s, 1);
     TRY(session_load_job(s, plan->n_micro));
-    plan_apply(s->arena, s->job->module, plan, ranks->replica, ranks->stage);
+    ranks_apply_plan(s, s->job->module);
     if (!ranks->comm.world)
         return STATUS_OK;
     TRY(comm_split(ranks->comm.world, ranks->replica, ranks->stage, &ranks->comm.pipe));

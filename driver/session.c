@@ -4,6 +4,7 @@
 #include "base/bug.h"
 #include "codegen/codegen.h"
 #include "codegen/compile.h"
+#include "runtime/pool.h"
 #include "runtime/trace.h"
 
 #include <fcntl.h>
@@ -64,7 +65,7 @@ static void find_results(Session *s)
     s->results = metric_result_names(s->arena, metrics, s->job->n_metrics);
 }
 
-Status session_load_job(Session *s, int64_t micro_batches)
+Status session_load_length(const Session *s, int64_t micro_batches, int64_t length, Diag *diag, Job **out_job)
 {
     FrontendOptions frontend = {.overrides = s->options->sets,
                                 .n_overrides = s->options->n_sets,
@@ -72,9 +73,15 @@ Status session_load_job(Session *s, int64_t micro_batches)
                                 .weights = s->options->weights,
                                 .init = s->options->init,
                                 .config = config_of_run(s),
+                                .length = length,
                                 .lib_dir = lib_beside_program(s->arena)};
+    return frontend_load(s->arena, diag, s->options->operand, &frontend, out_job);
+}
+
+Status session_load_job(Session *s, int64_t micro_batches)
+{
     s->diag = diag_create(s->arena);
-    Status status = frontend_load(s->arena, s->diag, s->options->operand, &frontend, &s->job);
+    Status status = session_load_length(s, micro_batches, 0, s->diag, &s->job);
     print_and_clear(s, &status);
     if (status == STATUS_OK)
         find_results(s);
@@ -219,7 +226,7 @@ static bool is_interp(const Session *s)
     return strcmp(s->options->device, "interp") == 0;
 }
 
-Status session_compile(Session *s)
+Status session_compile_longest(Session *s)
 {
     double start_s = driver_now_s();
     if (s->module_arena) /* of another stage (cmd_plan) */
@@ -232,6 +239,15 @@ Status session_compile(Session *s)
         print_and_clear(s, &status);
     s->passes_s = driver_now_s() - start_s;
     return status;
+}
+
+Status session_compile(Session *s)
+{
+    double start_s = driver_now_s();
+    TRY(session_compile_longest(s));
+    TRY(variants_compile(s));
+    s->passes_s = driver_now_s() - start_s;
+    return STATUS_OK;
 }
 
 static int64_t status_field_bytes(const char *key)
@@ -247,18 +263,27 @@ static int64_t status_field_bytes(const char *key)
     return kib * 1024;
 }
 
-static Status build_kernels(Session *s, const char **out_so_path)
+/* The kernels of n modules, compiled on all cores. */
+static Status build_kernels(Session *s, ExecutorModule *modules, uint32_t n)
 {
     Arena *scratch = arena_create();
-    StrBuf text = strbuf_make(scratch);
-    codegen_emit_c(&text, s->m);
-    CodegenObject object;
-    Status status = codegen_compile(s->arena, strbuf_text(&text), &object);
+    const char **texts = ARENA_ARRAY(scratch, const char *, n);
+    CodegenObject *objects = ARENA_ARRAY(scratch, CodegenObject, n);
+    for (uint32_t i = 0; i < n; i++)
+    {
+        StrBuf text = strbuf_make(scratch);
+        codegen_emit_c(&text, modules[i].m);
+        texts[i] = strbuf_text(&text);
+    }
+    Status status = codegen_compile_all(s->arena, texts, n, (uint32_t)pool_n_cores(), objects);
+    s->kernels_cached = true;
+    for (uint32_t i = 0; i < n && status == STATUS_OK; i++)
+    {
+        s->kernels_cached = s->kernels_cached && objects[i].cached;
+        modules[i].so_path = objects[i].so_path;
+    }
     arena_destroy(scratch);
-    TRY(status);
-    s->kernels_cached = object.cached;
-    *out_so_path = object.so_path;
-    return STATUS_OK;
+    return status;
 }
 
 /* The plan was made from an estimate; this is what the program takes. */
@@ -280,18 +305,20 @@ Status session_build(Session *s)
     Status status;
     if (is_interp(s) && s->ranks.size > 1)
         return status_fail(STATUS_UNSUPPORTED, "the reference interpreter runs on one rank only");
+    ExecutorModule *modules = variants_modules(s);
+    const uint32_t n_modules = s->variants.n_shorter + 1;
     if (is_interp(s))
-        status = executor_create_interp(s->m, &s->executor);
+        status = executor_create_interp(modules, n_modules, &s->executor);
     else
     {
-        const char *so_path = NULL;
         HalOptions hal = {.n_threads = ranks_threads(s), .pin = s->options->pin};
         status = hal_device_create(s->options->device, &hal, &s->device);
         if (status == STATUS_BAD_INPUT)
             return status_fail(STATUS_USAGE, "%s", arena_printf(s->arena, "--device: %s interp", status_detail()));
         TRY(status);
-        TRY(build_kernels(s, &so_path));
-        status = executor_create(s->device, s->m, so_path, s->ranks.comm.world ? &s->ranks.comm : NULL, &s->executor);
+        TRY(build_kernels(s, modules, n_modules));
+        status =
+            executor_create(s->device, modules, n_modules, s->ranks.comm.world ? &s->ranks.comm : NULL, &s->executor);
     }
     s->kernels_s = driver_now_s() - start_s;
     return status == STATUS_OK ? check_cap(s) : status;
@@ -303,6 +330,7 @@ Status session_close(Session *s, Status status)
     executor_destroy(s->executor);
     if (s->device)
         hal_device_destroy(s->device);
+    variants_close(s);
     if (s->module_arena)
         arena_destroy(s->module_arena);
     dataset_close(s->train);
@@ -312,7 +340,7 @@ Status session_close(Session *s, Status status)
 
 /* ---- training */
 
-/* Names the params and what is trained on: a checkpoint of another model or batch does not fit. */
+/* Names the params and what is trained on: a checkpoint of another model, batch or order does not fit. */
 static const char *digest_of(const Session *s)
 {
     StrBuf text = strbuf_make(s->arena);
@@ -321,7 +349,28 @@ static const char *digest_of(const Session *s)
         if (ir_global(m, g)->kind == IR_GLOBAL_PARAM)
             strbuf_addf(&text, "%s %s\n", ir_global(m, g)->name, ir_type_text(s->arena, &ir_global(m, g)->type));
     strbuf_addf(&text, "%s %lld", s->job->train.optimizer, (long long)s->job->train.batch);
+    if (s->job->data.group_by_length)
+        strbuf_addf(&text, " groups of %lld", (long long)s->job->data.group_by_length);
     return arena_printf(s->arena, "%016llx", (unsigned long long)XXH3_64bits(strbuf_text(&text), text.len));
+}
+
+/* Without several lengths all texts count: their order may depend on it. */
+static TrainerBuckets buckets_of(const Session *s)
+{
+    const DataSpec *data = &s->job->data;
+    TrainerBuckets buckets = {.lengths = data->buckets,
+                              .n_lengths = data->n_buckets,
+                              .fields = s->variants.fields,
+                              .n_fields = s->variants.n_fields,
+                              .group = (uint32_t)data->group_by_length};
+    if (buckets.n_fields)
+        return buckets;
+    const char **fields = ARENA_ARRAY(s->arena, const char *, data->n_fields);
+    for (uint32_t i = 0; i < data->n_fields; i++)
+        if (data->fields[i].format == DATA_TEXT)
+            fields[buckets.n_fields++] = data->fields[i].name;
+    buckets.fields = fields;
+    return buckets;
 }
 
 static LrSchedule schedule_of(const TrainSpec *train)
@@ -347,6 +396,7 @@ Status session_trainer(Session *s, const TrainerObserver *observer, bool with_ou
 {
     const TrainSpec *train = &s->job->train;
     TrainerOptions options = {.rank = ranks_for_trainer(s),
+                              .buckets = buckets_of(s),
                               .epochs = (uint64_t)train->epochs,
                               .max_steps = (uint64_t)train->max_steps,
                               .stop_after = s->options->stop_after,

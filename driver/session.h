@@ -4,6 +4,7 @@
 
 #include "driver/driver.h"
 #include "driver/ranks.h"
+#include "driver/variants.h"
 #include "frontend/frontend.h"
 #include "runtime/trainer.h"
 
@@ -16,6 +17,7 @@ struct Session
     Arena *module_arena;
     IrModule *m; /* after the passes */
     HalDevice *device;
+    Variants variants; /* shorter programs */
     Executor *executor;
     const MetricSpec *metrics;  /* of the job */
     const char *const *results; /* what is reported of them and the loss */
@@ -33,10 +35,14 @@ struct Session
 Status session_load(Arena *arena, const Options *options, Session *out_session);
 /* Loads the model (again), its batch cut into micro-batches; 0: as the model says. */
 Status session_load_job(Session *s, int64_t micro_batches);
+/* The job for one of the lengths of its buckets (0: the longest); what is wrong is in the diag. */
+Status session_load_length(const Session *s, int64_t micro_batches, int64_t length, Diag *diag, Job **out_job);
 /* Opens its data and checks it (label ranges). A fault in a file is reported at the <field> that names it. */
 Status session_open_data(Session *s);
-/* Runs the passes. */
+/* Runs the passes; of every length. */
 Status session_compile(Session *s);
+/* Of the longest only, to show it. */
+Status session_compile_longest(Session *s);
 /* Generates kernels and makes the executor. */
 Status session_build(Session *s);
 /* status: how the session went. Returns it. */

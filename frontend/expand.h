@@ -158,7 +158,10 @@ void job_dims(Expander *x, const XmlElem *root);
 void job_cluster(Expander *x, const XmlElem *root);
 /* micro_batches: FrontendOptions. */
 void job_train(Expander *x, const XmlElem *root, int64_t micro_batches);
-void job_data(Expander *x, const XmlElem *root);
+void job_data(Expander *x, const XmlElem *root, int64_t length);
+/* Buckets of lengths (job_buckets.c); length: FrontendOptions. The <dim> is given its value before anything is read. */
+void job_override_length(Arena *arena, XmlElem *root, int64_t length);
+void job_buckets(Expander *x, const XmlElem *data, int64_t length);
 /* The child of that kind that must be there once; NULL (and told) when there is none. */
 const XmlElem *job_only_child(Expander *x, const XmlElem *root, ElementId id);
 /* Once the inputs are known. */

@@ -38,7 +38,7 @@ static void expand_graph(Expander *x, const XmlElem *root, const FrontendOptions
     bool known_dims = diag_error_count(x->diag) == errors;
     job_cluster(x, root);
     job_train(x, root, options->micro_batches);
-    job_data(x, root);
+    job_data(x, root, options->length);
     if (!known_dims || x->gave_up)
         return; /* what uses them would only repeat it */
     outputs_prepare(x);
@@ -60,6 +60,8 @@ static Status load(Arena *arena, Diag *diag, const Source *source, const Fronten
         !include_all(arena, diag, root, find_lib_dir(options), max_bytes))
         return STATUS_BAD_INPUT;
     job_override(arena, diag, root, options);
+    if (options->length)
+        job_override_length(arena, root, options->length);
     if (diag_error_count(diag) != errors)
         return STATUS_BAD_INPUT;
 

@@ -21,6 +21,7 @@ typedef struct
     uint32_t n_overrides;
     int64_t
         micro_batches; /* parts of the batch: the module's `b` is ceil(batch / parts); 0: what <cluster> says, or 1 */
+    int64_t length;    /* the job for one of its buckets (DataSpec.buckets); 0: for the longest */
     const char *weights, *init; /* --weights and --init, instead of those of <train>; NULL: not given */
     const char *config;         /* a config.json for when the weights have none beside them; NULL: none */
     const char *lib_dir;        /* the library of blocks; NULL: $PTC_LIB, else PTC_LIB_DIR compiled in, else none */
@@ -65,7 +66,11 @@ typedef struct
     uint32_t n_fields;
     int64_t train_limit; /* the first so many samples; 0: all. For SYNTHETIC: how many there are */
     int64_t test_limit;
-    bool shuffle; /* a new order every epoch */
+    bool shuffle;            /* a new order every epoch */
+    const char *bucket_dim;  /* the <dim> of which there are several lengths; NULL: none */
+    const int64_t *buckets;  /* they, ascending; the last one is the <dim>'s value in the file */
+    uint32_t n_buckets;      /* 0: none */
+    int64_t group_by_length; /* batches within which training samples are sorted by length; 0: none */
     Span span;
 } DataSpec;
 

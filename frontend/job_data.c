@@ -117,7 +117,7 @@ static void read_field(Expander *x, const XmlElem *e, DataField *field, const ch
         expand_error(x, attr_or_elem_span(e, "low"), NULL, "low is %g, more than high, %g", field->low, field->high);
 }
 
-void job_data(Expander *x, const XmlElem *root)
+void job_data(Expander *x, const XmlElem *root, int64_t length)
 {
     const XmlElem *e = job_only_child(x, root, EL_data);
     DataSpec *data = &x->job->data;
@@ -136,6 +136,8 @@ void job_data(Expander *x, const XmlElem *root)
     attr_bool(x, e, "shuffle", &data->shuffle);
     attr_int(x, e, "train_limit", 0, INT64_MAX, &data->train_limit);
     attr_int(x, e, "test_limit", 0, INT64_MAX, &data->test_limit);
+    attr_int(x, e, "group_by_length", 0, 1000000, &data->group_by_length);
+    job_buckets(x, e, length);
     for (const XmlElem *field = e->first; field; field = field->next)
     {
         read_field(x, field, &data->fields[data->n_fields], root->source->dir);
@@ -164,11 +166,21 @@ static void check_sample_type(Expander *x, const DataField *field)
                  ir_type_text(x->arena, have));
 }
 
+static bool has_text(const DataSpec *data)
+{
+    bool found = false;
+    for (uint32_t i = 0; i < data->n_fields; i++)
+        found = found || data->fields[i].format == DATA_TEXT;
+    return found;
+}
+
 /* Fields and inputs are the same set; and the test split is there for all fields or for none. */
 void job_check(Expander *x, const XmlElem *root)
 {
     DataSpec *data = &x->job->data;
     uint32_t n_tests = 0;
+    if (data->group_by_length && !has_text(data))
+        expand_error(x, data->span, NULL, "group_by_length, but no field has texts");
     for (uint32_t i = 0; i < data->n_fields; i++)
     {
         DataField *field = &data->fields[i];

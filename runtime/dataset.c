@@ -169,6 +169,15 @@ Status dataset_read(const Dataset *dataset, uint32_t field, uint64_t sample, con
     return reader->read(reader, sample, pass, dst);
 }
 
+uint32_t dataset_length(const Dataset *dataset, uint32_t field, uint64_t sample)
+{
+    ENSURE(field < dataset->n_fields && sample < dataset->n_samples);
+    const FieldReader *reader = &dataset->readers[field];
+    if (reader->length)
+        return reader->length(reader, sample);
+    return reader->field.rank ? (uint32_t)reader->field.dims[0] : 1;
+}
+
 static Status check_sample(const DatasetField *field, uint64_t sample, const void *values, double low, double high)
 {
     for (uint64_t i = 0; i < field->sample_elems; i++)
@@ -223,7 +232,18 @@ Status dataset_check_slot(const Dataset *dataset, uint32_t field, Elem elem, uin
 
 uint64_t dataset_row_bytes(const Dataset *dataset, const BatchSlot *slot)
 {
-    return dataset_field(dataset, slot->field)->sample_elems * elem_size_bytes(slot->elem);
+    const uint64_t n_elems = slot->length ? slot->length : dataset_field(dataset, slot->field)->sample_elems;
+    return n_elems * elem_size_bytes(slot->elem);
+}
+
+/* The first slot->length elements of each sample. */
+static void fill_shorter(const FieldReader *reader, const BatchSlot *slot, const uint64_t *indices, uint32_t first,
+                         uint32_t n)
+{
+    ENSURE(reader->read_first && reader->field.elem == slot->elem && slot->length <= reader->field.sample_elems);
+    const size_t row_bytes = slot->length * elem_size_bytes(slot->elem);
+    for (uint32_t row = first; row < first + n; row++)
+        reader->read_first(reader, indices[row], slot->length, (char *)slot->data + row * row_bytes);
 }
 
 /* Samples of another type than the slot's go through a buffer of one sample. */
@@ -232,6 +252,11 @@ Status dataset_fill_rows(const Dataset *dataset, const DatasetPass *pass, const 
 {
     const DatasetField *field = dataset_field(dataset, slot->field);
     ENSURE(elem_converts(field->elem, slot->elem));
+    if (slot->length)
+    {
+        fill_shorter(&dataset->readers[slot->field], slot, indices, first, n);
+        return STATUS_OK;
+    }
     const bool direct = field->elem == slot->elem;
     const uint64_t row_bytes = dataset_row_bytes(dataset, slot);
     char stack[1024];

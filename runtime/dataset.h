@@ -83,6 +83,9 @@ bool dataset_is_costly(const Dataset *dataset);
 /* Copies one sample's field (sample_bytes) to dst. sample < dataset_n_samples. BAD_INPUT, IO: the message names file
  * and sample. */
 Status dataset_read(const Dataset *dataset, uint32_t field, uint64_t sample, const DatasetPass *pass, void *dst);
+/* How many of the sample's elements along its first axis are no padding; all of them for formats that pad nothing. No
+ * data is read or decoded. */
+uint32_t dataset_length(const Dataset *dataset, uint32_t field, uint64_t sample);
 /* Reads the whole field and refuses the first value outside low..high (both included), e.g. a label out of range. The
  * message names file, sample and value. Fields of elem_get_f64's types only (else BUG). */
 Status dataset_check_range(const Dataset *dataset, uint32_t field, double low, double high);
@@ -94,6 +97,7 @@ typedef struct
     uint32_t field;
     Elem elem;
     void *data;
+    uint32_t length; /* rows of so many elements, which is not below dataset_length; 0: of all. Formats that pad only */
 } BatchSlot;
 
 /* BAD_INPUT when the field cannot be given as elem x sample shape (rank, dims). */

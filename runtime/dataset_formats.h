@@ -52,6 +52,9 @@ struct FieldReader
     /* Copies a sample to dst; called from several threads at once. */
     Status (*read)(const FieldReader *reader, uint64_t sample, const DatasetPass *pass, void *dst);
     void (*close)(FieldReader *reader); /* frees state */
+    /* Formats that pad samples (of one axis): how many elements are no padding, and the first n of all. Else NULL. */
+    uint32_t (*length)(const FieldReader *reader, uint64_t sample);
+    void (*read_first)(const FieldReader *reader, uint64_t sample, uint32_t n, void *dst);
 };
 
 /* On failure *out_reader holds nothing to close. */

@@ -288,25 +288,38 @@ static void write_mask(Elem elem, void *dst, uint32_t n, uint32_t length)
             ((int32_t *)dst)[i] = i < n;
 }
 
-static Status read_text(const FieldReader *reader, uint64_t sample, const DatasetPass *pass, void *dst)
+static uint32_t length_of_text(const FieldReader *reader, uint64_t sample)
 {
-    (void)pass;
+    const TextRows *rows = ((const TextField *)reader->state)->rows;
+    const uint32_t *at = &rows->chunks[sample / CHUNK_ROWS].at[sample % CHUNK_ROWS];
+    return at[1] - at[0];
+}
+
+static void read_first_of_text(const FieldReader *reader, uint64_t sample, uint32_t length, void *dst)
+{
     const TextField *field = reader->state;
     const TextRows *rows = field->rows;
     const TextChunk *chunk = &rows->chunks[sample / CHUNK_ROWS];
-    const uint32_t at = chunk->at[sample % CHUNK_ROWS], n = chunk->at[sample % CHUNK_ROWS + 1] - at;
+    const uint32_t at = chunk->at[sample % CHUNK_ROWS], n_tokens = length_of_text(reader, sample);
+    const uint32_t n = n_tokens < length ? n_tokens : length;
     int32_t *out = dst;
     if (field->part == PART_MASK)
     {
-        write_mask(reader->field.elem, dst, n, rows->length);
-        return STATUS_OK;
+        write_mask(reader->field.elem, dst, n, length);
+        return;
     }
     const int32_t *values = field->part == PART_IDS ? chunk->ids : chunk->types;
     const int32_t pad = field->part == PART_IDS ? rows->pad_id : 0;
     if (values)
         memcpy(out, values + at, n * sizeof *out);
-    for (uint32_t i = values ? n : 0; i < rows->length; i++)
+    for (uint32_t i = values ? n : 0; i < length; i++)
         out[i] = pad;
+}
+
+static Status read_text(const FieldReader *reader, uint64_t sample, const DatasetPass *pass, void *dst)
+{
+    (void)pass;
+    read_first_of_text(reader, sample, ((const TextField *)reader->state)->rows->length, dst);
     return STATUS_OK;
 }
 
@@ -345,6 +358,8 @@ Status dataset_open_text(const DatasetSource *source, DatasetShared *shared, Fie
         (FieldReader){.n_samples = table_n_rows(field->rows->table),
                       .state = field,
                       .read = read_text,
+                      .length = length_of_text,
+                      .read_first = read_first_of_text,
                       .close = close_text,
                       .field = {.elem = field->part == PART_MASK && source->elem == ELEM_F32 ? ELEM_F32 : ELEM_I32,
                                 .rank = 1,

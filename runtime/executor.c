@@ -5,13 +5,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-Status executor_create(HalDevice *device, const IrModule *m, const char *so_path, const ExecutorComm *comm,
-                       Executor **out_executor)
+static Executor *create(HalDevice *device, const ExecutorModule *modules, uint32_t n_modules)
 {
+    ENSURE(n_modules >= 1);
     Arena *arena = arena_create();
     Executor *x = ARENA_NEW(arena, Executor);
-    *x = (Executor){.arena = arena, .device = device, .m = m, .comm = comm};
-    Status status = executor_build(x, so_path);
+    *x = (Executor){.arena = arena, .device = device, .n_variants = n_modules};
+    x->variants = ARENA_ARRAY(arena, ExecutorVariant, n_modules);
+    for (uint32_t i = 0; i < n_modules; i++)
+        x->variants[i] = (ExecutorVariant){.m = modules[i].m, .label = n_modules > 1 ? modules[i].label : NULL};
+    executor_select(x, n_modules - 1);
+    return x;
+}
+
+Status executor_create(HalDevice *device, const ExecutorModule *modules, uint32_t n_modules, const ExecutorComm *comm,
+                       Executor **out_executor)
+{
+    Executor *x = create(device, modules, n_modules);
+    x->comm = comm;
+    Status status = executor_build(x, modules);
     if (status != STATUS_OK)
         executor_destroy(x);
     else
@@ -19,12 +31,11 @@ Status executor_create(HalDevice *device, const IrModule *m, const char *so_path
     return status;
 }
 
-Status executor_create_interp(const IrModule *m, Executor **out_executor)
+Status executor_create_interp(const ExecutorModule *modules, uint32_t n_modules, Executor **out_executor)
 {
-    Arena *arena = arena_create();
-    Executor *x = ARENA_NEW(arena, Executor);
-    *x = (Executor){.arena = arena, .m = m, .env = ir_interp_env_create()};
-    ir_interp_bind_rest(x->env, m);
+    Executor *x = create(NULL, modules, n_modules);
+    x->env = ir_interp_env_create();
+    ir_interp_bind_rest(x->env, x->m); /* the largest: the others use the fronts */
     *out_executor = x;
     return STATUS_OK;
 }
@@ -37,9 +48,17 @@ void executor_destroy(Executor *x)
         ir_interp_env_destroy(x->env);
     if (x->memory)
         hal_buffer_destroy(x->memory);
-    if (x->executable)
-        hal_executable_unload(x->executable);
+    for (uint32_t i = 0; i < x->n_variants; i++)
+        if (x->variants[i].executable)
+            hal_executable_unload(x->variants[i].executable);
     arena_destroy(x->arena);
+}
+
+void executor_select(Executor *x, uint32_t variant)
+{
+    ENSURE(variant < x->n_variants);
+    x->now = &x->variants[variant];
+    x->m = x->now->m;
 }
 
 /* ---- globals and reports */
@@ -100,7 +119,7 @@ static void convert_back(DType dtype, int64_t n, const double *numbers, void *st
 bool executor_has_global(const Executor *x, const char *name)
 {
     IrGlobal global = ir_global_find(x->m, name);
-    return global && (x->env || x->global_offset[global] >= 0);
+    return global && (x->env || x->now->global_offset[global] >= 0);
 }
 
 Status executor_write_global(Executor *x, const char *name, const void *data)

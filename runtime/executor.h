@@ -1,4 +1,4 @@
-/* Executor: runs the step functions of one planned module on one device.
+/* Executor: runs the step functions of one planned module, or of variants of it, on one device.
  *
  * Creation resolves everything: one device allocation holds the globals and the arena (offsets from pass plan_memory),
  * every call becomes a kernel launch with fixed addresses, every matmul a prepared contraction. Running a step then
@@ -20,15 +20,25 @@ typedef struct
     Comm *data; /* the ranks with the same stage: all_reduce */
 } ExecutorComm;
 
-/* so_path: the compiled kernels of m (codegen/compile.h); NULL when m has none. m has the property PLANNED. comm: NULL
- * for a program that talks to nobody (then a send, recv or all_reduce in it is STATUS_UNSUPPORTED). Memory is taken for
- * the globals that the step functions use, not for those of other ranks. */
-Status executor_create(HalDevice *device, const IrModule *m, const char *so_path, const ExecutorComm *comm,
+typedef struct
+{
+    const IrModule *m;   /* lent; with the property PLANNED */
+    const char *so_path; /* its compiled kernels (codegen/compile.h); NULL when it has none */
+    const char *label;   /* what profiles call it when there are several; NULL: nothing */
+} ExecutorModule;
+
+/* Several modules are variants of one: the same globals by name, of which inputs may have other extents, the largest
+ * ones in the last module. Each global, and the arena, is one piece of memory for all of them. The last is selected.
+ * comm: NULL for programs that talk to nobody (then a send, recv or all_reduce in them is STATUS_UNSUPPORTED). Memory
+ * is taken for the globals that the step functions use, not for those of other ranks. */
+Status executor_create(HalDevice *device, const ExecutorModule *modules, uint32_t n_modules, const ExecutorComm *comm,
                        Executor **out_executor);
-/* The reference interpreter in place of a device: m in any stage of lowering, numbers kept in f64. */
-Status executor_create_interp(const IrModule *m, Executor **out_executor);
+/* The reference interpreter in place of a device: modules in any stage of lowering, numbers kept in f64. */
+Status executor_create_interp(const ExecutorModule *modules, uint32_t n_modules, Executor **out_executor);
 void executor_destroy(Executor *executor); /* NULL is allowed */
 
+/* The variant that is run, written to and asked about from now on. */
+void executor_select(Executor *executor, uint32_t variant);
 /* Runs a step function to its end. NON_FINITE when a check_finite failed: nothing after it has run. */
 Status executor_run(Executor *executor, const char *func);
 

@@ -136,8 +136,9 @@ static Status build_call(Build *b, IrOp op)
         instr.bufs[i] = b->address[data->operands[i]];
     for (uint32_t i = 0; i < data->n_results; i++)
         instr.bufs[data->n_operands + i] = b->address[data->results[i]];
-    instr.profile_row = profile_row(x, name);
-    TRY(hal_executable_kernel(x->executable, name, &instr.kernel));
+    const char *label = x->now->label;
+    instr.profile_row = profile_row(x, label ? arena_printf(x->arena, "%s %s", name, label) : name);
+    TRY(hal_executable_kernel(x->now->executable, name, &instr.kernel));
     vec_push(x->arena, &b->program->instrs, instr);
     return STATUS_OK;
 }
@@ -355,7 +356,7 @@ static Status build_program(Executor *x, IrFunc func)
     for (uint32_t i = 0; i < b.copies.len; i++)
         vec_push(x->arena, &program.instrs, b.copies.data[i]);
     find_update(x, &program);
-    vec_push(x->arena, &x->programs, program);
+    vec_push(x->arena, &x->now->programs, program);
     return STATUS_OK;
 }
 
@@ -408,28 +409,65 @@ static int64_t comm_bytes(const IrModule *m, IrFunc func)
     return total;
 }
 
-/* The place of every used global (others: -1), and the sizes by kind. Returns the bytes of all globals. */
-static int64_t lay_out(Arena *arena, const IrModule *m, int64_t *offsets, ExecutorMemory *sizes)
+/* The global of the same name, which most often has the same number. */
+static IrGlobal same_global(const IrModule *last, const IrModule *m, IrGlobal g)
 {
-    const bool *used = used_globals(arena, m);
-    int64_t total = 0;
-    for (IrGlobal g = 1; g < m->globals.len; g++)
+    const char *name = ir_global(m, g)->name;
+    if (g < last->globals.len && strcmp(ir_global(last, g)->name, name) == 0)
+        return g;
+    const IrGlobal found = ir_global_find(last, name);
+    ENSURE(found);
+    return found;
+}
+
+/* Notes the globals that any variant uses, by their number in the last one, and their sizes. */
+static int64_t *sizes_of_globals(Arena *arena, const ExecutorVariant *variants, uint32_t n)
+{
+    const IrModule *last = variants[n - 1].m;
+    int64_t *size_bytes = ARENA_ARRAY(arena, int64_t, last->globals.len);
+    for (uint32_t v = 0; v < n; v++)
     {
-        offsets[g] = -1;
-        if (!used[g])
-            continue;
-        int64_t size = align_up(ir_type_size_bytes(&ir_global(m, g)->type));
-        offsets[g] = total;
-        *size_of_kind(sizes, ir_global(m, g)->kind) += size;
-        total += size;
+        const IrModule *m = variants[v].m;
+        const bool *used = used_globals(arena, m);
+        for (IrGlobal g = 1; g < m->globals.len; g++)
+        {
+            const IrGlobal in_last = same_global(last, m, g);
+            const int64_t size = align_up(ir_type_size_bytes(&ir_global(m, g)->type));
+            if (used[g] && size > size_bytes[in_last])
+                size_bytes[in_last] = size;
+        }
     }
-    IR_FOR_FUNCS(m, f)
+    return size_bytes;
+}
+
+/* The place of every used global (others: -1) in each variant, and the sizes by kind. Returns the bytes of all globals.
+ */
+static int64_t lay_out(Arena *arena, ExecutorVariant *variants, uint32_t n, ExecutorMemory *sizes)
+{
+    const IrModule *last = variants[n - 1].m;
+    const int64_t *size_bytes = sizes_of_globals(arena, variants, n);
+    int64_t *offsets = ARENA_ARRAY(arena, int64_t, last->globals.len), total = 0;
+    for (IrGlobal g = 1; g < last->globals.len; g++)
     {
-        int64_t bytes = planned_bytes(m, f) + staging_bytes(m, f);
-        if (bytes > sizes->arena_bytes)
-            sizes->arena_bytes = bytes;
-        sizes->comm_bytes += comm_bytes(m, f);
+        offsets[g] = size_bytes[g] ? total : -1;
+        *size_of_kind(sizes, ir_global(last, g)->kind) += size_bytes[g];
+        total += size_bytes[g];
     }
+    for (uint32_t v = 0; v < n; v++)
+    {
+        const IrModule *m = variants[v].m;
+        variants[v].global_offset = ARENA_ARRAY(arena, int64_t, m->globals.len);
+        for (IrGlobal g = 1; g < m->globals.len; g++)
+            variants[v].global_offset[g] = offsets[same_global(last, m, g)];
+        IR_FOR_FUNCS(m, f)
+        {
+            const int64_t bytes = planned_bytes(m, f) + staging_bytes(m, f);
+            if (bytes > sizes->arena_bytes)
+                sizes->arena_bytes = bytes;
+        }
+    }
+    IR_FOR_FUNCS(last, f)
+    sizes->comm_bytes += comm_bytes(last, f);
     return total;
 }
 
@@ -437,28 +475,32 @@ ExecutorMemory executor_memory_planned(const IrModule *m)
 {
     ExecutorMemory sizes = {0};
     Arena *arena = arena_create();
-    lay_out(arena, m, ARENA_ARRAY(arena, int64_t, m->globals.len), &sizes);
+    ExecutorVariant only = {.m = m};
+    lay_out(arena, &only, 1, &sizes);
     arena_destroy(arena);
     return sizes;
 }
 
-static Status allocate(Executor *x)
-{
-    x->global_offset = ARENA_ARRAY(x->arena, int64_t, x->m->globals.len);
-    int64_t total = lay_out(x->arena, x->m, x->global_offset, &x->sizes);
-    TRY(hal_buffer_create(x->device, (size_t)(total + x->sizes.arena_bytes), &x->memory));
-    x->arena_base = (char *)hal_buffer_address(x->memory) + total;
-    return STATUS_OK;
-}
-
-Status executor_build(Executor *x, const char *so_path)
+static Status build_variant(Executor *x, const char *so_path)
 {
     if (so_path)
-        TRY(hal_executable_load(x->device, so_path, &x->executable));
-    TRY(allocate(x));
+        TRY(hal_executable_load(x->device, so_path, &x->now->executable));
     IR_FOR_FUNCS(x->m, f)
     if (ir_func(x->m, f)->kind == IR_FUNC_STEP)
         TRY(build_program(x, f));
+    return STATUS_OK;
+}
+
+Status executor_build(Executor *x, const ExecutorModule *modules)
+{
+    const int64_t total = lay_out(x->arena, x->variants, x->n_variants, &x->sizes);
+    TRY(hal_buffer_create(x->device, (size_t)(total + x->sizes.arena_bytes), &x->memory));
+    x->arena_base = (char *)hal_buffer_address(x->memory) + total;
+    for (uint32_t i = 0; i < x->n_variants; i++)
+    {
+        executor_select(x, i); /* the last one stays */
+        TRY(build_variant(x, modules[i].so_path));
+    }
     x->sizes.workspace_bytes = hal_memory_info(x->device).workspace_bytes;
     return STATUS_OK;
 }

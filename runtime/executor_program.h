@@ -47,18 +47,28 @@ typedef struct
     double matmul_flops;
 } Program;
 
+/* One of the modules, with what was made of it. */
+typedef struct
+{
+    const IrModule *m;
+    const char *label; /* for kernels in profiles; NULL: none */
+    HalExecutable *executable;
+    int64_t *global_offset; /* by IrGlobal; -1: not of this rank */
+    VEC(Program) programs;
+} ExecutorVariant;
+
 struct Executor
 {
     Arena *arena;
     HalDevice *device;
     InterpEnv *env; /* the reference interpreter instead of a device; then all below but m is unused */
-    const IrModule *m;
-    HalExecutable *executable;
+    ExecutorVariant *variants;
+    uint32_t n_variants;
+    ExecutorVariant *now;     /* the selected one */
+    const IrModule *m;        /* its module */
     const ExecutorComm *comm; /* NULL: none */
-    HalBuffer *memory;        /* globals, then the arena */
-    int64_t *global_offset;   /* by IrGlobal; -1: not of this rank */
+    HalBuffer *memory;        /* globals, then the arena: of all variants */
     char *arena_base;
-    VEC(Program) programs;
     VEC(ExecutorProfileRow) profile;
     bool profiling;
     ExecutorMemory sizes;
@@ -73,12 +83,12 @@ struct Executor
 };
 static inline char *executor_global_address(const Executor *x, IrGlobal global)
 {
-    ENSURE(x->global_offset[global] >= 0);
-    return (char *)hal_buffer_address(x->memory) + x->global_offset[global];
+    ENSURE(x->now->global_offset[global] >= 0);
+    return (char *)hal_buffer_address(x->memory) + x->now->global_offset[global];
 }
 
 /* executor_build.c: takes memory and makes the programs. */
-Status executor_build(Executor *x, const char *so_path);
+Status executor_build(Executor *x, const ExecutorModule *modules);
 
 /* executor_run.c */
 const Program *executor_find_program(const Executor *x, const char *func);

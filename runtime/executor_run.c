@@ -24,9 +24,9 @@ static double now_s(clockid_t clock)
 
 const Program *executor_find_program(const Executor *x, const char *func)
 {
-    for (uint32_t i = 0; i < x->programs.len; i++)
-        if (strcmp(x->programs.data[i].name, func) == 0)
-            return &x->programs.data[i];
+    for (uint32_t i = 0; i < x->now->programs.len; i++)
+        if (strcmp(x->now->programs.data[i].name, func) == 0)
+            return &x->now->programs.data[i];
     BUG("no step function @%s", func);
 }
 

@@ -18,7 +18,11 @@ typedef struct
     HalDevice base;
     Pool *pool;
     GemmLib *gemms;
-    int64_t workspace_bytes; /* of all loaded executables */
+    /* One workspace serves the kernels of all executables: launches run one after another. It only grows. */
+    char *workspace;
+    char *scratch; /* per worker */
+    size_t workspace_bytes;
+    size_t scratch_bytes; /* of one worker */
 } CpuDevice;
 
 typedef struct CpuExecutable CpuExecutable;
@@ -29,7 +33,6 @@ struct HalKernel
     CpuExecutable *executable;
 };
 
-/* One workspace serves all kernels of an executable: launches run one after another. */
 struct CpuExecutable
 {
     HalExecutable base;
@@ -37,10 +40,6 @@ struct CpuExecutable
     void *library;
     HalKernel *kernels;
     uint32_t n_kernels;
-    char *workspace;
-    char *scratch;        /* per worker */
-    size_t scratch_bytes; /* of one worker */
-    int64_t held_bytes;
 };
 
 static void cpu_destroy(HalDevice *base)
@@ -48,6 +47,8 @@ static void cpu_destroy(HalDevice *base)
     CpuDevice *device = (CpuDevice *)base;
     gemm_lib_destroy(device->gemms);
     pool_destroy(device->pool);
+    free(device->workspace);
+    free(device->scratch);
     free(device);
 }
 
@@ -70,7 +71,8 @@ static void cpu_memory_info(const HalDevice *base, HalMemoryInfo *info)
 {
     const CpuDevice *device = (const CpuDevice *)base;
     hal_host_memory(&info->total_bytes, &info->free_bytes);
-    info->workspace_bytes = device->workspace_bytes + (int64_t)gemm_lib_bytes(device->gemms);
+    const size_t kernel_bytes = device->workspace_bytes + device->scratch_bytes * (size_t)pool_n_threads(device->pool);
+    info->workspace_bytes = (int64_t)(kernel_bytes + gemm_lib_bytes(device->gemms));
 }
 
 static Status cpu_memory_alloc(HalDevice *base, size_t size_bytes, void **out_address)
@@ -96,12 +98,9 @@ static Status cpu_copy(HalDevice *base, HalCopyKind kind, void *dst, const void 
 static void cpu_executable_unload(HalExecutable *base)
 {
     CpuExecutable *executable = (CpuExecutable *)base;
-    executable->device->workspace_bytes -= executable->held_bytes;
     if (executable->library)
         dlclose(executable->library);
     free(executable->kernels);
-    free(executable->workspace);
-    free(executable->scratch);
     free(executable);
 }
 
@@ -129,10 +128,25 @@ static size_t align_up(size_t bytes)
     return (bytes + WORKSPACE_ALIGN - 1) / WORKSPACE_ALIGN * WORKSPACE_ALIGN;
 }
 
+/* What is in the memory is of no worth between launches. */
+static Status grow(char **memory, size_t *size_bytes, size_t wanted_bytes, size_t n_copies)
+{
+    if (wanted_bytes <= *size_bytes)
+        return STATUS_OK;
+    char *larger = aligned_alloc(WORKSPACE_ALIGN, wanted_bytes * n_copies);
+    if (!larger)
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for %zu bytes of kernel workspace",
+                           wanted_bytes * n_copies);
+    free(*memory);
+    *memory = larger;
+    *size_bytes = wanted_bytes;
+    return STATUS_OK;
+}
+
 static Status executable_fill(CpuExecutable *executable, const PtcKernelTable *table)
 {
-    size_t n_workers = (size_t)pool_n_threads(executable->device->pool);
-    size_t workspace_bytes = 0;
+    CpuDevice *device = executable->device;
+    size_t workspace_bytes = 0, scratch_bytes = 0;
     executable->n_kernels = table->n_kernels;
     executable->kernels = calloc(table->n_kernels ? table->n_kernels : 1, sizeof(HalKernel));
     if (!executable->kernels)
@@ -144,19 +158,10 @@ static Status executable_fill(CpuExecutable *executable, const PtcKernelTable *t
         size_t workspace = align_up((size_t)kernel->workspace_bytes);
         size_t scratch = align_up((size_t)kernel->scratch_bytes);
         workspace_bytes = workspace > workspace_bytes ? workspace : workspace_bytes;
-        executable->scratch_bytes = scratch > executable->scratch_bytes ? scratch : executable->scratch_bytes;
+        scratch_bytes = scratch > scratch_bytes ? scratch : scratch_bytes;
     }
-    size_t all_scratch_bytes = executable->scratch_bytes * n_workers;
-    if (workspace_bytes)
-        executable->workspace = aligned_alloc(WORKSPACE_ALIGN, workspace_bytes);
-    if (all_scratch_bytes)
-        executable->scratch = aligned_alloc(WORKSPACE_ALIGN, all_scratch_bytes);
-    if ((workspace_bytes && !executable->workspace) || (all_scratch_bytes && !executable->scratch))
-        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for %zu bytes of kernel workspace",
-                           workspace_bytes + all_scratch_bytes);
-    executable->held_bytes = (int64_t)(workspace_bytes + all_scratch_bytes);
-    executable->device->workspace_bytes += executable->held_bytes;
-    return STATUS_OK;
+    TRY(grow(&device->workspace, &device->workspace_bytes, workspace_bytes, 1));
+    return grow(&device->scratch, &device->scratch_bytes, scratch_bytes, (size_t)pool_n_threads(device->pool));
 }
 
 static Status executable_open(CpuExecutable *executable, const char *path)
@@ -199,15 +204,15 @@ typedef struct
 {
     PtcTaskFn *run;
     void *const *bufs;
-    const CpuExecutable *executable;
+    const CpuDevice *device;
 } Launch;
 
 static void launch_task(void *ctx, int64_t task, int worker)
 {
     const Launch *launch = ctx;
-    const CpuExecutable *executable = launch->executable;
-    void *scratch = executable->scratch ? executable->scratch + (size_t)worker * executable->scratch_bytes : NULL;
-    launch->run(launch->bufs, executable->workspace, scratch, task);
+    const CpuDevice *device = launch->device;
+    void *scratch = device->scratch ? device->scratch + (size_t)worker * device->scratch_bytes : NULL;
+    launch->run(launch->bufs, device->workspace, scratch, task);
 }
 
 static Status cpu_launch(HalDevice *base, const HalKernel *kernel, void *const *bufs, size_t n_bufs)
@@ -218,7 +223,7 @@ static Status cpu_launch(HalDevice *base, const HalKernel *kernel, void *const *
     for (uint32_t i = 0; i < kernel->kernel->n_phases; i++)
     {
         const PtcKernelPhase *phase = &kernel->kernel->phase[i];
-        Launch launch = {phase->run, bufs, kernel->executable};
+        Launch launch = {phase->run, bufs, device};
         pool_run(device->pool, phase->n_tasks, launch_task, &launch);
     }
     return STATUS_OK;

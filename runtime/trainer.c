@@ -74,14 +74,14 @@ static Status open_log(Trainer *t)
 static Status set_up(Trainer *t)
 {
     TRY(trainer_find_inputs(t));
+    TRY(trainer_find_lengths(t));
     t->metrics = metric_set_create(t->arena, t->options.metrics, t->options.n_metrics, t->m);
     t->n_results = metric_n_results(t->options.metrics, t->options.n_metrics);
     t->result_names = metric_result_names(t->arena, t->options.metrics, t->options.n_metrics);
     t->shared = ARENA_ARRAY(t->arena, double, N_SHARED + metric_set_n_sums(t->metrics));
     if (t->train)
     {
-        Sampler sampler = sampler_make(dataset_n_samples(t->train), t->options.seed, t->options.shuffle);
-        t->total_steps = t->options.epochs * sampler_batches_per_epoch(&sampler, t->options.batch);
+        t->total_steps = t->options.epochs * sampler_batches_per_epoch(&t->order.sampler, t->options.batch);
         if (t->options.max_steps && t->options.max_steps < t->total_steps)
             t->total_steps = t->options.max_steps;
         t->options.lr.total_steps = t->total_steps;
@@ -205,21 +205,21 @@ static Status read_outputs(Trainer *t, TrainerStep *s)
     return STATUS_OK;
 }
 
-static void start_batch(Trainer *t, const Sampler *sampler, SamplerPosition position)
+static void start_batch(Trainer *t, SamplerPosition position)
 {
     t->next.started = true;
     t->next.end = position;
-    t->next.n_samples = sampler_next(sampler, &t->next.end, t->options.batch, t->train_feed.indices);
+    t->next.n_samples = batch_order_next(&t->order, &t->next.end, t->train_feed.indices);
     trainer_feed_start(t, &t->train_feed, t->next.n_samples, position.epoch);
 }
 
 /* While it computes, the batch of the next step is made, if there is one. */
-static Status train_step(Trainer *t, const Sampler *sampler, bool is_last)
+static Status train_step(Trainer *t, bool is_last)
 {
     double start_s = trainer_now_s();
     TrainerStep s = {.total_steps = t->total_steps, .epoch = t->position.epoch, .grad_norm = NAN};
     if (!t->next.started)
-        start_batch(t, sampler, t->position);
+        start_batch(t, t->position);
     const SamplerPosition position = t->next.end;
     s.n_samples = t->next.n_samples;
     s.lr = lr_at(&t->options.lr, t->step);
@@ -229,7 +229,7 @@ static Status train_step(Trainer *t, const Sampler *sampler, bool is_last)
     TRY(trainer_write_scalars(t, s.lr));
     s.data_s = trainer_now_s() - start_s;
     if (!is_last)
-        start_batch(t, sampler, position);
+        start_batch(t, position);
     executor_set_step(t->executor, t->step + 1);
     if (t->options.trace_steps && t->n_steps_here == TRAINER_TRACE_AFTER)
         executor_trace_start(t->executor, TRAINER_TRACE_EVENTS);
@@ -256,7 +256,6 @@ Status trainer_run(Trainer *t, TrainerEval *out_eval)
 {
     ENSURE(t->train);
     *out_eval = (TrainerEval){0};
-    Sampler sampler = sampler_make(dataset_n_samples(t->train), t->options.seed, t->options.shuffle);
     uint64_t end = t->total_steps;
     if (t->options.stop_after && t->options.stop_after < end)
         end = t->options.stop_after;
@@ -264,7 +263,7 @@ Status trainer_run(Trainer *t, TrainerEval *out_eval)
     t->stopped = !t->options.rank.world && is_signalled(t);
     while (t->step < end && !t->stopped)
     {
-        TRY(train_step(t, &sampler, t->step + 1 == end));
+        TRY(train_step(t, t->step + 1 == end));
         bool epoch_done = t->position.consumed == 0;
         if (t->test && epoch_done && t->options.eval_every && t->position.epoch % t->options.eval_every == 0)
         {

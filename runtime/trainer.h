@@ -65,9 +65,20 @@ typedef struct
     uint32_t n_all_micro;          /* of all replicas */
 } TrainerRank;
 
+/* The variants of the executor: a batch runs in the first that is as long as its longest sample. */
+typedef struct
+{
+    const int64_t *lengths;    /* ascending, one for each module of the executor */
+    uint32_t n_lengths;        /* 0 or 1: nothing to choose */
+    const char *const *fields; /* that have such a length as their one axis; the longest counts */
+    uint32_t n_fields;
+    uint32_t group; /* batches within which training samples are sorted by length (batch_order.h); 0: none */
+} TrainerBuckets;
+
 typedef struct
 {
     TrainerRank rank;
+    TrainerBuckets buckets;
     uint64_t epochs;
     uint64_t max_steps;  /* of the job; 0: epochs decide. The schedule ends there */
     uint64_t stop_after; /* stop early after so many steps in all; 0: no. Changes nothing before that */
@@ -95,8 +106,9 @@ typedef struct
 
 typedef struct Trainer Trainer;
 
-/* Checks the data against the inputs of m, fills the params. train or test may be NULL when the caller never trains or
- * never evaluates. executor, m, datasets and the strings of options must outlive the trainer. */
+/* Checks the data against the inputs of m (the last module of the executor), fills the params. train or test may be
+ * NULL when the caller never trains or never evaluates. executor, m, datasets and the strings of options must outlive
+ * the trainer. */
 Status trainer_create(Executor *executor, const IrModule *m, const Dataset *train, const Dataset *test,
                       const TrainerOptions *options, Trainer **out_trainer);
 void trainer_destroy(Trainer *trainer); /* NULL is allowed */

@@ -44,6 +44,17 @@ static void make_feed(Trainer *t, const Dataset *dataset, TrainerFeed *feed)
     }
 }
 
+/* "ids" or "ids.3": is it one of the fields that are as long as the variant says? */
+static bool has_length(const Trainer *t, const char *field, const char *number)
+{
+    const TrainerBuckets *buckets = &t->options.buckets;
+    const size_t n = number ? (size_t)(number - field) : strlen(field);
+    for (uint32_t i = 0; i < buckets->n_fields && buckets->n_lengths > 1; i++)
+        if (strlen(buckets->fields[i]) == n && memcmp(buckets->fields[i], field, n) == 0)
+            return true;
+    return false;
+}
+
 Status trainer_find_inputs(Trainer *t)
 {
     for (IrGlobal g = 1; g < t->m->globals.len; g++)
@@ -58,7 +69,8 @@ Status trainer_find_inputs(Trainer *t)
                             .field = number ? arena_strndup(t->arena, field, (size_t)(number - field)) : field,
                             .micro = number ? atoi(number + 1) : -1,
                             .type = &global->type,
-                            .elem = trainer_elem_of(&global->type)};
+                            .elem = trainer_elem_of(&global->type),
+                            .has_length = has_length(t, field, number)};
         if (t->train && is_field(&input))
             TRY(check_field(t->train, &input));
         if (t->test && is_field(&input))
@@ -79,6 +91,7 @@ void trainer_feed_start(Trainer *t, TrainerFeed *feed, uint32_t n, uint64_t epoc
     LoaderBatch *batch = &feed->batch;
     batch->pass.epoch = epoch;
     batch->n_slots = 0;
+    feed->variant = trainer_variant_of(t, feed->lengths, feed->indices, n);
     for (uint32_t i = 0; i < t->inputs.len; i++)
     {
         const BatchInput *input = &t->inputs.data[i];
@@ -96,7 +109,9 @@ void trainer_feed_start(Trainer *t, TrainerFeed *feed, uint32_t n, uint64_t epoc
         else
         {
             LoaderSlot *slot = &feed->slots[batch->n_slots++];
-            *slot = (LoaderSlot){.slot = {.elem = input->elem, .data = host},
+            *slot = (LoaderSlot){.slot = {.elem = input->elem,
+                                          .data = host,
+                                          .length = input->has_length ? trainer_length_of(t, feed->variant) : 0},
                                  .indices = feed->indices + (n_here ? first : 0),
                                  .n = n_here,
                                  .rows = rows};
@@ -110,6 +125,7 @@ void trainer_feed_start(Trainer *t, TrainerFeed *feed, uint32_t n, uint64_t epoc
 Status trainer_feed_finish(Trainer *t, TrainerFeed *feed)
 {
     TRY(loader_wait(t->loader, &feed->batch));
+    executor_select(t->executor, feed->variant);
     for (uint32_t i = 0; i < t->inputs.len; i++)
         if (feed->hosts[i])
             TRY(executor_write_global(t->executor, t->inputs.data[i].global, feed->hosts[i]));

@@ -1,11 +1,11 @@
-/* What the files of the trainer share: trainer.c (creation and the loop), trainer_batch.c, trainer_state.c,
- * trainer_eval.c. */
+/* What the files of the trainer share: trainer.c (creation and the loop), trainer_batch.c, trainer_lengths.c,
+ * trainer_state.c, trainer_eval.c. */
 #ifndef PTC_RUNTIME_TRAINER_PARTS_H
 #define PTC_RUNTIME_TRAINER_PARTS_H
 
+#include "runtime/batch_order.h"
 #include "runtime/loader.h"
 #include "runtime/metrics_log.h"
-#include "runtime/sampler.h"
 #include "runtime/trainer.h"
 
 typedef struct
@@ -15,6 +15,7 @@ typedef struct
     int32_t micro;     /* -1: the name has no number */
     const IrType *type;
     Elem elem;
+    bool has_length; /* its second axis is as long as the variant says */
 } BatchInput;
 
 /* A batch that is made on the host, in buffers of its own, while a step function runs on the one before. */
@@ -23,6 +24,8 @@ typedef struct
     uint32_t first_micro; /* of the whole batch, in which a row's number is its sample's */
     void **hosts;         /* one micro-batch for each of the inputs; NULL: not one of this batch */
     uint64_t *indices;    /* of the whole batch */
+    uint32_t *lengths;    /* by sample; NULL: nobody asks */
+    uint32_t variant;     /* of the executor, that it is for */
     LoaderSlot *slots;
     LoaderBatch batch;
 } TrainerFeed;
@@ -35,6 +38,7 @@ struct Trainer
     const Dataset *train, *test;
     TrainerOptions options;
     VEC(BatchInput) inputs;
+    BatchOrder order;
     Loader *loader;
     TrainerFeed train_feed, test_feed;
     struct /* the training batch under way */
@@ -73,6 +77,15 @@ void trainer_feed_start(Trainer *t, TrainerFeed *feed, uint32_t n, uint64_t epoc
 /* Waits for it and gives it to the step functions. */
 Status trainer_feed_finish(Trainer *t, TrainerFeed *feed);
 Status trainer_write_scalars(Trainer *t, double lr);
+
+/* ---- trainer_lengths.c */
+
+/* Asks the data for the lengths of samples where something depends on them; makes the order of batches. */
+Status trainer_find_lengths(Trainer *t);
+/* The smallest variant of the executor that holds n samples of those lengths; the length that it is for (0: the only
+ * one). */
+uint32_t trainer_variant_of(const Trainer *t, const uint32_t *lengths, const uint64_t *indices, uint32_t n);
+uint32_t trainer_length_of(const Trainer *t, uint32_t variant);
 
 /* ---- trainer_state.c */
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char dir[] = "/tmp/ptc-cache-test-XXXXXX";
@@ -60,6 +61,42 @@ static void refused_text_names_the_log(void **state)
     arena_destroy(arena);
 }
 
+/* More than run at the same time; two are the same; one is in the cache. */
+static void many_at_once(void **state)
+{
+    (void)state;
+    enum
+    {
+        N = 5
+    };
+    Arena *arena = arena_create();
+    const char *texts[N] = {"int a;\n", "int b;\n", "int c;\n", "int b;\n", text};
+    CodegenObject objects[N], alone;
+    assert_int_equal(codegen_compile(arena, text, &alone), STATUS_OK);
+    assert_int_equal(codegen_compile_all(arena, texts, N, 2, objects), STATUS_OK);
+    for (int i = 0; i < N; i++)
+    {
+        assert_int_equal(access(objects[i].so_path, R_OK), 0);
+        assert_int_equal(codegen_compile(arena, texts[i], &alone), STATUS_OK);
+        assert_true(alone.cached);
+        assert_string_equal(alone.so_path, objects[i].so_path);
+    }
+    assert_true(objects[4].cached);
+    arena_destroy(arena);
+}
+
+static void one_of_many_is_refused(void **state)
+{
+    (void)state;
+    Arena *arena = arena_create();
+    const char *const texts[] = {"int d;\n", "neither is this C\n", "int e;\n", "int f;\n"};
+    CodegenObject objects[4];
+    assert_int_equal(codegen_compile_all(arena, texts, 4, 3, objects), STATUS_COMPILER);
+    assert_non_null(strstr(status_detail(), ".log"));
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* none is left running */
+    arena_destroy(arena);
+}
+
 static void no_compiler_is_said_so(void **state)
 {
     (void)state;
@@ -91,6 +128,8 @@ int main(void)
         cmocka_unit_test(second_time_is_a_hit),
         cmocka_unit_test(a_corrupt_entry_is_compiled_again),
         cmocka_unit_test(refused_text_names_the_log),
+        cmocka_unit_test(many_at_once),
+        cmocka_unit_test(one_of_many_is_refused),
         cmocka_unit_test(no_compiler_is_said_so),
         cmocka_unit_test(an_unwritable_directory_is_said_so),
     };

@@ -68,7 +68,8 @@ static void test_rows(void **state)
     int32_t label[3];
     memset(image, 0xee, sizeof image);
     memset(label, 0xee, sizeof label);
-    const BatchSlot images_slot = {0, ELEM_U8, image}, labels_slot = {1, ELEM_I32, label};
+    const BatchSlot images_slot = {.field = 0, .elem = ELEM_U8, .data = image},
+                    labels_slot = {.field = 1, .elem = ELEM_I32, .data = label};
     const uint64_t indices[] = {1, 2, 0};
     const DatasetPass pass = {0};
     assert_int_equal(dataset_row_bytes(dataset, &images_slot), 2);
@@ -206,7 +207,8 @@ static void test_fashion_mnist_epoch(void **state)
     uint32_t count[10] = {0};
     uint32_t n_seen = 0;
     const DatasetPass pass = {0};
-    const BatchSlot slots[] = {{0, ELEM_F32, image}, {1, ELEM_I32, label}};
+    const BatchSlot slots[] = {{.field = 0, .elem = ELEM_F32, .data = image},
+                               {.field = 1, .elem = ELEM_I32, .data = label}};
     while (position.epoch == 0)
     {
         uint32_t n = sampler_next(&sampler, &position, BATCH, indices);

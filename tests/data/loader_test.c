@@ -49,9 +49,10 @@ static void prepare(Case *c, const Dataset *dataset, uint32_t n, uint64_t *count
     for (uint32_t i = 0; i < n; i++)
         c->indices[i] = random_next(1, counter) % N_SAMPLES;
     const uint32_t n_first = n < ROWS ? n : ROWS;
-    c->slots[0] = (LoaderSlot){{0, ELEM_F32, c->x[0]}, c->indices, n_first, ROWS};
-    c->slots[1] = (LoaderSlot){{0, ELEM_F32, c->x[1]}, c->indices + n_first, n - n_first, ROWS};
-    c->slots[2] = (LoaderSlot){{1, ELEM_I32, c->y}, c->indices, n_first, ROWS};
+    c->slots[0] = (LoaderSlot){{.field = 0, .elem = ELEM_F32, .data = c->x[0]}, c->indices, n_first, ROWS};
+    c->slots[1] =
+        (LoaderSlot){{.field = 0, .elem = ELEM_F32, .data = c->x[1]}, c->indices + n_first, n - n_first, ROWS};
+    c->slots[2] = (LoaderSlot){{.field = 1, .elem = ELEM_I32, .data = c->y}, c->indices, n_first, ROWS};
     c->batch.dataset = dataset;
     c->batch.slots = c->slots;
     c->batch.n_slots = 3;

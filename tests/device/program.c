@@ -101,7 +101,8 @@ HalDevice *device_open(const char *backend, int n_threads)
 Executor *device_executor(HalDevice *device, const DeviceProgram *program)
 {
     Executor *executor = NULL;
-    if (executor_create(device, program->m, program->so_path, NULL, &executor) != STATUS_OK)
+    const ExecutorModule module = {.m = program->m, .so_path = program->so_path};
+    if (executor_create(device, &module, 1, NULL, &executor) != STATUS_OK)
         fail_msg("%s", status_detail());
     return executor;
 }
