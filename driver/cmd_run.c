@@ -37,7 +37,10 @@ static void print_model(const Session *s)
 {
     if (s->ranks.rank != 0)
         return;
-    printf("%s: %.2f M parameters, %u units", s->job->module->name, (double)s->n_params / 1e6, s->job->n_units);
+    printf("%s: %.2f M parameters", s->job->module->name, (double)s->n_params / 1e6);
+    if (s->n_frozen)
+        printf(" (%.2f M frozen)", (double)s->n_frozen / 1e6);
+    printf(", %u units", s->job->n_units);
     if (s->train)
         printf(", %llu training samples", (unsigned long long)dataset_n_samples(s->train));
     if (s->test)

@@ -96,8 +96,14 @@ Status session_load(Arena *arena, const Options *options, Session *out_session)
     TRY(session_load_job(s, 0));
     const IrModule *m = s->job->module;
     for (IrGlobal g = 1; g < m->globals.len; g++)
-        if (ir_global(m, g)->kind == IR_GLOBAL_PARAM)
-            s->n_params += (uint64_t)ir_type_n_elems(&ir_global(m, g)->type);
+    {
+        const IrGlobalData *global = ir_global(m, g);
+        if (global->kind != IR_GLOBAL_PARAM)
+            continue;
+        s->n_params += (uint64_t)ir_type_n_elems(&global->type);
+        if (!ir_attrs_bool(&global->attrs, IR_ATTR_trainable))
+            s->n_frozen += (uint64_t)ir_type_n_elems(&global->type);
+    }
     s->load_s = driver_now_s() - start_s;
     TRY(ranks_join(s));
     return ranks_plan(s);

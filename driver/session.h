@@ -24,6 +24,7 @@ struct Session
     uint32_t n_results;
     Dataset *train, *test;              /* NULL: no such split */
     uint64_t n_params;                  /* numbers in params */
+    uint64_t n_frozen;                  /* of them, in params that are never updated */
     double load_s, passes_s, kernels_s; /* compile times: XML to IR, passes, kernels and executor */
     bool kernels_cached;
     int64_t rss_before_bytes; /* of the process, before the executor was made */

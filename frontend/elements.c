@@ -20,6 +20,7 @@
 #define VALUE  GROUP_VALUE
 #define OPEN   GROUP_OPEN
 #define CONFIG GROUP_CONFIG
+#define PARAMS GROUP_PARAMS
 
 static const ElementInfo elements[EL_COUNT] = {
 #define MEMBER(set)                       .groups = (set)

@@ -27,7 +27,8 @@ typedef enum
     GROUP_ELSE = 1 << 5,
     GROUP_VALUE = 1 << 6,
     GROUP_OPEN = 1 << 7,
-    GROUP_CONFIG = 1 << 8
+    GROUP_CONFIG = 1 << 8,
+    GROUP_PARAMS = 1 << 9
 } ElementGroup;
 
 typedef enum

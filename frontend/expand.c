@@ -276,6 +276,7 @@ void expand_repeat(Expander *x, const XmlElem *e)
         x->prev = value;
         x->has_prev = true;
     }
+    const bool may_be_layers = !x->in_layer && !x->in_unit;
     uint32_t errors = diag_error_count(x->diag);
     for (int64_t i = 0; i < count && count_step(x, e) && diag_error_count(x->diag) == errors; i++)
     {
@@ -290,7 +291,15 @@ void expand_repeat(Expander *x, const XmlElem *e)
         frame_hf_prefix(x, e, own, &x->frame->hf_prefix);
         if (carry && (s = frame_add(x, carry, SYM_VALUE, attr_or_elem_span(e, "carry"))) != NULL)
             s->value = x->prev;
+        const uint32_t first_unit = x->n_units + 1;
+        x->in_layer = true;
         expand_body(x, e->first);
+        x->in_layer = !may_be_layers;
+        if (may_be_layers && x->n_units >= first_unit)
+        {
+            vec_push(x->arena, &x->layers, first_unit);
+            x->layers_end = x->n_units + 1;
+        }
         x->frame = outer;
     }
     x->sharing = outer_sharing;

@@ -70,6 +70,9 @@ typedef struct
     VEC(Define) defines;
     uint32_t n_units;
     bool in_unit;
+    VEC(int64_t) layers; /* the first unit of each round of an outermost repeat that has units of its own */
+    int64_t layers_end;  /* the first unit behind the last of them */
+    bool in_layer;
     int64_t n_streams;
     uint32_t n_nested;           /* elements being expanded */
     uint64_t n_steps, max_steps; /* elements expanded and rounds begun */
@@ -164,6 +167,8 @@ void job_override_length(Arena *arena, XmlElem *root, int64_t length);
 void job_buckets(Expander *x, const XmlElem *data, int64_t length);
 /* The child of that kind that must be there once; NULL (and told) when there is none. */
 const XmlElem *job_only_child(Expander *x, const XmlElem *root, ElementId id);
+/* Once the params are known (groups.c): layers, <group>s. */
+void job_groups(Expander *x, const XmlElem *root);
 /* Once the inputs are known. */
 void job_check(Expander *x, const XmlElem *root);
 /* --set: changes attribute values in the tree. */

@@ -102,6 +102,13 @@ static IrValue scope_find(const Scope *scope, const char *name)
     BUG("optimizer: no value is named '%s'", name);
 }
 
+/* How a group of params is updated. */
+typedef struct
+{
+    double lr_scale, weight_decay;
+    Scope scalars;
+} Settings;
+
 typedef struct
 {
     PassContext *ctx;
@@ -109,13 +116,15 @@ typedef struct
     IrFunc train;
     const OptimizerRow *row;
     double hyper[MAX_HYPER];
-    double weight_decay;
+    int weight_decay;   /* its place in hyper; -1: the optimizer has none */
     IrValue clip_scale; /* f32[]; 0: no clipping */
-    Scope scalars;
+    IrValue lr, step;   /* f32[] */
+    Span span;          /* of the loss */
+    VEC(Settings) settings;
 } Optimizer;
 
 /* The expression with hyper-parameters replaced by their numbers. */
-static const char *with_numbers(const Optimizer *o, const char *expr)
+static const char *with_numbers(const Optimizer *o, double weight_decay, const char *expr)
 {
     StrBuf buf = strbuf_make(o->ctx->scratch);
     for (const char *at = expr; *at;)
@@ -129,7 +138,7 @@ static const char *with_numbers(const Optimizer *o, const char *expr)
         if (n > 0 && hyper->key)
         {
             strbuf_add(&buf, "(");
-            strbuf_add_f64(&buf, o->hyper[hyper - o->row->hyper]);
+            strbuf_add_f64(&buf, hyper->key == IR_ATTR_weight_decay ? weight_decay : o->hyper[hyper - o->row->hyper]);
             strbuf_add(&buf, ")");
         }
         else
@@ -139,10 +148,11 @@ static const char *with_numbers(const Optimizer *o, const char *expr)
     return strbuf_text(&buf);
 }
 
-static void run_lets(const Optimizer *o, IrBuilder *b, Scope *scope, const Let *lets)
+static void run_lets(const Optimizer *o, IrBuilder *b, double weight_decay, Scope *scope, const Let *lets)
 {
     for (; lets->name; lets++)
-        scope_bind(scope, lets->name, ir_build_expr(b, with_numbers(o, lets->expr), scope->vars, scope->n));
+        scope_bind(scope, lets->name,
+                   ir_build_expr(b, with_numbers(o, weight_decay, lets->expr), scope->vars, scope->n));
 }
 
 static bool read_attrs(Optimizer *o, Span span)
@@ -164,11 +174,12 @@ static bool read_attrs(Optimizer *o, Span span)
             diag_suggest(o->ctx->diag, str_nearest(name, names, N_OPTIMIZERS));
         return false;
     }
+    o->weight_decay = -1;
     for (uint32_t i = 0; o->row->hyper[i].key; i++)
     {
         o->hyper[i] = ir_attrs_float(attrs, o->row->hyper[i].key, o->row->hyper[i].absent);
         if (o->row->hyper[i].key == IR_ATTR_weight_decay)
-            o->weight_decay = o->hyper[i];
+            o->weight_decay = (int)i;
     }
     return true;
 }
@@ -275,13 +286,38 @@ static const char *state_name(const Optimizer *o, const char *state, const char 
     return arena_printf(o->m->arena, "%s.%s:%s", o->row->name, state, param);
 }
 
-static void update_param(const Optimizer *o, IrBuilder *b, const Gradient *gradient)
+/* The scalars that a param's update starts from, built where they are first needed. */
+static Settings settings_of(Optimizer *o, const IrBuilder *like, const IrGlobalData *param)
+{
+    const double absent = o->weight_decay < 0 ? 0 : o->hyper[o->weight_decay];
+    const double lr_scale = ir_attrs_float(&param->attrs, IR_ATTR_lr_scale, 1);
+    const double weight_decay =
+        ir_attrs_bool(&param->attrs, IR_ATTR_decay) ? ir_attrs_float(&param->attrs, IR_ATTR_weight_decay, absent) : 0;
+    for (uint32_t i = 0; i < o->settings.len; i++)
+        if (o->settings.data[i].lr_scale == lr_scale && o->settings.data[i].weight_decay == weight_decay)
+            return o->settings.data[i];
+    Settings settings = {.lr_scale = lr_scale, .weight_decay = weight_decay};
+    IrBuilder b = *like;
+    b.unit = 0;
+    b.span = o->span;
+    IrValue lr = o->lr;
+    if (lr_scale != 1)
+        lr = ir_build2(&b, IR_mul, lr, ir_build_const(&b, ir_type_scalar(DT_F32), lr_scale));
+    scope_bind(&settings.scalars, "lr", lr);
+    scope_bind(&settings.scalars, "step", o->step);
+    run_lets(o, &b, weight_decay, &settings.scalars, o->row->scalars);
+    vec_push(o->ctx->scratch, &o->settings, settings);
+    return settings;
+}
+
+static void update_param(Optimizer *o, IrBuilder *b, const Gradient *gradient)
 {
     IrModule *m = o->m;
     const IrGlobalData param = *ir_global(m, gradient->param);
+    const Settings settings = settings_of(o, b, &param);
     b->span = param.span;
     b->unit = ir_op(m, gradient->set)->unit;
-    Scope scope = o->scalars;
+    Scope scope = settings.scalars;
     scope_bind(&scope, "p", ir_build_get(b, param.name));
     IrValue g = ir_build_cast(b, gradient->grad, (DType)param.type.dtype);
     IrExprVar clipped[] = {{"g", g}, {"scale", o->clip_scale}};
@@ -294,9 +330,9 @@ static void update_param(const Optimizer *o, IrBuilder *b, const Gradient *gradi
             ir_global_add(m, IR_GLOBAL_STATE, name, param.type, attrs, 2, param.span);
         scope_bind(&scope, *state, ir_build_get(b, name));
     }
-    if (ir_attrs_bool(&param.attrs, IR_ATTR_decay) && o->weight_decay != 0)
-        run_lets(o, b, &scope, o->row->decay);
-    run_lets(o, b, &scope, o->row->update);
+    if (settings.weight_decay != 0)
+        run_lets(o, b, settings.weight_decay, &scope, o->row->decay);
+    run_lets(o, b, settings.weight_decay, &scope, o->row->update);
     ir_build_set(b, param.name, scope_find(&scope, "p"));
     for (const char *const *state = o->row->states; *state; state++)
         ir_build_set(b, state_name(o, *state, param.name), scope_find(&scope, *state));
@@ -354,9 +390,9 @@ bool pass_optimizer(PassContext *ctx)
     add_input(o.m, "lr", DT_F32);
     add_input(o.m, "step", DT_I32);
     build_clipping(&o, &b, &grads);
-    scope_bind(&o.scalars, "lr", ir_build_get(&b, "lr"));
-    scope_bind(&o.scalars, "step", ir_build_cast(&b, ir_build_get(&b, "step"), DT_F32));
-    run_lets(&o, &b, &o.scalars, o.row->scalars);
+    o.span = b.span;
+    o.lr = ir_build_get(&b, "lr");
+    o.step = ir_build_cast(&b, ir_build_get(&b, "step"), DT_F32);
     for (uint32_t i = 0; i < grads.len; i++)
         update_param(&o, &b, &grads.data[i]);
     return true;

@@ -37,6 +37,10 @@ for architecture in vit postnorm rope alibi; do
         check "$architecture, $run" agrees $architecture $run
     done
 done
+for run in adamw_clip_cosine sgd_momentum; do
+    check "groups of params, $run" agrees groups $run
+done
+check "another layer_decay" differs groups adamw_clip_cosine --set=train.layer_decay=0.61
 check "no weight decay" differs vit adamw --set=train.weight_decay=0
 check "another eps" differs vit adamw --set=train.eps=1e-6
 check "another beta2" differs vit adamw --set=train.beta2=0.99

@@ -77,6 +77,12 @@ settings=(--micro-batches=4 "${momentum[@]}" "$tied") # 5 5 5 3
 layouts "tied, momentum" "" 3 2
 replicas "tied, momentum" 1x4 2x2
 
+# ---- groups of params: some frozen, inside and below what is trained
+settings=(--set=train.batch=18 --set=train.epochs=5 --micro-batches=5 "$PTC_SOURCE_DIR/tests/fixtures/groups-tiny.xml")
+layouts groups "2 3" "" 2
+replicas groups 1x2 1x3 2x2
+drift groups 2
+
 # ---- the examples: 81 = 5 * 16 + 1, and 18 steps and two of an epoch more
 if [ ! -r $data ]; then
     skip "no dataset-fashion-mnist"
