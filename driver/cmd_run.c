@@ -2,6 +2,7 @@
 #include "base/bug.h"
 #include "base/strbuf.h"
 #include "codegen/codegen.h"
+#include "driver/hf_config.h"
 #include "driver/progress.h"
 #include "driver/session.h"
 #include "ir/dot.h"
@@ -146,11 +147,17 @@ static Status train(Session *s)
     TrainerObserver observer = {.context = &watch, .step = watch_step, .eval = watch_eval, .note = watch_note};
     Trainer *trainer;
     TRY(session_trainer(s, &observer, true, &stop_flag, &trainer));
+    Status status = hf_config_keep(s);
+    if (status != STATUS_OK)
+    {
+        trainer_destroy(trainer);
+        return status;
+    }
     session_reset_peak();
     if (s->options->profile)
         executor_profile_start(s->executor);
     TrainerEval eval;
-    Status status = trainer_run(trainer, &eval);
+    status = trainer_run(trainer, &eval);
     progress_finish(&watch.progress);
     if (status == STATUS_OK && s->ranks.rank == 0)
     {
@@ -235,9 +242,6 @@ static Status evaluate(Session *s)
     s->train = NULL;
     Progress progress = progress_make(s->results, s->n_results);
     TrainerObserver observer = progress_observer(&progress);
-    Options options = *s->options;
-    options.resume = options.out_dir != NULL;
-    s->options = &options;
     Trainer *trainer;
     TRY(session_trainer(s, &observer, true, NULL, &trainer));
     TrainerEval eval;
@@ -253,7 +257,9 @@ static Status evaluate(Session *s)
 Status cmd_eval(Arena *arena, const Options *options)
 {
     Session session;
-    Status status = session_load(arena, options, &session);
+    Options here = *options;
+    here.resume = options->out_dir != NULL;
+    Status status = session_load(arena, &here, &session);
     if (status == STATUS_OK)
         status = evaluate(&session);
     return session_close(&session, status);

@@ -215,6 +215,9 @@ static Status set_flag(Arena *arena, Options *o, size_t flag, const char *text)
         TRY(read_number(name, text, 1000000, &number));
         o->n_warmup = (uint32_t)number;
         break;
+    case 'f':
+        o->force = true;
+        break;
     case 'j':
         o->json = true;
         break;

@@ -49,7 +49,7 @@ static const char *lib_beside_program(Arena *arena)
 /* The config.json of the run that is gone on from, evaluated or exported; NULL: none. */
 static const char *config_of_run(const Session *s)
 {
-    if (!s->options->out_dir)
+    if (!s->options->out_dir || !s->options->resume)
         return NULL;
     const char *path = arena_printf(s->arena, "%s/config.json", s->options->out_dir);
     return access(path, R_OK) == 0 ? path : NULL;
@@ -225,6 +225,26 @@ Status session_open_data(Session *s)
     return status != STATUS_OK ? status : second;
 }
 
+Status session_labels(Session *s, const char *field, const DatasetLabels **out_labels)
+{
+    const DataSpec *data = &s->job->data;
+    uint32_t found = 0;
+    *out_labels = NULL;
+    for (uint32_t i = 0; i < data->n_fields; i++)
+    {
+        if (strcmp(data->fields[i].name, field) != 0 || data->fields[i].format != DATA_LABEL)
+            continue;
+        if (!s->train && !s->labels)
+        {
+            const DatasetSource source = source_of(s, &data->fields[i], false);
+            TRY(dataset_open(&source, 1, &s->labels));
+        }
+        const Dataset *dataset = s->train ? s->train : s->labels;
+        *out_labels = dataset_field_find(dataset, field, &found) ? dataset_labels(dataset, found) : NULL;
+    }
+    return STATUS_OK;
+}
+
 /* ---- compiling */
 
 static bool is_interp(const Session *s)
@@ -339,6 +359,7 @@ Status session_close(Session *s, Status status)
     variants_close(s);
     if (s->module_arena)
         arena_destroy(s->module_arena);
+    dataset_close(s->labels);
     dataset_close(s->train);
     dataset_close(s->test);
     return status;

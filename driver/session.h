@@ -22,6 +22,7 @@ struct Session
     const MetricSpec *metrics;  /* of the job */
     const char *const *results; /* what is reported of them and the loss */
     uint32_t n_results;
+    Dataset *labels;                    /* of session_labels; NULL: none */
     Dataset *train, *test;              /* NULL: no such split */
     uint64_t n_params;                  /* numbers in params */
     uint64_t n_frozen;                  /* of them, in params that are never updated */
@@ -41,6 +42,9 @@ Status session_load_length(const Session *s, int64_t micro_batches, int64_t leng
 /* Opens its data and checks it (label ranges). A fault in a file is reported at the <field> that names it. */
 Status session_open_data(Session *s);
 /* Runs the passes; of every length. */
+/* The classes of a field of format `label`, as its training split has them: of the open data, else of that column
+ * alone. NULL for another format. */
+Status session_labels(Session *s, const char *field, const DatasetLabels **out_labels);
 Status session_compile(Session *s);
 /* Of the longest only, to show it. */
 Status session_compile_longest(Session *s);

@@ -23,7 +23,7 @@ typedef struct
         micro_batches; /* parts of the batch: the module's `b` is ceil(batch / parts); 0: what <cluster> says, or 1 */
     int64_t length;    /* the job for one of its buckets (DataSpec.buckets); 0: for the longest */
     const char *weights, *init; /* --weights and --init, instead of those of <train>; NULL: not given */
-    const char *config;         /* a config.json for when the weights have none beside them; NULL: none */
+    const char *config;         /* a config.json instead of the one beside the weights; NULL: that one */
     const char *lib_dir;        /* the library of blocks; NULL: $PTC_LIB, else PTC_LIB_DIR compiled in, else none */
     uint64_t max_bytes;         /* of one file; 0: 16 MB */
     uint64_t max_ops;           /* of the expanded graph; 0: one million */

@@ -57,10 +57,10 @@ void hf_open(Expander *x, const XmlElem *root, const FrontendOptions *options)
         init = options->init;
     train->weights_partial = init && strcmp(init, "partial") == 0;
     const char *path = train->weights ? arena_printf(x->arena, "%s/config.json", train->weights) : NULL;
-    if (path && stat(path, &info) == 0)
-        open_config(x, path);
-    else if (options->config)
+    if (options->config)
         open_config(x, options->config);
+    else if (path && stat(path, &info) == 0)
+        open_config(x, path);
 }
 
 void hf_close(Expander *x)

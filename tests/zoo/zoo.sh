@@ -34,6 +34,22 @@ runs() # NAME
         $PTC "$model" --device="$device" --max-steps=2 --weights="$zoo/$1" --set=train.batch=4 --roundtrip-each --verify-each "${flags[@]}"
 }
 
+# There and back: names, layout, numbers and sizes as Hugging Face has them, and after a step the same names. Bytes are
+# the same the second time.
+exports() # NAME
+{
+    local dims model=$models/$($COMPARE file "$zoo/$1")
+    mapfile -t dims < <($COMPARE flags "$zoo/$1" | grep -v -e '=data\.' -e '=train\.')
+    rm -rf there again stepped
+    $PTC export "$model" --weights="$zoo/$1" "${dims[@]}" -o there &&
+        $COMPARE same "$zoo/$1" there && $COMPARE config "$zoo/$1" there &&
+        fails_with 1 $COMPARE moved "$zoo/$1" there &&
+        $PTC export "$model" --weights=there "${dims[@]}" -o again &&
+        cmp there/model.safetensors again/model.safetensors && cmp there/config.json again/config.json &&
+        step "$1" && $PTC export "$model" --out=out "${dims[@]}" -o stepped &&
+        $COMPARE moved "$zoo/$1" stepped && cmp there/config.json stepped/config.json
+}
+
 # A mask without padding: 4 x 10 times 1.0
 {
     printf '\0\0\x0d\2\0\0\0\4\0\0\0\x0a'
@@ -44,6 +60,7 @@ for folder in "$zoo"/*/; do
     name=$(basename "$folder")
     check "$name" agrees "$name"
     [ "$device" != interp ] || check "$name, synthetic data" runs "$name" # nothing here depends on the device
+    [ "$device" != interp ] || check "$name, export" exports "$name"
     if [ -e "$folder/attention_mask.idx" ]; then
         check "$name, padding that is seen" differs "$name" --set=data.attention_mask.train="$PWD/ones.idx"
     fi

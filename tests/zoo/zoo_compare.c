@@ -3,6 +3,9 @@
  *   zoo_compare file FOLDER                     prints the name of the model file
  *   zoo_compare flags FOLDER                    prints the flags of a run of one step on the folder's data
  *   zoo_compare step FOLDER MODEL OUT BOUND     the loss, relative, and the gradient of every param, by norms
+ *   zoo_compare same FOLDER EXPORT              the tensors of both: names, shapes and numbers
+ *   zoo_compare moved FOLDER EXPORT             the same, but the numbers are others
+ *   zoo_compare config FOLDER EXPORT            what the source's config.json says, the export's says too
  *
  * The run is one step of SGD, so weights before - weights after = lr * gradient; lr is so large that nothing of the
  * gradient is lost in the difference, and a power of two. Params are matched with the tensors of Hugging Face as
@@ -220,6 +223,65 @@ static int compare_step(Arena *arena, const char *folder, const char *model, con
     return good ? 0 : 1;
 }
 
+/* ---- exports */
+
+/* As f32, in the layout of the file. */
+static const float *read_tensor(Arena *arena, const Pretrained *weights, const NamedTensor *tensor)
+{
+    IrGlobalData plain = {.name = tensor->name, .type = {.dtype = DT_F32, .rank = (uint8_t)tensor->rank}};
+    memcpy(plain.type.dims, tensor->dims, sizeof *tensor->dims * tensor->rank);
+    return read_param(arena, weights, &plain);
+}
+
+/* moved: after a step, which has moved nearly all of them; the bias of keys has no gradient. */
+static int compare_tensors(Arena *arena, const char *folder, const char *export, bool moved)
+{
+    Pretrained *there = open_weights(folder), *here = open_weights(export);
+    const uint32_t n = pretrained_count(there);
+    uint32_t n_same = 0, n_other = 0;
+    bool fit = n == pretrained_count(here);
+    for (uint32_t i = 0; i < n; i++)
+    {
+        const NamedTensor *want = pretrained_tensor(there, i), *have = pretrained_find(here, want->name);
+        if (!have || have->elem != ELEM_F32 || have->rank != want->rank ||
+            memcmp(have->dims, want->dims, sizeof *want->dims * want->rank) != 0)
+        {
+            printf("%s: %s\n", want->name, have ? "another type or shape" : "missing");
+            fit = false;
+        }
+        else if (memcmp(read_tensor(arena, there, want), read_tensor(arena, here, have),
+                        (size_t)safetensors_tensor_size_bytes(have)) == 0)
+            n_same++;
+        else
+            n_other++;
+    }
+    printf("%u tensors, %u in the export, %u the same, %u not\n", n, pretrained_count(here), n_same, n_other);
+    pretrained_close(there);
+    pretrained_close(here);
+    return !fit || (moved ? n_same > n / 4 : n_other > 0);
+}
+
+/* All keys but those of how the numbers are stored; what was null may have its value. */
+static int compare_configs(Arena *arena, const char *folder, const char *export)
+{
+    int n_wrong = 0;
+    json_t *want = json_load_file(arena_printf(arena, "%s/config.json", folder), 0, NULL);
+    json_t *have = json_load_file(arena_printf(arena, "%s/config.json", export), 0, NULL), *value;
+    const char *key;
+    if (!want || !have)
+        give_up("%s and %s have no config.json", folder, export);
+    json_object_foreach(want, key, value)
+    {
+        if (strcmp(key, "dtype") == 0 || json_is_null(value) || json_equal(value, json_object_get(have, key)))
+            continue;
+        printf("config.json: another '%s'\n", key);
+        n_wrong++;
+    }
+    json_decref(want);
+    json_decref(have);
+    return n_wrong > 0;
+}
+
 int main(int argc, char **argv)
 {
     Arena *arena = arena_create();
@@ -240,8 +302,12 @@ int main(int argc, char **argv)
     }
     else if (argc == 6 && strcmp(argv[1], "step") == 0)
         status = compare_step(arena, argv[2], argv[3], argv[4], atof(argv[5]));
+    else if (argc == 4 && (strcmp(argv[1], "same") == 0 || strcmp(argv[1], "moved") == 0))
+        status = compare_tensors(arena, argv[2], argv[3], argv[1][0] == 'm');
+    else if (argc == 4 && strcmp(argv[1], "config") == 0)
+        status = compare_configs(arena, argv[2], argv[3]);
     else
-        give_up("usage: zoo_compare file|flags|step FOLDER [MODEL OUT BOUND]");
+        give_up("usage: zoo_compare file|flags|step|same|moved|config FOLDER [MODEL OUT BOUND]");
     arena_destroy(arena);
     return status;
 }
