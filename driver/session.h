@@ -41,10 +41,10 @@ Status session_load_job(Session *s, int64_t micro_batches);
 Status session_load_length(const Session *s, int64_t micro_batches, int64_t length, Diag *diag, Job **out_job);
 /* Opens its data and checks it (label ranges). A fault in a file is reported at the <field> that names it. */
 Status session_open_data(Session *s);
-/* Runs the passes; of every length. */
 /* The classes of a field of format `label`, as its training split has them: of the open data, else of that column
  * alone. NULL for another format. */
 Status session_labels(Session *s, const char *field, const DatasetLabels **out_labels);
+/* Runs the passes; of every length. */
 Status session_compile(Session *s);
 /* Of the longest only, to show it. */
 Status session_compile_longest(Session *s);
