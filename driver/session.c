@@ -120,11 +120,9 @@ static const DatasetLabels *training_labels(const Session *s, const DataField *f
 
 static DatasetSource source_of(const Session *s, const DataField *field, bool test)
 {
-    static const char *const formats[DATA_FORMAT_COUNT] = {[DATA_IDX] = "idx",
-                                                           [DATA_SYNTHETIC] = "synthetic",
-                                                           [DATA_TEXT] = "text",
-                                                           [DATA_LABEL] = "label",
-                                                           [DATA_NUMBER] = "number"};
+    static const char *const formats[DATA_FORMAT_COUNT] = {
+        [DATA_IDX] = "idx",     [DATA_SYNTHETIC] = "synthetic", [DATA_TEXT] = "text",
+        [DATA_LABEL] = "label", [DATA_NUMBER] = "number",       [DATA_PACKED] = "packed"};
     const DataSpec *data = &s->job->data;
     int64_t limit = test ? data->test_limit : data->train_limit;
     DatasetSource source = {.field = field->name,

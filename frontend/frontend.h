@@ -36,6 +36,7 @@ typedef enum
     DATA_TEXT,      /* columns of a table: a part of their tokens */
     DATA_LABEL,     /* column of a table: a class */
     DATA_NUMBER,    /* column of a table: a number */
+    DATA_PACKED,    /* column of a table: a part of all its tokens, in blocks */
     DATA_FORMAT_COUNT
 } DataFormat;
 
@@ -49,10 +50,10 @@ typedef struct
     IrType sample_type;     /* of one sample: the <input>'s type without its first axis */
     int64_t n_classes;      /* > 0: every value must be in 0..n_classes-1 */
     double low, high;       /* SYNTHETIC */
-    const char *table;      /* TEXT, LABEL, NUMBER: "csv", "tsv", "jsonl"; NULL: as the file's name ends */
+    const char *table;      /* tables: "csv", "tsv", "jsonl", "txt"; NULL: as the file's name ends */
     const char *columns[2]; /* of the table; NULL: none; two are a pair of texts */
-    const char *tokenizer;  /* TEXT: a path like train_path */
-    const char *part;       /* TEXT: "ids", "mask", "types" */
+    const char *tokenizer;  /* TEXT, PACKED: a path like train_path */
+    const char *part;       /* TEXT: "ids", "mask", "types"; PACKED: "ids", "targets", "documents", "mask" */
     Span span;              /* of the <field> */
     Span train_span;        /* of the path in it, for messages about the file */
     Span test_span;

@@ -20,15 +20,15 @@ enum
     OF_TEXT = 1 << DATA_TEXT,
     OF_LABEL = 1 << DATA_LABEL,
     OF_NUMBER = 1 << DATA_NUMBER,
-    OF_TABLE = OF_TEXT | OF_LABEL | OF_NUMBER,
+    OF_PACKED = 1 << DATA_PACKED,
+    OF_TOKENS = OF_TEXT | OF_PACKED,
+    OF_TABLE = OF_TOKENS | OF_LABEL | OF_NUMBER,
     OF_FILE = OF_IDX | OF_TABLE
 };
 
-static const char *const format_names[DATA_FORMAT_COUNT] = {[DATA_IDX] = "idx",
-                                                            [DATA_SYNTHETIC] = "synthetic",
-                                                            [DATA_TEXT] = "text",
-                                                            [DATA_LABEL] = "label",
-                                                            [DATA_NUMBER] = "number"};
+static const char *const format_names[DATA_FORMAT_COUNT] = {
+    [DATA_IDX] = "idx",     [DATA_SYNTHETIC] = "synthetic", [DATA_TEXT] = "text",
+    [DATA_LABEL] = "label", [DATA_NUMBER] = "number",       [DATA_PACKED] = "packed"};
 
 static const struct
 {
@@ -36,23 +36,25 @@ static const struct
     uint32_t needed_by, allowed_for;
 } field_rules[] = {{"train", OF_FILE, OF_FILE},
                    {"test", 0, OF_FILE},
-                   {"classes", 0, OF_IDX | OF_SYNTHETIC | OF_TEXT | OF_LABEL},
+                   {"classes", 0, OF_IDX | OF_SYNTHETIC | OF_TOKENS | OF_LABEL},
                    {"low", 0, OF_IDX | OF_SYNTHETIC},
                    {"high", 0, OF_IDX | OF_SYNTHETIC},
                    {"table", 0, OF_TABLE},
                    {"columns", OF_TABLE, OF_TABLE},
-                   {"tokenizer", OF_TEXT, OF_TEXT},
-                   {"part", OF_TEXT, OF_TEXT}};
+                   {"tokenizer", OF_TOKENS, OF_TOKENS},
+                   {"part", OF_TOKENS, OF_TOKENS}};
 
+/* What the file says for a format that --set has replaced is of no use, and no fault. */
 static void check_rules(Expander *x, const XmlElem *e, DataFormat format)
 {
+    const XmlAttr *named = xml_attr(e, "format");
     for (size_t i = 0; i < sizeof field_rules / sizeof field_rules[0]; i++)
     {
         const XmlAttr *attr = xml_attr(e, field_rules[i].attr);
         if (!attr && (field_rules[i].needed_by & 1u << format))
             expand_error(x, xml_elem_span(e), NULL, "attribute '%s' is missing on <field> (format %s)",
                          field_rules[i].attr, format_names[format]);
-        if (attr && !(field_rules[i].allowed_for & 1u << format))
+        if (attr && !(field_rules[i].allowed_for & 1u << format) && !(named->replaced && attr->source != named->source))
             expand_error(x, xml_attr_name_span(attr), NULL, "attribute '%s' does not go with format %s",
                          field_rules[i].attr, format_names[format]);
     }
@@ -157,7 +159,7 @@ static void check_sample_type(Expander *x, const DataField *field)
     const IrType *have = &field->sample_type;
     const bool mask = field->part && strcmp(field->part, "mask") == 0;
     const DType dtype = field->format == DATA_NUMBER || (mask && have->dtype == DT_F32) ? DT_F32 : DT_I32;
-    const int rank = field->format == DATA_TEXT ? 1 : 0;
+    const int rank = (OF_TOKENS & 1u << field->format) ? 1 : 0;
     if (!(OF_TABLE & 1u << field->format) || (have->dtype == dtype && have->rank == rank))
         return;
     expand_error(x, field->span, NULL,

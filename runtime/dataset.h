@@ -33,14 +33,15 @@ typedef struct
     double low;
     double high;
     /* label, number, text: columns of a table. */
-    const char *table;           /* "csv", "tsv", "jsonl"; NULL: as the file's name ends */
+    const char *table;           /* "csv", "tsv", "jsonl", "txt"; NULL: as the file's name ends */
     const char *columns[2];      /* NULL: none; two are a pair of texts */
     int64_t n_classes;           /* label: how many there must be; text: ids must be below it. 0: not known */
     const DatasetLabels *labels; /* label: of the training split; NULL: this is it */
     /* text: dims is {length}; longer texts are cut (the longer one of a pair first), shorter ones padded. */
     const char *tokenizer; /* path for tokenizer_open */
     const char *part; /* "ids" i32: padded with the padding token; "mask" f32, i32 by elem: 1 for tokens, 0 for padding;
-                       * "types" i32: 1 in the second text of a pair where the tokenizer says so */
+                       * "types" i32: 1 in the second text of a pair where the tokenizer says so; packed: "ids",
+                       * "targets", "mask", "documents" (dataset_packed.c) */
 } DatasetSource;
 
 /* One field, lent by the data set. */

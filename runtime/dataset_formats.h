@@ -60,6 +60,17 @@ struct FieldReader
 /* On failure *out_reader holds nothing to close. */
 typedef Status DatasetOpener(const DatasetSource *source, DatasetShared *shared, FieldReader *out_reader);
 
+/* ---- texts (dataset_text.c) */
+
+/* The tokens of every row of the source's columns, encoded once for all who ask for the same: as a tokenizer's row of
+ * at most dims[0] ids; or, packed, the bare tokens of all rows of the table, an end token behind each that has any. */
+Status dataset_text_rows(DatasetShared *shared, const DatasetSource *source, bool packed, const TextRows **out_rows);
+uint64_t dataset_text_n_tokens(const TextRows *rows);
+/* n of all tokens from the first-th on. rows_of: instead of their ids the numbers of their rows, from 0 at the first.
+ */
+void dataset_text_copy(const TextRows *rows, uint64_t first, uint32_t n, bool rows_of, int32_t *dst);
+/* Of part "mask": 1 for the first n, 0 for the rest. */
+void dataset_text_mask(Elem elem, void *dst, uint32_t n, uint32_t length);
 void dataset_text_destroy(TextRows *rows);
 
 /* ---- columns of tables */

@@ -49,7 +49,7 @@ Status dataset_shared_table(DatasetShared *shared, const DatasetSource *source, 
     SharedTable entry = {.path = source->path};
     if (!kind_of(source, &entry.kind))
         return status_fail(STATUS_BAD_INPUT,
-                           "data field '%s' (%s): tables are csv, tsv or jsonl, and neither the file's name nor "
+                           "data field '%s' (%s): tables are csv, tsv, jsonl or txt, and neither the file's name nor "
                            "'table' says which",
                            source->field, source->path);
     for (uint32_t i = 0; i < shared->tables.len; i++)

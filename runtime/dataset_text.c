@@ -22,6 +22,7 @@ enum
 /* CHUNK_ROWS rows, the last one fewer. */
 typedef struct
 {
+    uint64_t first;              /* of all tokens */
     uint32_t at[CHUNK_ROWS + 1]; /* where the ids of each row begin */
     int32_t *ids;
     int32_t *types; /* NULL: all are 0 */
@@ -37,10 +38,11 @@ struct TextRows
     const Tokenizer *tokenizer;
     uint32_t columns[2];
     bool pair;
-    uint32_t length;
+    bool packed;
+    uint32_t length; /* 0: no limit */
     uint64_t n_rows; /* in use */
     /* what became of it */
-    int32_t pad_id;
+    int32_t pad_id, end_id; /* by packed */
     uint64_t n_chunks;
     TextChunk *chunks;
 };
@@ -73,6 +75,25 @@ static bool reserve(Worker *worker, size_t n)
     worker->types = types ? types : worker->types;
     worker->cap = types ? cap : worker->cap;
     return types != NULL;
+}
+
+/* The tokens of a text and an end token behind them; nothing for an empty text. */
+static Status encode_packed(const TextRows *rows, Worker *worker, uint64_t number, uint32_t n, uint32_t *out_n)
+{
+    TokenSpan span;
+    const TableCell cell = table_cell(rows->table, number, rows->columns[0]);
+    TRY(tokenizer_encode(worker->scratch, cell.text, cell.n_bytes, &span));
+    if ((uint64_t)n + span.n_tokens >= INT32_MAX)
+        return status_fail(STATUS_BAD_INPUT, "more than %d tokens in %d rows", INT32_MAX, CHUNK_ROWS);
+    if (!reserve(worker, (size_t)n + span.n_tokens + 1))
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for tokens");
+    for (uint32_t i = 0; i < span.n_tokens; i++)
+        worker->ids[n + i] = span.tokens[i].id;
+    if (span.n_tokens)
+        worker->ids[n + span.n_tokens] = rows->end_id;
+    *out_n = n + span.n_tokens + (span.n_tokens > 0);
+    memset(worker->types + n, 0, (*out_n - n) * sizeof *worker->types);
+    return STATUS_OK;
 }
 
 /* Adds the row's ids and types behind the n that are there. */
@@ -132,7 +153,8 @@ static void encode_chunk(void *context, int64_t task, int number)
     for (uint32_t i = 0; i < n_rows && chunk->status == STATUS_OK; i++)
     {
         chunk->bad_row = i;
-        chunk->status = encode_row(rows, worker, first + i, n, &n);
+        chunk->status =
+            rows->packed ? encode_packed(rows, worker, first + i, n, &n) : encode_row(rows, worker, first + i, n, &n);
         chunk->at[i + 1] = n;
         tokenizer_scratch_reset(worker->scratch);
     }
@@ -180,6 +202,8 @@ static Status encode(TextRows *rows)
         pool_destroy(pool);
         status = first_failure(rows);
     }
+    for (uint64_t i = 1; i < rows->n_chunks && status == STATUS_OK; i++)
+        rows->chunks[i].first = rows->chunks[i - 1].first + rows->chunks[i - 1].at[CHUNK_ROWS];
     for (int i = 0; i < MAX_THREADS; i++)
     {
         tokenizer_scratch_destroy(encoding->workers[i].scratch);
@@ -219,12 +243,16 @@ static Status shared_tokenizer(DatasetShared *shared, const DatasetSource *sourc
 }
 
 /* GPT-2 and its like have no padding token: what stands behind the end is masked, so the end token does. */
-static Status pad_of(const DatasetSource *source, const Tokenizer *tokenizer, int32_t *out_pad)
+static Status find_specials(const DatasetSource *source, TextRows *rows)
 {
-    *out_pad = tokenizer_special(tokenizer, TOKENIZER_PAD);
-    if (*out_pad < 0)
-        *out_pad = tokenizer_special(tokenizer, TOKENIZER_EOS);
-    if (*out_pad < 0)
+    const int32_t end = tokenizer_special(rows->tokenizer, TOKENIZER_EOS);
+    const int32_t pad = tokenizer_special(rows->tokenizer, TOKENIZER_PAD);
+    rows->pad_id = rows->packed ? 0 : pad >= 0 ? pad : end;
+    rows->end_id = rows->packed ? end : 0;
+    if (rows->end_id < 0)
+        return status_fail(STATUS_BAD_INPUT, "%s: the tokenizer of '%s' has no end token to stand between texts",
+                           source->tokenizer, source->field);
+    if (rows->pad_id < 0)
         return status_fail(STATUS_BAD_INPUT, "%s: the tokenizer of '%s' has neither a padding token nor an end token",
                            source->tokenizer, source->field);
     return STATUS_OK;
@@ -234,21 +262,22 @@ static bool same_rows(const TextRows *a, const TextRows *b)
 {
     return a->table == b->table && a->tokenizer == b->tokenizer && a->pair == b->pair &&
            a->columns[0] == b->columns[0] && a->columns[1] == b->columns[1] && a->length == b->length &&
-           a->n_rows == b->n_rows;
+           a->n_rows == b->n_rows && a->packed == b->packed;
 }
 
-static Status shared_rows(DatasetShared *shared, const DatasetSource *source, const TextRows **out_rows)
+Status dataset_text_rows(DatasetShared *shared, const DatasetSource *source, bool packed, const TextRows **out_rows)
 {
-    TextRows wanted = {.pair = source->columns[1] != NULL, .length = (uint32_t)source->dims[0]};
+    TextRows wanted = {
+        .pair = source->columns[1] != NULL, .packed = packed, .length = packed ? 0 : (uint32_t)source->dims[0]};
     TRY(dataset_shared_table(shared, source, &wanted.table));
     for (int i = 0; i < 1 + wanted.pair; i++)
         TRY(table_column(wanted.table, source->columns[i], &wanted.columns[i]));
     TRY(shared_tokenizer(shared, source, &wanted.tokenizer));
-    TRY(pad_of(source, wanted.tokenizer, &wanted.pad_id));
+    TRY(find_specials(source, &wanted));
     if (source->n_classes && tokenizer_vocab_size(wanted.tokenizer) > (uint64_t)source->n_classes)
         return status_fail(STATUS_BAD_INPUT, "%s: the tokenizer has %u ids, but '%s' has %" PRId64 " classes",
                            source->tokenizer, tokenizer_vocab_size(wanted.tokenizer), source->field, source->n_classes);
-    wanted.n_rows = dataset_rows_used(source, wanted.table);
+    wanted.n_rows = packed ? table_n_rows(wanted.table) : dataset_rows_used(source, wanted.table);
     wanted.n_chunks = (wanted.n_rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
     for (uint32_t i = 0; i < shared->texts.len; i++)
         if (same_rows(shared->texts.data[i], &wanted))
@@ -279,13 +308,52 @@ typedef struct
     TextPart part;
 } TextField;
 
-static void write_mask(Elem elem, void *dst, uint32_t n, uint32_t length)
+void dataset_text_mask(Elem elem, void *dst, uint32_t n, uint32_t length)
 {
     for (uint32_t i = 0; i < length; i++)
         if (elem == ELEM_F32)
             ((float *)dst)[i] = i < n ? 1.0f : 0.0f;
         else
             ((int32_t *)dst)[i] = i < n;
+}
+
+uint64_t dataset_text_n_tokens(const TextRows *rows)
+{
+    const uint64_t n_rows = rows->n_rows;
+    const TextChunk *last = &rows->chunks[rows->n_chunks - 1];
+    return last->first + last->at[(n_rows - 1) % CHUNK_ROWS + 1];
+}
+
+/* The chunk that holds a token. */
+static uint64_t chunk_of(const TextRows *rows, uint64_t token)
+{
+    uint64_t low = 0, high = rows->n_chunks;
+    while (high - low > 1)
+    {
+        const uint64_t middle = low + (high - low) / 2;
+        *(rows->chunks[middle].first <= token ? &low : &high) = middle;
+    }
+    return low;
+}
+
+void dataset_text_copy(const TextRows *rows, uint64_t first, uint32_t n, bool rows_of, int32_t *dst)
+{
+    uint64_t chunk = chunk_of(rows, first), row = 0, first_row = UINT64_MAX;
+    for (uint32_t i = 0; i < n; i++)
+    {
+        while (chunk + 1 < rows->n_chunks && rows->chunks[chunk + 1].first <= first + i)
+        {
+            chunk++;
+            row = 0;
+        }
+        const TextChunk *c = &rows->chunks[chunk];
+        const uint32_t at = (uint32_t)(first + i - c->first);
+        while (c->at[row + 1] <= at)
+            row++;
+        if (first_row == UINT64_MAX)
+            first_row = chunk * CHUNK_ROWS + row;
+        dst[i] = rows_of ? (int32_t)(chunk * CHUNK_ROWS + row - first_row) : c->ids[at];
+    }
 }
 
 static uint32_t length_of_text(const FieldReader *reader, uint64_t sample)
@@ -305,7 +373,7 @@ static void read_first_of_text(const FieldReader *reader, uint64_t sample, uint3
     int32_t *out = dst;
     if (field->part == PART_MASK)
     {
-        write_mask(reader->field.elem, dst, n, length);
+        dataset_text_mask(reader->field.elem, dst, n, length);
         return;
     }
     const int32_t *values = field->part == PART_IDS ? chunk->ids : chunk->types;
@@ -353,7 +421,7 @@ Status dataset_open_text(const DatasetSource *source, DatasetShared *shared, Fie
     if (source->rank != 1 || source->dims[0] < 1 || source->dims[0] > MAX_LENGTH)
         return status_fail(STATUS_BAD_INPUT, "data field '%s' (%s): a text is one axis of 1 to %d tokens",
                            source->field, source->path, MAX_LENGTH);
-    TRY(shared_rows(shared, source, &field->rows));
+    TRY(dataset_text_rows(shared, source, false, &field->rows));
     *out_reader =
         (FieldReader){.n_samples = table_n_rows(field->rows->table),
                       .state = field,

@@ -1,4 +1,4 @@
-/* Tables of text: what csv, tsv and jsonl have in common. */
+/* Tables of text: what their formats have in common; txt, which has nothing of its own. */
 #include "runtime/table.h"
 
 #include "base/bug.h"
@@ -14,7 +14,8 @@ enum
     MAX_CELLS = 1 << 30
 };
 
-static const char *const kind_names[] = {[TABLE_CSV] = "csv", [TABLE_TSV] = "tsv", [TABLE_JSONL] = "jsonl"};
+static const char *const kind_names[] = {
+    [TABLE_CSV] = "csv", [TABLE_TSV] = "tsv", [TABLE_JSONL] = "jsonl", [TABLE_TXT] = "txt"};
 
 bool table_kind_by_name(const char *name, TableKind *out_kind)
 {
@@ -81,6 +82,27 @@ static Table *create(const char *path)
     return table;
 }
 
+static Status read_lines(Table *table, const char *text, const char *end, const char *const *wanted, uint32_t n_wanted)
+{
+    static const char *const names[] = {"text"};
+    table_set_names(table, names, 1, wanted, n_wanted);
+    uint64_t line = 1;
+    for (const char *next; text < end; text = next, line++)
+    {
+        const char *newline = memchr(text, '\n', (size_t)(end - text));
+        const char *stop = newline ? newline : end;
+        next = newline ? newline + 1 : end;
+        if (stop > text && stop[-1] == '\r')
+            stop--;
+        if (stop - text > TABLE_MAX_ROW_BYTES)
+            return table_bad(table, line, 0, "a line of more than %d bytes", TABLE_MAX_ROW_BYTES);
+        TRY(table_add_row(table, line));
+        if (table->n_columns)
+            vec_push(table->arena, &table->cells, (TableCell){text, (uint32_t)(stop - text)});
+    }
+    return STATUS_OK;
+}
+
 static Status read_table(Table *table, const void *bytes, size_t n_bytes, TableKind kind, const char *const *wanted,
                          uint32_t n_wanted)
 {
@@ -91,6 +113,8 @@ static Status read_table(Table *table, const void *bytes, size_t n_bytes, TableK
         return status_fail(STATUS_BAD_INPUT, "%s: the file is empty", table->path);
     if (kind == TABLE_JSONL)
         return table_read_jsonl(table, text, end, wanted, n_wanted);
+    if (kind == TABLE_TXT)
+        return read_lines(table, text, end, wanted, n_wanted);
     TRY(table_read_csv(table, text, end, kind == TABLE_CSV ? ',' : '\t', wanted, n_wanted));
     if (table->lines.len == 0)
         return status_fail(STATUS_BAD_INPUT, "%s: there are no rows below the names of the columns", table->path);

@@ -5,9 +5,10 @@
  *   tsv    the same with tabs and without quoting, as GLUE writes it.
  *   jsonl  a JSON object a line (RFC 8259), whose values are strings or numbers where a column is asked for; the first
  *          one names the columns.
+ *   txt    plain text: each line is a row, an empty one too, and its one column is called "text".
  *
- * Lines end with LF or CRLF; a byte order mark is skipped; empty lines are allowed at the end only. Cells are bytes:
- * csv and tsv are not checked to be UTF-8. Failures are BAD_INPUT with a sentence that begins with "PATH:LINE" or
+ * Lines end with LF or CRLF; a byte order mark is skipped; empty lines are allowed at the end only, but for txt. Cells
+ * are bytes: only jsonl is checked to be UTF-8. Failures are BAD_INPUT with a sentence that begins with "PATH:LINE" or
  * "PATH:LINE:COLUMN" (bytes from 1), IO when the file cannot be read. An opened table is read-only and may be shared.
  */
 #ifndef PTC_RUNTIME_TABLE_H
@@ -23,7 +24,8 @@ typedef enum
 {
     TABLE_CSV,
     TABLE_TSV,
-    TABLE_JSONL
+    TABLE_JSONL,
+    TABLE_TXT
 } TableKind;
 
 enum
@@ -40,7 +42,7 @@ typedef struct
     uint32_t n_bytes;
 } TableCell;
 
-/* False when there is no such kind: names are "csv", "tsv", "jsonl". */
+/* False when there is no such kind: names are "csv", "tsv", "jsonl", "txt". */
 bool table_kind_by_name(const char *name, TableKind *out_kind);
 /* By the end of the file's name. */
 bool table_kind_by_path(const char *path, TableKind *out_kind);

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Text from a table to a trained classifier: 10,003 sentences of Banking77 (quoted fields over several lines, 77 labels as
+# Plain text to a language model. Text from a table to a trained classifier: 10,003 sentences of Banking77 (quoted fields over several lines, 77 labels as
 # words) through a WordPiece vocabulary. Skipped where the data is not: $PTC_DATA_DIR, or shared/data beside the source.
 . "$(dirname "$0")/lib.sh"
 
@@ -44,6 +44,29 @@ unknown_label()
     cat err.log
     grep -q "other.csv:4: the label 'weather' of 'label' is none of the training split's 77" err.log
 }
+
+# A causal language model of the zoo on plain text, packed in blocks without padding: a text that comes again and again is
+# learned. The first loss is that of guessing among the vocabulary.
+for i in {1..60}; do
+    printf 'The first line of verse %s.\n\nAnd the second, which is a little longer than that.\n' $((i % 3))
+done >verses.txt
+models=$PTC_SOURCE_DIR/examples/zoo tokenizers=$fixtures/tokenizers
+speaks() # MODEL TOKENIZER FLAG...
+{
+    local model=$1 tokenizer=$2 field fields=()
+    shift 2
+    for field in ids attention_mask; do
+        fields+=(--set=data.$field.format=packed --set=data.$field.columns=text --set=data.$field.train="$PWD/verses.txt"
+            --set=data.$field.tokenizer="$tokenizers/$tokenizer" --set=data.$field.part=${field/attention_/})
+    done
+    rm -rf out
+    $PTC "$models/$model" --out=out --set=tokens=16 --set=d=32 --set=layers=1 --set=hidden=64 --set=train.lr=0.01 \
+        --set=train.epochs=10 --set=data.train_limit=0 "${fields[@]}" "$@" || return
+    grep '"split":"train"' out/metrics.jsonl | sed -E 's/.*"loss":([^,}]*).*/\1/' |
+        awk 'NR == 1 { first = $1 } { last = $1 } END { print first, last; exit !(first > 6 && first < 8 && last < 1) }'
+}
+check "gpt2, packed" speaks gpt2.xml gpt2.json --set=vocabulary=1100 --set=positions=16 --set=heads=2 --set=dropout=0
+check "llama, packed" speaks llama.xml llama3.json --set=vocabulary=902 --set=heads=2 --set=groups=1
 
 if [ -r "$data/banking77/train.csv" ]; then
     ln -s "$(realpath "$data/banking77")" banking77

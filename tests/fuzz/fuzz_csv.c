@@ -1,4 +1,4 @@
-/* Any bytes as a csv and as a tsv table: refused, or cells that can be read and lines that ascend. */
+/* Any bytes as a csv, a tsv and a plain text table: refused, or cells that can be read and lines that ascend. */
 #include "runtime/table.h"
 
 #include <stdlib.h>
@@ -9,11 +9,11 @@ static volatile uint8_t read_sink; /* so that the reads are made */
 
 static void read_all(const uint8_t *data, size_t size_bytes, TableKind kind)
 {
-    static const char *const columns[] = {"a", "b"};
+    static const char *const columns[] = {"a", "text"};
     Table *table;
     if (table_open_memory("fuzz", data, size_bytes, kind, columns, 2, &table) != STATUS_OK)
         return;
-    uint64_t line = 1;
+    uint64_t line = kind == TABLE_TXT ? 0 : 1; /* others have a line of names */
     if (table_n_rows(table) == 0)
         abort();
     for (uint64_t row = 0; row < table_n_rows(table); row++)
@@ -39,5 +39,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes)
 {
     read_all(data, size_bytes, TABLE_CSV);
     read_all(data, size_bytes, TABLE_TSV);
+    read_all(data, size_bytes, TABLE_TXT);
     return 0;
 }
