@@ -35,7 +35,8 @@ typedef struct
     uint32_t shown_rank;
     bool plan_always; /* cmd_plan: also when there is nothing to plan */
     double comm_timeout_s;
-    bool force; /* export */
+    bool force;        /* export */
+    bool with_outputs; /* cmd_predict: @eval sets the values of <output> */
     bool resume, profile, pin, json, deterministic;
     const char **arguments; /* the command line again, every flag in full, for the ranks: without -n and the like */
     uint32_t n_arguments;

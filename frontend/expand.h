@@ -78,13 +78,15 @@ typedef struct
     uint64_t n_steps, max_steps; /* elements expanded and rounds begun */
     uint64_t max_ops;
     uint32_t n_params, n_inputs;
+    bool with_outputs;     /* FrontendOptions */
     bool gave_up;          /* a limit was hit */
     bool sharing;          /* in a later round of a <repeat share>: a param that is there already is meant */
     struct json_t *config; /* the config.json that dims have their values from; NULL: none */
     Span weights_span;     /* of what names it; of labels= in <hf> */
     Span labels_span;
     VEC(HfValue) hf_values;
-    Symbol mask, key, sample; /* the inputs that losses and random ops read */
+    VEC(const char *) outputs; /* names of <output> */
+    Symbol mask, key, sample;  /* the inputs that losses and random ops read */
     const XmlElem *loss;
     VEC(JobMetric) metrics;
     VEC(uint64_t) told; /* hashes of errors told: one place says a thing once */

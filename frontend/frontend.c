@@ -76,6 +76,7 @@ static Status load(Arena *arena, Diag *diag, const Source *source, const Fronten
     x->m = job->module;
     x->b = ir_builder(x->m, ir_func_add(x->m, IR_FUNC_STEP, "train"));
     x->root = x->frame = frame_open(x, NULL, false, "", "");
+    x->with_outputs = options->with_outputs;
     x->max_ops = options->max_ops ? options->max_ops : DEFAULT_MAX_OPS;
     x->max_steps = x->max_ops;
     expand_graph(x, root, options);

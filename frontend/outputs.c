@@ -1,6 +1,8 @@
-/* <loss>, and what it shares with <metric>: weighted sums over the batch, with the batch mask always multiplied in, so
- * that a padded last batch counts only its samples. */
+/* <output>; <loss>, and what it shares with <metric>: weighted sums over the batch, with the batch mask always
+ * multiplied in, so that a padded last batch counts only its samples. */
 #include "frontend/expand.h"
+
+#include <string.h>
 
 void outputs_prepare(Expander *x)
 {
@@ -88,4 +90,24 @@ void expand_loss(Expander *x, const XmlElem *e)
         return;
     IrValue tiny = ir_build_const(&x->b, ir_type_scalar(DT_F32), 1e-20);
     outputs_set(x, e, "loss", ir_build2(&x->b, IR_div, sum, ir_build2(&x->b, IR_max, weight, tiny)));
+}
+
+void expand_output(Expander *x, const XmlElem *e)
+{
+    const char *name;
+    IrValue value;
+    if (!attr_name(x, e, "name", &name) || !(value = outputs_operand(x, e, "value")))
+        return;
+    for (uint32_t i = 0; i < x->outputs.len; i++)
+        if (strcmp(x->outputs.data[i], name) == 0)
+        {
+            expand_error(x, attr_or_elem_span(e, "name"), NULL, "the output '%s' is there already", name);
+            return;
+        }
+    vec_push(x->arena, &x->outputs, name);
+    if (!x->with_outputs)
+        return;
+    if (ir_value_type(x->m, value)->dtype != DT_F32)
+        value = ir_build_cast(&x->b, value, DT_I32);
+    outputs_set(x, e, arena_printf(x->arena, FRONTEND_OUTPUT_START "%s" FRONTEND_OUTPUT_END, name), value);
 }

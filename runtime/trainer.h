@@ -120,6 +120,9 @@ void trainer_destroy(Trainer *trainer); /* NULL is allowed */
 Status trainer_run(Trainer *trainer, TrainerEval *out_eval);
 /* One pass over the test data with the params as they are. */
 Status trainer_evaluate(Trainer *trainer, TrainerEval *out_eval);
+/* The same pass for its outputs: after each batch, in order, visit reads the globals of @eval; its samples are n from
+ * number first. One rank only. Stops at the first failure. */
+Status trainer_visit_tests(Trainer *trainer, Status (*visit)(void *context, uint64_t first, uint32_t n), void *context);
 uint64_t trainer_steps_done(const Trainer *trainer);
 uint64_t trainer_total_steps(const Trainer *trainer);
 

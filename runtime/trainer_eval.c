@@ -77,6 +77,20 @@ Status trainer_evaluate(Trainer *t, TrainerEval *out_eval)
     return status;
 }
 
+Status trainer_visit_tests(Trainer *t, Status (*visit)(void *context, uint64_t first, uint32_t n), void *context)
+{
+    ENSURE(t->test && !t->options.rank.world);
+    bool there = start_chunk(t, 0);
+    for (uint64_t chunk = 0; there; chunk++)
+    {
+        TRY(trainer_feed_finish(t, &t->test_feed));
+        there = start_chunk(t, chunk + 1);
+        TRY(executor_run(t->executor, "eval"));
+        TRY(visit(context, chunk * t->options.rows, chunk_size(t, chunk)));
+    }
+    return STATUS_OK;
+}
+
 Status trainer_evaluate_and_log(Trainer *t, TrainerEval *out_eval)
 {
     executor_trace_stop(t->executor);

@@ -93,10 +93,24 @@ refused()
     [ ! -e x ]
 }
 
+# A line a sample, the same from the run and from its export; the tensor has as many rows.
+predicts()
+{
+    $PTC predict export.xml --out=run >a.jsonl && $PTC predict export.xml --weights=folder -o b.jsonl --set=train.batch=3 &&
+        cmp a.jsonl b.jsonl && [ "$(grep -cE '^\{"logits":\[-?[0-9.e-]+,-?[0-9.e-]+\]\}$' a.jsonl)" = 4 ] &&
+        $PTC predict export.xml --out=run -o logits.safetensors &&
+        says '"logits":{"dtype":"F32","shape":[4,2]' logits.safetensors &&
+        fails_with 1 cmp -s a.jsonl <($PTC predict export.xml --out=run --set=tokens=4) &&
+        sed '/<output /d' export.xml >silent.xml &&
+        refuses 1 "has no <output>" $PTC predict silent.xml --out=run -o none.jsonl && [ ! -e none.jsonl ] &&
+        refuses 2 "wants --out" $PTC predict export.xml && refuses 3 "no/x" $PTC predict export.xml --out=run -o no/x
+}
+
 check "a run keeps its sizes" trains
 check "eval and resume have them" goes_on
 check "the folder" exports
 check "a run starts from it" starts_from_it
+check "predict" predicts
 check "weights= and init=" weights_in_the_model
 check "an earlier export" takes_the_place_of_an_export
 check "anything else" keeps_what_is_not_its_own
