@@ -4,7 +4,7 @@
 set -eu
 
 build="gcc libc6-dev cmake ninja-build pkgconf libxml2-dev libdnnl-dev libjansson-dev libxxhash-dev zlib1g-dev libutf8proc-dev
-       libcmocka-dev libopenmpi-dev openmpi-bin"
+       libjpeg62-turbo-dev libpng-dev libcmocka-dev libopenmpi-dev openmpi-bin"
 demo="dataset-fashion-mnist"
 format="clang-format-14"
 test="dataset-fashion-mnist clang libclang-rt-14-dev $format"
