@@ -100,7 +100,7 @@ static Status bench(Session *s)
     if (options.profile)
         executor_profile_start(s->executor);
     TrainerEval none;
-    Status status = trainer_run(trainer, &none);
+    Status status = session_tell_sample(s, trainer_run(trainer, &none));
     double total_steps = (double)trainer_steps_done(trainer);
     trainer_destroy(trainer);
     TRY(status);

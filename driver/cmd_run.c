@@ -159,6 +159,7 @@ static Status train(Session *s)
     TrainerEval eval;
     status = trainer_run(trainer, &eval);
     progress_finish(&watch.progress);
+    status = session_tell_sample(s, status);
     if (status == STATUS_OK && s->ranks.rank == 0)
     {
         double waited = watch.progress.step_s > 0 ? watch.progress.data_s / watch.progress.step_s : 0;
@@ -212,6 +213,7 @@ Status cmd_run(Arena *arena, const Options *options)
 static Status check(Session *s)
 {
     TRY(session_open_data(s));
+    TRY(session_verify_data(s));
     TRY(session_compile(s));
     print_model(s);
     printf("%s: ok\n", s->options->operand);
@@ -245,7 +247,7 @@ static Status evaluate(Session *s)
     Trainer *trainer;
     TRY(session_trainer(s, &observer, true, NULL, &trainer));
     TrainerEval eval;
-    Status status = trainer_evaluate(trainer, &eval);
+    Status status = session_tell_sample(s, trainer_evaluate(trainer, &eval));
     if (status == STATUS_OK && s->ranks.rank == 0)
         observer.eval(observer.context, trainer_steps_done(trainer), &eval);
     if (s->options->profile)

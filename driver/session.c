@@ -119,11 +119,28 @@ static const DatasetLabels *training_labels(const Session *s, const DataField *f
     return s->train && dataset_field_find(s->train, field->name, &found) ? dataset_labels(s->train, found) : NULL;
 }
 
+static ImageTransform transform_of(const DataImage *image)
+{
+    static const char *const crops[] = {[IMAGE_CROP_CENTER] = "center",
+                                        [IMAGE_CROP_RANDOM] = "random",
+                                        [IMAGE_CROP_RESIZED] = "resized",
+                                        [IMAGE_CROP_NONE] = "none"};
+    ImageTransform t = {.resize = (uint32_t)image->resize, .pad = (uint32_t)image->pad, .flip = image->flip};
+    while (image->crop && strcmp(crops[t.crop], image->crop) != 0)
+        t.crop++;
+    for (int c = 0; c < 3; c++)
+    {
+        t.mean[c] = (float)image->mean[c];
+        t.std[c] = (float)image->std[c];
+    }
+    return t;
+}
+
 static DatasetSource source_of(const Session *s, const DataField *field, bool test)
 {
     static const char *const formats[DATA_FORMAT_COUNT] = {
-        [DATA_IDX] = "idx",     [DATA_SYNTHETIC] = "synthetic", [DATA_TEXT] = "text",
-        [DATA_LABEL] = "label", [DATA_NUMBER] = "number",       [DATA_PACKED] = "packed"};
+        [DATA_IDX] = "idx",   [DATA_SYNTHETIC] = "synthetic", [DATA_CIFAR] = "cifar",   [DATA_IMAGES] = "images",
+        [DATA_TEXT] = "text", [DATA_LABEL] = "label",         [DATA_NUMBER] = "number", [DATA_PACKED] = "packed"};
     const DataSpec *data = &s->job->data;
     int64_t limit = test ? data->test_limit : data->train_limit;
     DatasetSource source = {.field = field->name,
@@ -134,6 +151,7 @@ static DatasetSource source_of(const Session *s, const DataField *field, bool te
                             .seed = (uint64_t)s->job->train.seed + (test ? 1 : 0),
                             .low = field->low,
                             .high = field->high,
+                            .image = transform_of(&field->image),
                             .table = field->table,
                             .columns = {field->columns[0], field->columns[1]},
                             .tokenizer = field->tokenizer,
@@ -153,12 +171,12 @@ static bool names(const Session *s, const char *what, const char *name)
 }
 
 /* The field that a failure is about: the one whose path the message names, and of those the one whose column or name it
- * names; else the one whose tokenizer it names; else the whole <data>. */
-static Span blame(const Session *s, bool test)
+ * names; else the one whose tokenizer it names. False when there is none; then it is the whole <data>. */
+static bool blame(const Session *s, bool test, Span *out_span)
 {
     const DataSpec *data = &s->job->data;
-    Span span = data->span;
     int best = 0;
+    *out_span = data->span;
     for (uint32_t i = 0; i < data->n_fields; i++)
     {
         const DataField *field = &data->fields[i];
@@ -173,12 +191,19 @@ static Span blame(const Session *s, bool test)
         if (weight <= best)
             continue;
         best = weight;
-        span = weight == 4   ? field->columns_span
-               : weight == 1 ? field->tokenizer_span
-               : test        ? field->test_span
-                             : field->train_span;
+        *out_span = weight == 4   ? field->columns_span
+                    : weight == 1 ? field->tokenizer_span
+                    : test        ? field->test_span
+                                  : field->train_span;
     }
-    return span;
+    return best > 0;
+}
+
+static void tell_data(Session *s, bool test)
+{
+    Span span;
+    blame(s, test, &span);
+    diag_error(s->diag, span, "%s", status_detail());
 }
 
 static Status open_split(Session *s, bool test, Dataset **out_dataset)
@@ -211,7 +236,7 @@ static Status open_split(Session *s, bool test, Dataset **out_dataset)
             status = dataset_check_slot(*out_dataset, field, elem, type->rank, type->dims);
     }
     if (status == STATUS_BAD_INPUT)
-        diag_error(s->diag, blame(s, test), "%s", status_detail());
+        tell_data(s, test);
     return status;
 }
 
@@ -242,6 +267,31 @@ Status session_labels(Session *s, const char *field, const DatasetLabels **out_l
         *out_labels = dataset_field_find(dataset, field, &found) ? dataset_labels(dataset, found) : NULL;
     }
     return STATUS_OK;
+}
+
+Status session_verify_data(Session *s)
+{
+    Status status = STATUS_OK;
+    for (int test = 0; test < 2 && status == STATUS_OK; test++)
+    {
+        const Dataset *dataset = test ? s->test : s->train;
+        status = dataset ? dataset_verify(dataset) : STATUS_OK;
+        if (status == STATUS_BAD_INPUT)
+            tell_data(s, test);
+    }
+    if (diag_error_count(s->diag) > 0)
+        print_and_clear(s, &status);
+    return status;
+}
+
+Status session_tell_sample(Session *s, Status status)
+{
+    Span span;
+    if (status != STATUS_BAD_INPUT || s->ranks.comm.world || !(blame(s, false, &span) || blame(s, true, &span)))
+        return status;
+    diag_error(s->diag, span, "%s", status_detail());
+    print_and_clear(s, &status);
+    return status;
 }
 
 /* ---- compiling */

@@ -44,6 +44,11 @@ Status session_open_data(Session *s);
 /* The classes of a field of format `label`, as its training split has them: of the open data, else of that column
  * alone. NULL for another format. */
 Status session_labels(Session *s, const char *field, const DatasetLabels **out_labels);
+/* Looks at the header of every file that is a sample. Told like the faults above. */
+Status session_verify_data(Session *s);
+/* status: of training or evaluation. A sample that could not be read is told at its <field>, too; on several ranks the
+ * launcher tells it. */
+Status session_tell_sample(Session *s, Status status);
 /* Runs the passes; of every length. */
 Status session_compile(Session *s);
 /* Of the longest only, to show it. */

@@ -167,6 +167,9 @@ void job_data(Expander *x, const XmlElem *root, int64_t length);
 /* Buckets of lengths (job_buckets.c); length: FrontendOptions. The <dim> is given its value before anything is read. */
 void job_override_length(Arena *arena, XmlElem *root, int64_t length);
 void job_buckets(Expander *x, const XmlElem *data, int64_t length);
+/* The attributes of a field whose part is an image (job_image.c); and once its input is known. */
+void job_image(Expander *x, const XmlElem *e, DataField *field);
+void job_image_check(Expander *x, const DataField *field);
 /* The child of that kind that must be there once; NULL (and told) when there is none. */
 const XmlElem *job_only_child(Expander *x, const XmlElem *root, ElementId id);
 /* Once the params are known (groups.c): layers, <group>s. */

@@ -38,12 +38,24 @@ typedef enum
 {
     DATA_IDX,       /* IDX file, plain or gzip */
     DATA_SYNTHETIC, /* random values: integers low..high, or floats uniform in low..high */
+    DATA_CIFAR,     /* binary files of CIFAR-10 or CIFAR-100 */
+    DATA_IMAGES,    /* JPEG and PNG files */
     DATA_TEXT,      /* columns of a table: a part of their tokens */
     DATA_LABEL,     /* column of a table: a class */
     DATA_NUMBER,    /* column of a table: a number */
     DATA_PACKED,    /* column of a table: a part of all its tokens, in blocks */
     DATA_FORMAT_COUNT
 } DataFormat;
+
+/* What the part "image" of a field does to its images; as in elements.def. */
+typedef struct
+{
+    int64_t resize, pad;
+    const char *crop; /* "center", "random", "resized", "none" */
+    bool flip;
+    double mean[3], std[3]; /* of each channel */
+    Span span;              /* of mean or std; no file: neither is given */
+} DataImage;
 
 /* One column of the data set: fills the global input "batch.<name>". */
 typedef struct
@@ -58,7 +70,9 @@ typedef struct
     const char *table;      /* tables: "csv", "tsv", "jsonl", "txt"; NULL: as the file's name ends */
     const char *columns[2]; /* of the table; NULL: none; two are a pair of texts */
     const char *tokenizer;  /* TEXT, PACKED: a path like train_path */
-    const char *part;       /* TEXT: "ids", "mask", "types"; PACKED: "ids", "targets", "documents", "mask" */
+    const char *part;       /* TEXT: "ids", "mask", "types"; PACKED: "ids", "targets", "documents", "mask";
+                             * CIFAR, IMAGES: "image", "label", "coarse" */
+    DataImage image;        /* part "image" */
     Span span;              /* of the <field> */
     Span train_span;        /* of the path in it, for messages about the file */
     Span test_span;

@@ -17,18 +17,22 @@ enum
 {
     OF_IDX = 1 << DATA_IDX,
     OF_SYNTHETIC = 1 << DATA_SYNTHETIC,
+    OF_CIFAR = 1 << DATA_CIFAR,
+    OF_IMAGES = 1 << DATA_IMAGES,
+    OF_IMAGE = OF_CIFAR | OF_IMAGES,
     OF_TEXT = 1 << DATA_TEXT,
     OF_LABEL = 1 << DATA_LABEL,
     OF_NUMBER = 1 << DATA_NUMBER,
     OF_PACKED = 1 << DATA_PACKED,
     OF_TOKENS = OF_TEXT | OF_PACKED,
     OF_TABLE = OF_TOKENS | OF_LABEL | OF_NUMBER,
-    OF_FILE = OF_IDX | OF_TABLE
+    OF_FILE = OF_IDX | OF_IMAGE | OF_TABLE,
+    HAS_PARTS = OF_IMAGE | OF_TOKENS
 };
 
 static const char *const format_names[DATA_FORMAT_COUNT] = {
-    [DATA_IDX] = "idx",     [DATA_SYNTHETIC] = "synthetic", [DATA_TEXT] = "text",
-    [DATA_LABEL] = "label", [DATA_NUMBER] = "number",       [DATA_PACKED] = "packed"};
+    [DATA_IDX] = "idx",   [DATA_SYNTHETIC] = "synthetic", [DATA_CIFAR] = "cifar",   [DATA_IMAGES] = "images",
+    [DATA_TEXT] = "text", [DATA_LABEL] = "label",         [DATA_NUMBER] = "number", [DATA_PACKED] = "packed"};
 
 static const struct
 {
@@ -36,13 +40,26 @@ static const struct
     uint32_t needed_by, allowed_for;
 } field_rules[] = {{"train", OF_FILE, OF_FILE},
                    {"test", 0, OF_FILE},
-                   {"classes", 0, OF_IDX | OF_SYNTHETIC | OF_TOKENS | OF_LABEL},
+                   {"classes", 0, OF_IDX | OF_SYNTHETIC | OF_IMAGE | OF_TOKENS | OF_LABEL},
                    {"low", 0, OF_IDX | OF_SYNTHETIC},
                    {"high", 0, OF_IDX | OF_SYNTHETIC},
-                   {"table", 0, OF_TABLE},
-                   {"columns", OF_TABLE, OF_TABLE},
+                   {"table", 0, OF_IMAGES | OF_TABLE},
+                   {"columns", OF_TABLE, OF_IMAGES | OF_TABLE},
                    {"tokenizer", OF_TOKENS, OF_TOKENS},
-                   {"part", OF_TOKENS, OF_TOKENS}};
+                   {"part", HAS_PARTS, HAS_PARTS},
+                   {"resize", 0, OF_IMAGE},
+                   {"crop", 0, OF_IMAGE},
+                   {"pad", 0, OF_IMAGE},
+                   {"flip", 0, OF_IMAGE},
+                   {"mean", 0, OF_IMAGE},
+                   {"std", 0, OF_IMAGE}};
+
+static const struct
+{
+    const char *part;
+    uint32_t allowed_for;
+} part_rules[] = {{"ids", OF_TOKENS},       {"mask", OF_TOKENS}, {"types", OF_TEXT},  {"targets", OF_PACKED},
+                  {"documents", OF_PACKED}, {"image", OF_IMAGE}, {"label", OF_IMAGE}, {"coarse", OF_CIFAR}};
 
 /* What the file says for a format that --set has replaced is of no use, and no fault. */
 static void check_rules(Expander *x, const XmlElem *e, DataFormat format)
@@ -58,6 +75,18 @@ static void check_rules(Expander *x, const XmlElem *e, DataFormat format)
             expand_error(x, xml_attr_name_span(attr), NULL, "attribute '%s' does not go with format %s",
                          field_rules[i].attr, format_names[format]);
     }
+}
+
+static void check_part(Expander *x, const XmlElem *e, const DataField *field)
+{
+    for (size_t i = 0; field->part && i < sizeof part_rules / sizeof part_rules[0]; i++)
+        if (strcmp(part_rules[i].part, field->part) == 0 && !(part_rules[i].allowed_for & 1u << field->format) &&
+            (HAS_PARTS & 1u << field->format))
+            expand_error(x, attr_or_elem_span(e, "part"), NULL, "format %s has no part '%s'",
+                         format_names[field->format], field->part);
+    if (field->format == DATA_IMAGES && xml_attr(e, "columns") && field->part && strcmp(field->part, "label") == 0)
+        expand_error(x, attr_or_elem_span(e, "columns"), NULL,
+                     "part label is of a folder; the labels of a table are a field of format label");
 }
 
 /* ---- fields */
@@ -113,7 +142,10 @@ static void read_field(Expander *x, const XmlElem *e, DataField *field, const ch
     field->train_path = field_path(x, e, "train", dir, &field->train_span);
     field->test_path = field_path(x, e, "test", dir, &field->test_span);
     field->tokenizer = field_path(x, e, "tokenizer", dir, &field->tokenizer_span);
-    if (xml_attr(e, "columns") && (OF_TABLE & 1u << field->format))
+    check_part(x, e, field);
+    if (OF_IMAGE & 1u << field->format)
+        job_image(x, e, field);
+    if (xml_attr(e, "columns") && ((OF_TABLE | OF_IMAGES) & 1u << field->format))
         read_columns(x, e, field->format == DATA_TEXT ? 2 : 1, field);
     if (field->format == DATA_SYNTHETIC && field->low > field->high)
         expand_error(x, attr_or_elem_span(e, "low"), NULL, "low is %g, more than high, %g", field->low, field->high);
@@ -153,14 +185,19 @@ void job_data(Expander *x, const XmlElem *root, int64_t length)
     }
 }
 
-/* A column of a table fills one kind of input only. */
+/* A column of a table or a class fills one kind of input only. */
 static void check_sample_type(Expander *x, const DataField *field)
 {
     const IrType *have = &field->sample_type;
+    if (field->part && strcmp(field->part, "image") == 0)
+    {
+        job_image_check(x, field);
+        return;
+    }
     const bool mask = field->part && strcmp(field->part, "mask") == 0;
     const DType dtype = field->format == DATA_NUMBER || (mask && have->dtype == DT_F32) ? DT_F32 : DT_I32;
     const int rank = (OF_TOKENS & 1u << field->format) ? 1 : 0;
-    if (!(OF_TABLE & 1u << field->format) || (have->dtype == dtype && have->rank == rank))
+    if (!((OF_TABLE | OF_IMAGE) & 1u << field->format) || (have->dtype == dtype && have->rank == rank))
         return;
     expand_error(x, field->span, NULL,
                  "a field of format %s fills an %s <input> of shape '%s'; each sample of '%s' is %s",

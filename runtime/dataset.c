@@ -5,7 +5,11 @@
 #include "base/strbuf.h"
 #include "runtime/dataset_formats.h"
 
+#include "runtime/pool.h"
+
 #include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -206,6 +210,64 @@ Status dataset_check_range(const Dataset *dataset, uint32_t field, double low, d
     }
     free(values);
     return status;
+}
+
+/* ---- verifying */
+
+enum
+{
+    VERIFY_AT_ONCE = 64 /* samples of a task */
+};
+
+typedef struct
+{
+    const FieldReader *reader;
+    uint64_t n_samples;
+    pthread_mutex_t lock;
+    uint64_t bad_sample; /* the first so far; n_samples: none */
+    Status status;
+    char detail[2048]; /* status_detail is the thread's own */
+} Verifying;
+
+static void verify_samples(void *context, int64_t task, int worker)
+{
+    (void)worker;
+    Verifying *v = context;
+    uint64_t sample = (uint64_t)task * VERIFY_AT_ONCE;
+    const uint64_t end = v->n_samples - sample < VERIFY_AT_ONCE ? v->n_samples : sample + VERIFY_AT_ONCE;
+    Status status = STATUS_OK;
+    while (sample < end && (status = v->reader->verify(v->reader, sample)) == STATUS_OK)
+        sample++;
+    if (status == STATUS_OK)
+        return;
+    pthread_mutex_lock(&v->lock);
+    if (sample < v->bad_sample)
+    {
+        v->bad_sample = sample;
+        v->status = status;
+        snprintf(v->detail, sizeof v->detail, "%s", status_detail());
+    }
+    pthread_mutex_unlock(&v->lock);
+}
+
+Status dataset_verify(const Dataset *dataset)
+{
+    for (uint32_t i = 0; i < dataset->n_fields; i++)
+    {
+        Verifying v = {.reader = &dataset->readers[i],
+                       .n_samples = dataset->n_samples,
+                       .lock = PTHREAD_MUTEX_INITIALIZER,
+                       .bad_sample = dataset->n_samples};
+        Pool *pool;
+        if (!v.reader->verify)
+            continue;
+        TRY(pool_create(0, false, &pool));
+        pool_run(pool, (int64_t)((v.n_samples + VERIFY_AT_ONCE - 1) / VERIFY_AT_ONCE), verify_samples, &v);
+        pool_destroy(pool);
+        if (v.status != STATUS_OK)
+            return status_fail(v.status, "%s", v.detail);
+    }
+    return STATUS_OK;
 }
 
 /* ---- batches */

@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 #include "runtime/elem.h"
+#include "runtime/image.h"
 
 typedef struct Dataset Dataset;
 
@@ -23,7 +24,7 @@ typedef struct
 {
     const char *field;  /* its name, unique in the data set */
     const char *format; /* a row of formats.def: "idx", "synthetic", "label", ... */
-    const char *path;   /* file formats; NULL for synthetic */
+    const char *path;   /* file formats; NULL for synthetic. cifar: a `*` stands for several files */
     uint64_t n_samples; /* files: only the first so many are used; 0: all */
     /* synthetic: integers are uniform in low..high (both included), floats in [low, high). */
     Elem elem; /* f32, f64, i32, i16, i8, u8 */
@@ -32,7 +33,9 @@ typedef struct
     uint64_t seed;
     double low;
     double high;
-    /* label, number, text: columns of a table. */
+    /* cifar, images: of the part image; size, channels and type are those of dims and elem. */
+    ImageTransform image;
+    /* label, number, text, images: columns of a table. */
     const char *table;           /* "csv", "tsv", "jsonl", "txt"; NULL: as the file's name ends */
     const char *columns[2];      /* NULL: none; two are a pair of texts */
     int64_t n_classes;           /* label: how many there must be; text: ids must be below it. 0: not known */
@@ -41,7 +44,9 @@ typedef struct
     const char *tokenizer; /* path for tokenizer_open */
     const char *part; /* "ids" i32: padded with the padding token; "mask" f32, i32 by elem: 1 for tokens, 0 for padding;
                        * "types" i32: 1 in the second text of a pair where the tokenizer says so; packed: "ids",
-                       * "targets", "mask", "documents" (dataset_packed.c) */
+                       * "targets", "mask", "documents" (dataset_packed.c);
+                       * cifar, images: "image" f32, u8 [height, width] or [height, width, 1 or 3], "label" i32;
+                       * cifar: "coarse" i32 */
 } DatasetSource;
 
 /* One field, lent by the data set. */
@@ -90,6 +95,10 @@ uint32_t dataset_length(const Dataset *dataset, uint32_t field, uint64_t sample)
 /* Reads the whole field and refuses the first value outside low..high (both included), e.g. a label out of range. The
  * message names file, sample and value. Fields of elem_get_f64's types only (else BUG). */
 Status dataset_check_range(const Dataset *dataset, uint32_t field, double low, double high);
+
+/* Looks at every sample of the fields whose samples are files, without reading all of it: is it there, and of the right
+ * kind and size? All cores; the first sample that fails is told. */
+Status dataset_verify(const Dataset *dataset);
 
 /* Where samples of one field go: rows of sample_elems elements of type elem, which may be a wider type than the field's
  * (elem_converts; dataset_check_slot tells beforehand). */

@@ -23,6 +23,7 @@ typedef struct
 } SharedTokenizer;
 
 typedef struct TextRows TextRows;
+typedef struct ImageFiles ImageFiles;
 
 typedef struct
 {
@@ -32,6 +33,7 @@ typedef struct
     VEC(SharedTable) tables; /* while fields are opened, like the next */
     VEC(SharedTokenizer) tokenizers;
     VEC(TextRows *) texts;
+    VEC(ImageFiles *) images;
 } DatasetShared;
 
 DatasetShared *dataset_shared_create(const DatasetSource *sources, uint32_t n_sources);
@@ -51,7 +53,8 @@ struct FieldReader
     bool costly;                 /* a sample is worth a task of its own */
     /* Copies a sample to dst; called from several threads at once. */
     Status (*read)(const FieldReader *reader, uint64_t sample, const DatasetPass *pass, void *dst);
-    void (*close)(FieldReader *reader); /* frees state */
+    Status (*verify)(const FieldReader *reader, uint64_t sample); /* dataset_verify; NULL: opening has seen to it */
+    void (*close)(FieldReader *reader);                           /* frees state */
     /* Formats that pad samples (of one axis): how many elements are no padding, and the first n of all. Else NULL. */
     uint32_t (*length)(const FieldReader *reader, uint64_t sample);
     void (*read_first)(const FieldReader *reader, uint64_t sample, uint32_t n, void *dst);

@@ -32,16 +32,16 @@ typedef struct
 /* From the header, by which the kind of the file is told too. */
 Status image_read_size(const void *bytes, size_t n_bytes, ImageSize *out_size);
 /* channels 1 or 3: grey becomes three equal ones, colours become luma as ITU-R 601 has it. 16 bits become 8, alpha is
- * dropped, CMYK becomes RGB without a colour profile; EXIF orientation and gamma are not applied. shrink 1, 2, 4, 8: a JPEG
- * is decoded at 1/shrink of its size, rounded up; a PNG never is. The caller frees *out_image. What is truncated or corrupt
- * is refused, also behind the last pixel. */
+ * dropped, CMYK becomes RGB without a colour profile; EXIF orientation and gamma are not applied. shrink 1, 2, 4, 8: a
+ * JPEG is decoded at 1/shrink of its size, rounded up; a PNG never is. The caller frees *out_image. What is truncated
+ * or corrupt is refused, also behind the last pixel. */
 Status image_decode(const void *bytes, size_t n_bytes, uint32_t channels, uint32_t shrink, Image *out_image);
 void image_free(Image *image);
 
 /* ---- geometry */
 
-/* One axis of what is done: `extent` source pixels from `start` on are scaled to `size`, and of these (first, or mirrored)
- * `n_out` from `offset` on are taken; what lies outside of them is 0. */
+/* One axis of what is done: `extent` source pixels from `start` on are scaled to `size`, and of these (first, or
+ * mirrored) `n_out` from `offset` on are taken; what lies outside of them is 0. */
 typedef struct
 {
     double start, extent;
@@ -68,9 +68,9 @@ typedef struct
     uint32_t width, height, channels; /* of the result */
     Elem elem;                        /* f32 or u8 */
     ImageCrop crop;
-    uint32_t resize; /* pixels of the shorter side before the crop; 0: as it is. Not before IMAGE_CROP_RESIZED */
-    uint32_t pad;    /* pixels of 0 around it before a random crop */
-    bool flip;       /* mirror half of the images, in training */
+    uint32_t resize;       /* pixels of the shorter side before the crop; 0: as it is. Not before IMAGE_CROP_RESIZED */
+    uint32_t pad;          /* pixels of 0 around it before a random crop */
+    bool flip;             /* mirror half of the images, in training */
     float mean[3], std[3]; /* f32: (pixel / 255 - mean) / std */
 } ImageTransform;
 

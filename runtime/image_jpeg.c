@@ -98,7 +98,8 @@ static Status read_pixels(Decoder *d)
     struct jpeg_decompress_struct *jpeg = &d->jpeg;
     const bool inks = jpeg->out_color_space == JCS_CMYK;
     jpeg_start_decompress(jpeg);
-    TRY(image_create(jpeg->output_width, jpeg->output_height, jpeg->out_color_space == JCS_GRAYSCALE ? 1 : 3, &d->image));
+    TRY(image_create(jpeg->output_width, jpeg->output_height, jpeg->out_color_space == JCS_GRAYSCALE ? 1 : 3,
+                     &d->image));
     d->image.shrink = jpeg->scale_denom;
     const size_t row_bytes = (size_t)d->image.width * d->image.channels;
     if (inks)

@@ -91,8 +91,8 @@ Status image_png(const uint8_t *bytes, size_t n_bytes, uint32_t shrink, ImageSiz
     Decoder d = {.bytes = bytes, .n_left = n_bytes};
     d.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &d, on_error, on_warning);
     d.info = d.png ? png_create_info_struct(d.png) : NULL;
-    Status status = d.info ? decode(&d, out_size, out_image != NULL)
-                           : status_fail(STATUS_OUT_OF_MEMORY, "no memory to read a PNG");
+    Status status =
+        d.info ? decode(&d, out_size, out_image != NULL) : status_fail(STATUS_OUT_OF_MEMORY, "no memory to read a PNG");
     png_destroy_read_struct(&d.png, &d.info, NULL);
     if (status != STATUS_OK)
         image_free(&d.image);

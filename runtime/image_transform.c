@@ -44,7 +44,8 @@ static ImageSize scaled_size(const ImageTransform *t, ImageSize size)
     return (ImageSize){(uint32_t)((double)t->resize * size.width / size.height), t->resize};
 }
 
-/* The part of Szegedy et al., "Going deeper with convolutions", 2015; the largest of an allowed shape when no try fits. */
+/* The part of Szegedy et al., "Going deeper with convolutions", 2015; the largest of an allowed shape when no try fits.
+ */
 static void plan_part(const ImageTransform *t, ImageSize size, const ImageDraw *draw, ImageAxis *x, ImageAxis *y)
 {
     static const double min_area = 0.08, min_shape = 3.0 / 4, max_shape = 4.0 / 3;
@@ -69,7 +70,8 @@ static void plan_part(const ImageTransform *t, ImageSize size, const ImageDraw *
     else if (width / height > max_shape)
         width = fmax(1, rint(height * max_shape));
     *x = (ImageAxis){.start = floor((size.width - width) / 2), .extent = width, .size = t->width, .n_out = t->width};
-    *y = (ImageAxis){.start = floor((size.height - height) / 2), .extent = height, .size = t->height, .n_out = t->height};
+    *y = (ImageAxis){
+        .start = floor((size.height - height) / 2), .extent = height, .size = t->height, .n_out = t->height};
 }
 
 Status image_plan(const ImageTransform *t, ImageSize size, const ImageDraw *draw, ImageAxis *out_x, ImageAxis *out_y)
@@ -84,8 +86,9 @@ Status image_plan(const ImageTransform *t, ImageSize size, const ImageDraw *draw
         const ImageSize scaled = scaled_size(t, size);
         const uint32_t pad = random ? t->pad : 0;
         if (scaled.width + 2 * pad < t->width || scaled.height + 2 * pad < t->height)
-            return status_fail(STATUS_BAD_INPUT, "the image is %u x %u pixels%s, smaller than the %u x %u that are wanted",
-                               scaled.width, scaled.height, t->resize ? " when resized" : "", t->width, t->height);
+            return status_fail(STATUS_BAD_INPUT,
+                               "the image is %u x %u pixels%s, smaller than the %u x %u that are wanted", scaled.width,
+                               scaled.height, t->resize ? " when resized" : "", t->width, t->height);
         *out_x = (ImageAxis){.extent = size.width, .size = scaled.width, .n_out = t->width};
         *out_y = (ImageAxis){.extent = size.height, .size = scaled.height, .n_out = t->height};
         const uint32_t spare_x = scaled.width + 2 * pad - t->width, spare_y = scaled.height + 2 * pad - t->height;

@@ -1,5 +1,5 @@
-/* Images against what Pillow made of the same files (tests/fixtures/image_pillow.py), to the bit; augmentation; and what
- * becomes of broken files. */
+/* Images against what Pillow made of the same files (tests/fixtures/image_pillow.py), to the bit; augmentation; and
+ * what becomes of broken files. */
 #include "data_test.h"
 
 #include "runtime/image.h"
@@ -63,8 +63,8 @@ static void expect_pixels(const char *name, const uint8_t *have, uint32_t width,
 static void test_files(void **state)
 {
     (void)state;
-    static const char *const names[] = {"colours.png", "grey.png",        "palette.png", "alpha.png", "bits.png",        "deep.png",
-                                        "photo.jpg",   "progressive.jpg", "grey.jpg",    "inks.jpg"};
+    static const char *const names[] = {"colours.png", "grey.png",  "palette.png",     "alpha.png", "bits.png",
+                                        "deep.png",    "photo.jpg", "progressive.jpg", "grey.jpg",  "inks.jpg"};
     char name[64];
     uint32_t n_compared = 0;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -230,7 +230,8 @@ static void test_random_crop(void **state)
         EXPECT_OK(image_transform(&t, &image, &draw, out));
         for (int32_t i = 0; i < SIDE * SIDE; i++)
         {
-            const int32_t from_x = x.offset + (x.mirrored ? SIDE - 1 - i % SIDE : i % SIDE), from_y = y.offset + i / SIDE;
+            const int32_t from_x = x.offset + (x.mirrored ? SIDE - 1 - i % SIDE : i % SIDE),
+                          from_y = y.offset + i / SIDE;
             const bool inside = from_x >= 0 && from_x < SIDE && from_y >= 0 && from_y < SIDE;
             assert_int_equal(out[3 * i], inside ? from_x : 0);
             assert_int_equal(out[3 * i + 1], inside ? from_y : 0);
@@ -352,7 +353,8 @@ static void test_too_large(void **state)
     uint32_t crc = (uint32_t)crc32(crc32(0, NULL, 0), (const unsigned char *)bytes + 12, 17);
     for (int i = 0; i < 4; i++)
         bytes[29 + i] = (char)(crc >> (24 - 8 * i));
-    expect_broken(bytes, n_bytes, "the image is 100000 x 100000 pixels; at most 65500 on a side and 100 million in all");
+    expect_broken(bytes, n_bytes,
+                  "the image is 100000 x 100000 pixels; at most 65500 on a side and 100 million in all");
     ImageSize size;
     EXPECT_FAIL(image_read_size(bytes, n_bytes, &size), STATUS_BAD_INPUT, "100000 x 100000");
     free(bytes);
@@ -361,10 +363,10 @@ static void test_too_large(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_files),     cmocka_unit_test(test_resizing),
-        cmocka_unit_test(test_box),       cmocka_unit_test(test_middle),      cmocka_unit_test(test_shrink),
-        cmocka_unit_test(test_truncated), cmocka_unit_test(test_random_crop), cmocka_unit_test(test_random_part),
-        cmocka_unit_test(test_draws),     cmocka_unit_test(test_corrupt),     cmocka_unit_test(test_too_large),
+        cmocka_unit_test(test_files),       cmocka_unit_test(test_resizing),    cmocka_unit_test(test_box),
+        cmocka_unit_test(test_middle),      cmocka_unit_test(test_shrink),      cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_random_crop), cmocka_unit_test(test_random_part), cmocka_unit_test(test_draws),
+        cmocka_unit_test(test_corrupt),     cmocka_unit_test(test_too_large),
     };
     return cmocka_run_group_tests(tests, open_expected, close_expected);
 }

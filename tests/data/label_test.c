@@ -162,8 +162,8 @@ static void test_numbers(void **state)
 static void test_refusals(void **state)
 {
     Dataset *dataset = NULL;
-    DatasetSource source = label_of(write_table(*state, "train.txt", "y\na\nb\n"));
-    EXPECT_FAIL(dataset_open(&source, 1, &dataset), STATUS_BAD_INPUT, "tables are csv, tsv or jsonl");
+    DatasetSource source = label_of(write_table(*state, "train.dat", "y\na\nb\n"));
+    EXPECT_FAIL(dataset_open(&source, 1, &dataset), STATUS_BAD_INPUT, "tables are csv, tsv, jsonl or txt");
     source.table = "tsv";
     assert_int_equal(classes_of(&source, (const int32_t[]){0, 1}), 2);
     source.columns[0] = "z";

@@ -15,8 +15,9 @@ fail()
     failures=$((failures + 1))
 }
 
-# ---- models: ```xml blocks that start with <model, trained for two steps; reviews/ is the data of one
+# ---- models: ```xml blocks that start with <model, trained for two steps; reviews/ and photos/ are the data of some
 ln -s "$PTC_SOURCE_DIR/tests/fixtures/reviews" "$work/reviews"
+ln -s "$PTC_SOURCE_DIR/tests/errors/data/pictures" "$work/photos"
 for document in $documents; do
     csplit -sz -f "$work/part-" -b %03d.xml "$document" '/^```/' '{*}'
     for part in "$work"/part-*.xml; do
