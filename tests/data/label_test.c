@@ -167,7 +167,7 @@ static void test_refusals(void **state)
     source.table = "tsv";
     assert_int_equal(classes_of(&source, (const int32_t[]){0, 1}), 2);
     source.columns[0] = "z";
-    EXPECT_FAIL(dataset_open(&source, 1, &dataset), STATUS_BAD_INPUT, "train.txt:1: there is no column 'z'");
+    EXPECT_FAIL(dataset_open(&source, 1, &dataset), STATUS_BAD_INPUT, "train.dat:1: there is no column 'z'");
     source.columns[0] = NULL;
     EXPECT_FAIL(dataset_open(&source, 1, &dataset), STATUS_BAD_INPUT, "format 'label' needs one column");
     source.format = "lable";
