@@ -19,6 +19,7 @@ typedef struct
     const char *device;
     const char *out_dir;
     const char *weights;
+    const char *predictions;
     const char *emit;
     const char *output;
     const char *passes;

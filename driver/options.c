@@ -125,6 +125,9 @@ static Status set_flag(Arena *arena, Options *o, size_t flag, const char *text)
     case 'w':
         o->weights = text;
         break;
+    case 'q':
+        o->predictions = text;
+        break;
     case 'r':
         o->resume = true;
         break;

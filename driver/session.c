@@ -59,7 +59,12 @@ static void find_results(Session *s)
 {
     MetricSpec *metrics = ARENA_ARRAY(s->arena, MetricSpec, s->job->n_metrics + 1);
     for (uint32_t i = 0; i < s->job->n_metrics; i++)
-        metrics[i] = (MetricSpec){.name = s->job->metrics[i].name, .kind = s->job->metrics[i].kind};
+    {
+        const JobMetric *metric = &s->job->metrics[i];
+        metrics[i] = (MetricSpec){.name = metric->name,
+                                  .kind = metric->kind,
+                                  .search = {(uint32_t)metric->n_best, (uint32_t)metric->max_answer}};
+    }
     s->metrics = metrics;
     s->n_results = metric_n_results(metrics, s->job->n_metrics);
     s->results = metric_result_names(s->arena, metrics, s->job->n_metrics);
@@ -89,12 +94,24 @@ Status session_load_job(Session *s, int64_t micro_batches)
     return status;
 }
 
+/* Only a metric of kind span has them. */
+static Status check_predictions(const Session *s)
+{
+    for (uint32_t i = 0; i < s->job->n_metrics; i++)
+        if (s->job->metrics[i].kind == IR_METRIC_span)
+            return STATUS_OK;
+    return s->options->predictions
+               ? status_fail(STATUS_USAGE, "--predictions wants a model with a <metric kind=\"span\">")
+               : STATUS_OK;
+}
+
 Status session_load(Arena *arena, const Options *options, Session *out_session)
 {
     Session *s = out_session;
     *s = (Session){.arena = arena, .options = options, .ranks = {.size = 1}};
     double start_s = driver_now_s();
     TRY(session_load_job(s, 0));
+    TRY(check_predictions(s));
     const IrModule *m = s->job->module;
     for (IrGlobal g = 1; g < m->globals.len; g++)
     {
@@ -139,8 +156,9 @@ static ImageTransform transform_of(const DataImage *image)
 static DatasetSource source_of(const Session *s, const DataField *field, bool test)
 {
     static const char *const formats[DATA_FORMAT_COUNT] = {
-        [DATA_IDX] = "idx",   [DATA_SYNTHETIC] = "synthetic", [DATA_CIFAR] = "cifar",   [DATA_IMAGES] = "images",
-        [DATA_TEXT] = "text", [DATA_LABEL] = "label",         [DATA_NUMBER] = "number", [DATA_PACKED] = "packed"};
+        [DATA_IDX] = "idx",       [DATA_SYNTHETIC] = "synthetic", [DATA_CIFAR] = "cifar",
+        [DATA_IMAGES] = "images", [DATA_TEXT] = "text",           [DATA_LABEL] = "label",
+        [DATA_NUMBER] = "number", [DATA_PACKED] = "packed",       [DATA_SQUAD] = "squad"};
     const DataSpec *data = &s->job->data;
     int64_t limit = test ? data->test_limit : data->train_limit;
     DatasetSource source = {.field = field->name,
@@ -156,6 +174,7 @@ static DatasetSource source_of(const Session *s, const DataField *field, bool te
                             .columns = {field->columns[0], field->columns[1]},
                             .tokenizer = field->tokenizer,
                             .part = field->part,
+                            .stride = (uint32_t)field->stride,
                             .n_classes = field->n_classes,
                             .labels = test ? training_labels(s, field) : NULL};
     if (!elem_by_name(dtype_name((DType)field->sample_type.dtype), &source.elem))
@@ -443,7 +462,8 @@ static TrainerBuckets buckets_of(const Session *s)
         return buckets;
     const char **fields = ARENA_ARRAY(s->arena, const char *, data->n_fields);
     for (uint32_t i = 0; i < data->n_fields; i++)
-        if (data->fields[i].format == DATA_TEXT)
+        if (data->fields[i].format == DATA_TEXT ||
+            (data->fields[i].format == DATA_SQUAD && data->fields[i].sample_type.rank == 1))
             fields[buckets.n_fields++] = data->fields[i].name;
     buckets.fields = fields;
     return buckets;
@@ -487,6 +507,7 @@ Status session_trainer(Session *s, const TrainerObserver *observer, bool with_ou
                               .log_every = (uint64_t)train->log_every,
                               .metrics = s->metrics,
                               .n_metrics = s->job->n_metrics,
+                              .predictions = s->options->predictions,
                               .out_dir = with_out_dir ? s->options->out_dir : NULL,
                               .resume = s->options->resume,
                               .trace_steps = s->options->trace ? TRACED_STEPS : 0,

@@ -51,6 +51,8 @@ static void check_global(Session *s, const Variant *v, IrGlobal g)
         diag_error(s->diag, data->span, "'%s' is not there with %s", global->name, at);
     if (!other || ir_type_equal(&global->type, &ir_global(v->job->module, other)->type))
         return;
+    if (global->kind == IR_GLOBAL_OUTPUT && ir_metric_is_rows(global->name))
+        return; /* scores of as many tokens */
     const DataField *field = field_of(s, global->name);
     const char *types =
         arena_printf(s->arena, "%s, but %s with %s", type_text(s, m, g), type_text(s, v->job->module, other), at);
@@ -58,7 +60,7 @@ static void check_global(Session *s, const Variant *v, IrGlobal g)
         diag_error(s->diag, data->span, "'%s' is %s: only the length of texts may depend on it", global->name, types);
     else if (!is_shorter(&global->type, &ir_global(v->job->module, other)->type, v->length))
         diag_error(s->diag, field->span, "input '%s' is %s: expected 'b %s'", field->name, types, data->bucket_dim);
-    else if (field->format != DATA_TEXT)
+    else if (field->format != DATA_TEXT && field->format != DATA_SQUAD)
         diag_error(s->diag, field->span, "field '%s' cannot have several lengths: only texts are padded", field->name);
     else
         add_field(s, field->name);

@@ -44,6 +44,7 @@ typedef enum
     DATA_LABEL,     /* column of a table: a class */
     DATA_NUMBER,    /* column of a table: a number */
     DATA_PACKED,    /* column of a table: a part of all its tokens, in blocks */
+    DATA_SQUAD,     /* questions on texts: a part of a window's tokens, or of the answer's place */
     DATA_FORMAT_COUNT
 } DataFormat;
 
@@ -69,9 +70,10 @@ typedef struct
     double low, high;       /* SYNTHETIC */
     const char *table;      /* tables: "csv", "tsv", "jsonl", "txt"; NULL: as the file's name ends */
     const char *columns[2]; /* of the table; NULL: none; two are a pair of texts */
-    const char *tokenizer;  /* TEXT, PACKED: a path like train_path */
-    const char *part;       /* TEXT: "ids", "mask", "types"; PACKED: "ids", "targets", "documents", "mask";
-                             * CIFAR, IMAGES: "image", "label", "coarse" */
+    const char *tokenizer;  /* TEXT, PACKED, SQUAD: a path like train_path */
+    const char *part;       /* TEXT, SQUAD: "ids", "mask", "types"; SQUAD: "first", "last"; PACKED: "ids", "targets",
+                             * "documents", "mask"; CIFAR, IMAGES: "image", "label", "coarse" */
+    int64_t stride;         /* SQUAD: tokens that windows share */
     DataImage image;        /* part "image" */
     Span span;              /* of the <field> */
     Span train_span;        /* of the path in it, for messages about the file */
@@ -163,6 +165,9 @@ typedef struct
 {
     const char *name;
     IrMetricKind kind;
+    int64_t n_best, max_answer; /* span: runtime/squad.h */
+    int64_t n_tokens;           /* span: t of the scores [b t] */
+    Span span;
 } JobMetric;
 
 typedef struct

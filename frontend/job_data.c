@@ -24,15 +24,17 @@ enum
     OF_LABEL = 1 << DATA_LABEL,
     OF_NUMBER = 1 << DATA_NUMBER,
     OF_PACKED = 1 << DATA_PACKED,
-    OF_TOKENS = OF_TEXT | OF_PACKED,
-    OF_TABLE = OF_TOKENS | OF_LABEL | OF_NUMBER,
-    OF_FILE = OF_IDX | OF_IMAGE | OF_TABLE,
+    OF_SQUAD = 1 << DATA_SQUAD,
+    OF_TOKENS = OF_TEXT | OF_PACKED | OF_SQUAD,
+    OF_TABLE = OF_TEXT | OF_PACKED | OF_LABEL | OF_NUMBER,
+    OF_FILE = OF_IDX | OF_IMAGE | OF_TABLE | OF_SQUAD,
     HAS_PARTS = OF_IMAGE | OF_TOKENS
 };
 
 static const char *const format_names[DATA_FORMAT_COUNT] = {
-    [DATA_IDX] = "idx",   [DATA_SYNTHETIC] = "synthetic", [DATA_CIFAR] = "cifar",   [DATA_IMAGES] = "images",
-    [DATA_TEXT] = "text", [DATA_LABEL] = "label",         [DATA_NUMBER] = "number", [DATA_PACKED] = "packed"};
+    [DATA_IDX] = "idx",       [DATA_SYNTHETIC] = "synthetic", [DATA_CIFAR] = "cifar",
+    [DATA_IMAGES] = "images", [DATA_TEXT] = "text",           [DATA_LABEL] = "label",
+    [DATA_NUMBER] = "number", [DATA_PACKED] = "packed",       [DATA_SQUAD] = "squad"};
 
 static const struct
 {
@@ -52,14 +54,16 @@ static const struct
                    {"pad", 0, OF_IMAGE},
                    {"flip", 0, OF_IMAGE},
                    {"mean", 0, OF_IMAGE},
-                   {"std", 0, OF_IMAGE}};
+                   {"std", 0, OF_IMAGE},
+                   {"stride", 0, OF_SQUAD}};
 
 static const struct
 {
     const char *part;
     uint32_t allowed_for;
-} part_rules[] = {{"ids", OF_TOKENS},       {"mask", OF_TOKENS}, {"types", OF_TEXT},  {"targets", OF_PACKED},
-                  {"documents", OF_PACKED}, {"image", OF_IMAGE}, {"label", OF_IMAGE}, {"coarse", OF_CIFAR}};
+} part_rules[] = {{"ids", OF_TOKENS},       {"mask", OF_TOKENS}, {"types", OF_TEXT | OF_SQUAD}, {"targets", OF_PACKED},
+                  {"documents", OF_PACKED}, {"image", OF_IMAGE}, {"label", OF_IMAGE},           {"coarse", OF_CIFAR},
+                  {"first", OF_SQUAD},      {"last", OF_SQUAD}};
 
 /* What the file says for a format that --set has replaced is of no use, and no fault. */
 static void check_rules(Expander *x, const XmlElem *e, DataFormat format)
@@ -134,7 +138,7 @@ static void read_field(Expander *x, const XmlElem *e, DataField *field, const ch
         !attr_int(x, e, "classes", 1, INT32_MAX, &field->n_classes) ||
         !attr_float(x, e, "low", -FLT_MAX, FLT_MAX, &field->low) ||
         !attr_float(x, e, "high", -FLT_MAX, FLT_MAX, &field->high) || !attr_text(x, e, "table", &field->table) ||
-        !attr_text(x, e, "part", &field->part))
+        !attr_text(x, e, "part", &field->part) || !attr_int(x, e, "stride", 0, INT32_MAX, &field->stride))
         return;
     while (field->format < DATA_FORMAT_COUNT - 1 && strcmp(format_names[field->format], format) != 0)
         field->format++;
@@ -185,7 +189,13 @@ void job_data(Expander *x, const XmlElem *root, int64_t length)
     }
 }
 
-/* A column of a table or a class fills one kind of input only. */
+/* The places of an answer's ends. */
+static bool is_place(const DataField *field)
+{
+    return field->part && (strcmp(field->part, "first") == 0 || strcmp(field->part, "last") == 0);
+}
+
+/* A column of a table, a class or a part of a window fills one kind of input only. */
 static void check_sample_type(Expander *x, const DataField *field)
 {
     const IrType *have = &field->sample_type;
@@ -196,8 +206,8 @@ static void check_sample_type(Expander *x, const DataField *field)
     }
     const bool mask = field->part && strcmp(field->part, "mask") == 0;
     const DType dtype = field->format == DATA_NUMBER || (mask && have->dtype == DT_F32) ? DT_F32 : DT_I32;
-    const int rank = (OF_TOKENS & 1u << field->format) ? 1 : 0;
-    if (!((OF_TABLE | OF_IMAGE) & 1u << field->format) || (have->dtype == dtype && have->rank == rank))
+    const int rank = (OF_TOKENS & 1u << field->format) && !is_place(field) ? 1 : 0;
+    if (!((OF_TABLE | OF_IMAGE | OF_SQUAD) & 1u << field->format) || (have->dtype == dtype && have->rank == rank))
         return;
     expand_error(x, field->span, NULL,
                  "a field of format %s fills an %s <input> of shape '%s'; each sample of '%s' is %s",
@@ -205,12 +215,33 @@ static void check_sample_type(Expander *x, const DataField *field)
                  ir_type_text(x->arena, have));
 }
 
-static bool has_text(const DataSpec *data)
+static bool has_texts(const DataSpec *data)
 {
     bool found = false;
     for (uint32_t i = 0; i < data->n_fields; i++)
-        found = found || data->fields[i].format == DATA_TEXT;
+        found = found || ((OF_TEXT | OF_SQUAD) & 1u << data->fields[i].format);
     return found;
+}
+
+/* What the answers are that a metric of kind span judges. */
+static void check_spans(Expander *x)
+{
+    const DataSpec *data = &x->job->data;
+    for (uint32_t i = 0; i < x->metrics.len; i++)
+    {
+        const JobMetric *metric = &x->metrics.data[i];
+        int64_t length = 0;
+        for (uint32_t k = 0; k < data->n_fields; k++)
+            if (data->fields[k].format == DATA_SQUAD && data->fields[k].sample_type.rank == 1)
+                length = data->fields[k].sample_type.dims[0];
+        if (metric->kind != IR_METRIC_span)
+            continue;
+        if (length == 0)
+            expand_error(x, metric->span, NULL, "a metric of kind span needs a field of format squad with token ids");
+        else if (length != metric->n_tokens)
+            expand_error(x, metric->span, NULL, "the scores are of %lld tokens, the windows of the questions have %lld",
+                         (long long)metric->n_tokens, (long long)length);
+    }
 }
 
 /* Fields and inputs are the same set; and the test split is there for all fields or for none. */
@@ -218,7 +249,7 @@ void job_check(Expander *x, const XmlElem *root)
 {
     DataSpec *data = &x->job->data;
     uint32_t n_tests = 0;
-    if (data->group_by_length && !has_text(data))
+    if (data->group_by_length && !has_texts(data))
         expand_error(x, data->span, NULL, "group_by_length, but no field has texts");
     for (uint32_t i = 0; i < data->n_fields; i++)
     {
@@ -250,6 +281,7 @@ void job_check(Expander *x, const XmlElem *root)
         if (!found && data->span.file)
             expand_error(x, xml_attr_value_span(name), NULL, "there is no <field name=\"%s\"> in <data>", name->value);
     }
+    check_spans(x);
 }
 
 void expand_data(Expander *x, const XmlElem *e)

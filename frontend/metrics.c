@@ -10,7 +10,8 @@ enum
 {
     MAX_METRICS = 16,
     MAX_SUMS = 6,
-    MAX_CLASSES = 1 << 20
+    MAX_CLASSES = 1 << 20,
+    MAX_ANSWER = 1 << 20
 };
 
 typedef enum
@@ -19,7 +20,8 @@ typedef enum
     RIGHT,
     CLASSES,
     PAIR,
-    ROWS
+    ROWS,
+    SPAN
 } MetricTakes;
 
 static const struct
@@ -58,8 +60,11 @@ static bool check_attributes(Expander *x, const XmlElem *e, IrMetricKind kind)
         uint32_t needed_by, allowed_for;
     } rules[] = {{"target", 1 << RIGHT | 1 << CLASSES | 1 << PAIR | 1 << ROWS,
                   1 << RIGHT | 1 << CLASSES | 1 << PAIR | 1 << ROWS},
+                 {"last", 1 << SPAN, 1 << SPAN},
                  {"weight", 0, 1 << VALUE | 1 << RIGHT | 1 << CLASSES | 1 << PAIR},
-                 {"classes", 0, 1 << CLASSES}};
+                 {"classes", 0, 1 << CLASSES},
+                 {"n_best", 0, 1 << SPAN},
+                 {"max_answer", 0, 1 << SPAN}};
     const uint32_t takes = 1u << kinds[kind].takes;
     bool ok = true;
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
@@ -215,20 +220,22 @@ static bool make_pair(Expander *x, const XmlElem *e, const JobMetric *metric)
 /* ---- rows */
 
 /* value and the other side by side, one row of numbers a sample. */
-static bool make_rows(Expander *x, const XmlElem *e, const JobMetric *metric)
+static bool make_rows(Expander *x, const XmlElem *e, JobMetric *metric, const char *other)
 {
+    const int want_rank = kinds[metric->kind].takes == SPAN ? 2 : 1;
     IrValue sides[] = {outputs_operand(x, e, "value"), 0};
-    sides[1] = sides[0] ? read_like(x, e, "target", sides[0]) : 0;
+    sides[1] = sides[0] ? read_like(x, e, other, sides[0]) : 0;
     if (!sides[1])
         return false;
     const IrType type = *ir_value_type(x->m, sides[0]);
-    if (type.rank != 1)
+    if (type.rank != want_rank)
     {
-        expand_error(x, attr_or_elem_span(e, "value"), NULL, "the value is %s: expected a number a sample, [b]",
-                     expand_shape_text(x->arena, &type));
+        expand_error(x, attr_or_elem_span(e, "value"), NULL, "the value is %s: expected %s",
+                     expand_shape_text(x->arena, &type), want_rank == 2 ? "scores of tokens, [b t]" : "numbers, [b]");
         return false;
     }
-    const IrType row = {.dtype = DT_F32, .rank = 2, .dims = {type.dims[0], 1}};
+    metric->n_tokens = type.rank == 2 ? type.dims[1] : 0;
+    const IrType row = {.dtype = DT_F32, .rank = 2, .dims = {type.dims[0], type.rank == 2 ? type.dims[1] : 1}};
     for (int i = 0; i < 2; i++)
         sides[i] = ir_build_reshape(&x->b, ir_build_cast(&x->b, sides[i], DT_F32), row);
     const IrAttr axis = ir_attr_int(IR_ATTR_axis, 1);
@@ -239,7 +246,7 @@ static bool make_rows(Expander *x, const XmlElem *e, const JobMetric *metric)
 
 /* ---- the element */
 
-static bool make_metric(Expander *x, const XmlElem *e, const JobMetric *metric)
+static bool make_metric(Expander *x, const XmlElem *e, JobMetric *metric)
 {
     IrValue value, target, sum, weight;
     int64_t n_classes;
@@ -255,16 +262,20 @@ static bool make_metric(Expander *x, const XmlElem *e, const JobMetric *metric)
     case PAIR:
         return make_pair(x, e, metric);
     case ROWS:
-        return make_rows(x, e, metric);
+        return make_rows(x, e, metric, "target");
+    case SPAN:
+        return make_rows(x, e, metric, "last");
     }
     return false;
 }
 
 void expand_metric(Expander *x, const XmlElem *e)
 {
-    JobMetric metric = {0};
+    JobMetric metric = {.span = xml_elem_span(e)};
     const char *kind;
-    if (!attr_name(x, e, "name", &metric.name) || !attr_text(x, e, "kind", &kind))
+    if (!attr_name(x, e, "name", &metric.name) || !attr_text(x, e, "kind", &kind) ||
+        !attr_int(x, e, "n_best", 1, MAX_ANSWER, &metric.n_best) ||
+        !attr_int(x, e, "max_answer", 1, MAX_ANSWER, &metric.max_answer))
         return;
     if (!ir_metric_by_name(kind, &metric.kind))
         BUG("elements.def has a kind of metric '%s', metrics.def has none", kind);

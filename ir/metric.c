@@ -8,7 +8,8 @@ enum
     RIGHT,
     CLASSES,
     PAIR,
-    ROWS
+    ROWS,
+    SPAN
 };
 
 static const struct
@@ -50,5 +51,11 @@ const char *ir_metric_result(IrMetricKind kind, uint32_t i)
 
 bool ir_metric_has_rows(IrMetricKind kind)
 {
-    return kinds[kind].takes == ROWS;
+    return kinds[kind].takes == ROWS || kinds[kind].takes == SPAN;
+}
+
+bool ir_metric_is_rows(const char *name)
+{
+    const char *end = strrchr(name, '.');
+    return end && strcmp(end, ".rows") == 0;
 }

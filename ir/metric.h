@@ -25,5 +25,7 @@ const char *ir_metric_name(IrMetricKind kind);
 const char *ir_metric_result(IrMetricKind kind, uint32_t i);
 /* Whether it is made of an output NAME.rows, numbers of each sample, instead of sums. */
 bool ir_metric_has_rows(IrMetricKind kind);
+/* Whether an output of this name is one. */
+bool ir_metric_is_rows(const char *name);
 
 #endif

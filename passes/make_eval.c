@@ -3,7 +3,7 @@
  * alone used is left for dce. */
 #include "passes/manager.h"
 
-#include <string.h>
+#include "ir/metric.h"
 
 /* Removes attention's p and stream and the operands key and sample that follow from them. */
 static void remove_attention_dropout(IrModule *m, IrOp op)
@@ -23,8 +23,8 @@ static void remove_rows(IrModule *m, IrFunc train)
         next = data->next;
         if (data->code != IR_set)
             continue;
-        const char *name = ir_attrs_str(&data->attrs, IR_ATTR_global), *end = strrchr(name, '.');
-        if (end && strcmp(end, ".rows") == 0 && ir_global(m, ir_global_find(m, name))->kind == IR_GLOBAL_OUTPUT)
+        const char *name = ir_attrs_str(&data->attrs, IR_ATTR_global);
+        if (ir_metric_is_rows(name) && ir_global(m, ir_global_find(m, name))->kind == IR_GLOBAL_OUTPUT)
             ir_op_remove(m, op);
     }
 }

@@ -157,6 +157,14 @@ const DatasetLabels *dataset_labels(const Dataset *dataset, uint32_t field)
     return dataset->readers[field].labels;
 }
 
+const SquadSet *dataset_squad(const Dataset *dataset)
+{
+    for (uint32_t i = 0; i < dataset->n_fields; i++)
+        if (dataset->readers[i].squad)
+            return dataset->readers[i].squad;
+    return NULL;
+}
+
 bool dataset_is_costly(const Dataset *dataset)
 {
     bool costly = false;

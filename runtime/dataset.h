@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "runtime/elem.h"
 #include "runtime/image.h"
+#include "runtime/squad.h"
 
 typedef struct Dataset Dataset;
 
@@ -43,10 +44,12 @@ typedef struct
     /* text: dims is {length}; longer texts are cut (the longer one of a pair first), shorter ones padded. */
     const char *tokenizer; /* path for tokenizer_open */
     const char *part; /* "ids" i32: padded with the padding token; "mask" f32, i32 by elem: 1 for tokens, 0 for padding;
-                       * "types" i32: 1 in the second text of a pair where the tokenizer says so; packed: "ids",
+                       * "types" i32: 1 in the second text of a pair where the tokenizer says so; squad also "first" and
+                       * "last" i32, dims {}: the places of the answer; packed: "ids",
                        * "targets", "mask", "documents" (dataset_packed.c);
                        * cifar, images: "image" f32, u8 [height, width] or [height, width, 1 or 3], "label" i32;
                        * cifar: "coarse" i32 */
+    uint32_t stride;  /* squad: tokens that the windows of a text share */
 } DatasetSource;
 
 /* One field, lent by the data set. */
@@ -74,6 +77,9 @@ bool dataset_field_find(const Dataset *dataset, const char *name, uint32_t *out_
 
 /* The classes of a field of format `label`, lent by the data set; NULL for other fields. */
 const DatasetLabels *dataset_labels(const Dataset *dataset, uint32_t field);
+
+/* The questions that the samples are windows of, lent by the data set; NULL without fields of format `squad`. */
+const SquadSet *dataset_squad(const Dataset *dataset);
 
 /* One pass over the samples. What a training pass changes about a sample is a function of (seed, epoch, sample). */
 typedef struct

@@ -4,6 +4,7 @@
 
 #include "base/arena.h"
 #include "runtime/dataset.h"
+#include "runtime/squad.h"
 #include "runtime/table.h"
 #include "runtime/tokenizer.h"
 
@@ -25,6 +26,13 @@ typedef struct
 typedef struct TextRows TextRows;
 typedef struct ImageFiles ImageFiles;
 
+/* Windows of a file of questions, for all fields that show a part of them. */
+typedef struct
+{
+    const char *path, *tokenizer;
+    SquadSet *set;
+} SharedSquad;
+
 typedef struct
 {
     Arena *arena;
@@ -34,6 +42,7 @@ typedef struct
     VEC(SharedTokenizer) tokenizers;
     VEC(TextRows *) texts;
     VEC(ImageFiles *) images;
+    VEC(SharedSquad) squads;
 } DatasetShared;
 
 DatasetShared *dataset_shared_create(const DatasetSource *sources, uint32_t n_sources);
@@ -50,6 +59,7 @@ struct FieldReader
     uint64_t n_samples;
     void *state;
     const DatasetLabels *labels; /* NULL but for labels */
+    const SquadSet *squad;       /* NULL but for windows of questions */
     bool costly;                 /* a sample is worth a task of its own */
     /* Copies a sample to dst; called from several threads at once. */
     Status (*read)(const FieldReader *reader, uint64_t sample, const DatasetPass *pass, void *dst);
@@ -74,6 +84,11 @@ uint64_t dataset_text_n_tokens(const TextRows *rows);
 void dataset_text_copy(const TextRows *rows, uint64_t first, uint32_t n, bool rows_of, int32_t *dst);
 /* Of part "mask": 1 for the first n, 0 for the rest. */
 void dataset_text_mask(Elem elem, void *dst, uint32_t n, uint32_t length);
+Status dataset_shared_tokenizer(DatasetShared *shared, const DatasetSource *source, const Tokenizer **out_tokenizer);
+/* The padding token or, without one, the end token; BAD_INPUT without either. */
+Status dataset_pad_id(const DatasetSource *source, const Tokenizer *tokenizer, int32_t *out_pad);
+/* BAD_INPUT when there are more ids than the source has classes. */
+Status dataset_check_vocabulary(const DatasetSource *source, const Tokenizer *tokenizer);
 void dataset_text_destroy(TextRows *rows);
 
 /* ---- columns of tables */

@@ -36,6 +36,8 @@ void dataset_shared_destroy(DatasetShared *shared)
     dataset_shared_opened(shared);
     for (uint32_t i = 0; i < shared->texts.len; i++)
         dataset_text_destroy(shared->texts.data[i]);
+    for (uint32_t i = 0; i < shared->squads.len; i++)
+        squad_close(shared->squads.data[i].set);
     arena_destroy(shared->arena); /* holds *shared too */
 }
 

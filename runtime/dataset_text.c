@@ -227,7 +227,7 @@ void dataset_text_destroy(TextRows *rows)
 
 /* ---- what is shared */
 
-static Status shared_tokenizer(DatasetShared *shared, const DatasetSource *source, const Tokenizer **out_tokenizer)
+Status dataset_shared_tokenizer(DatasetShared *shared, const DatasetSource *source, const Tokenizer **out_tokenizer)
 {
     for (uint32_t i = 0; i < shared->tokenizers.len; i++)
         if (strcmp(shared->tokenizers.data[i].path, source->tokenizer) == 0)
@@ -243,17 +243,32 @@ static Status shared_tokenizer(DatasetShared *shared, const DatasetSource *sourc
 }
 
 /* GPT-2 and its like have no padding token: what stands behind the end is masked, so the end token does. */
+Status dataset_pad_id(const DatasetSource *source, const Tokenizer *tokenizer, int32_t *out_pad)
+{
+    *out_pad = tokenizer_special(tokenizer, TOKENIZER_PAD);
+    if (*out_pad < 0)
+        *out_pad = tokenizer_special(tokenizer, TOKENIZER_EOS);
+    if (*out_pad < 0)
+        return status_fail(STATUS_BAD_INPUT, "%s: the tokenizer of '%s' has neither a padding token nor an end token",
+                           source->tokenizer, source->field);
+    return STATUS_OK;
+}
+
+Status dataset_check_vocabulary(const DatasetSource *source, const Tokenizer *tokenizer)
+{
+    if (source->n_classes && tokenizer_vocab_size(tokenizer) > (uint64_t)source->n_classes)
+        return status_fail(STATUS_BAD_INPUT, "%s: the tokenizer has %u ids, but '%s' has %" PRId64 " classes",
+                           source->tokenizer, tokenizer_vocab_size(tokenizer), source->field, source->n_classes);
+    return STATUS_OK;
+}
+
 static Status find_specials(const DatasetSource *source, TextRows *rows)
 {
-    const int32_t end = tokenizer_special(rows->tokenizer, TOKENIZER_EOS);
-    const int32_t pad = tokenizer_special(rows->tokenizer, TOKENIZER_PAD);
-    rows->pad_id = rows->packed ? 0 : pad >= 0 ? pad : end;
-    rows->end_id = rows->packed ? end : 0;
+    if (!rows->packed)
+        return dataset_pad_id(source, rows->tokenizer, &rows->pad_id);
+    rows->end_id = tokenizer_special(rows->tokenizer, TOKENIZER_EOS);
     if (rows->end_id < 0)
         return status_fail(STATUS_BAD_INPUT, "%s: the tokenizer of '%s' has no end token to stand between texts",
-                           source->tokenizer, source->field);
-    if (rows->pad_id < 0)
-        return status_fail(STATUS_BAD_INPUT, "%s: the tokenizer of '%s' has neither a padding token nor an end token",
                            source->tokenizer, source->field);
     return STATUS_OK;
 }
@@ -272,11 +287,9 @@ Status dataset_text_rows(DatasetShared *shared, const DatasetSource *source, boo
     TRY(dataset_shared_table(shared, source, &wanted.table));
     for (int i = 0; i < 1 + wanted.pair; i++)
         TRY(table_column(wanted.table, source->columns[i], &wanted.columns[i]));
-    TRY(shared_tokenizer(shared, source, &wanted.tokenizer));
+    TRY(dataset_shared_tokenizer(shared, source, &wanted.tokenizer));
     TRY(find_specials(source, &wanted));
-    if (source->n_classes && tokenizer_vocab_size(wanted.tokenizer) > (uint64_t)source->n_classes)
-        return status_fail(STATUS_BAD_INPUT, "%s: the tokenizer has %u ids, but '%s' has %" PRId64 " classes",
-                           source->tokenizer, tokenizer_vocab_size(wanted.tokenizer), source->field, source->n_classes);
+    TRY(dataset_check_vocabulary(source, wanted.tokenizer));
     wanted.n_rows = packed ? table_n_rows(wanted.table) : dataset_rows_used(source, wanted.table);
     wanted.n_chunks = (wanted.n_rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
     for (uint32_t i = 0; i < shared->texts.len; i++)

@@ -122,6 +122,11 @@ bool executor_has_global(const Executor *x, const char *name)
     return global && (x->env || x->now->global_offset[global] >= 0);
 }
 
+uint64_t executor_n_elems(const Executor *x, const char *name)
+{
+    return (uint64_t)ir_type_n_elems(&ir_global(x->m, must_find(x, name))->type);
+}
+
 Status executor_write_global(Executor *x, const char *name, const void *data)
 {
     IrGlobal global = must_find(x, name);

@@ -27,10 +27,10 @@ typedef struct
     const char *label;   /* what profiles call it when there are several; NULL: nothing */
 } ExecutorModule;
 
-/* Several modules are variants of one: the same globals by name, of which inputs may have other extents, the largest
- * ones in the last module. Each global, and the arena, is one piece of memory for all of them. The last is selected.
- * comm: NULL for programs that talk to nobody (then a send, recv or all_reduce in them is STATUS_UNSUPPORTED). Memory
- * is taken for the globals that the step functions use, not for those of other ranks. */
+/* Several modules are variants of one: the same globals by name, of which inputs and rows of metrics may have other
+ * extents, the largest ones in the last module. Each global, and the arena, is one piece of memory for all of them. The
+ * last is selected. comm: NULL for programs that talk to nobody (then a send, recv or all_reduce in them is
+ * STATUS_UNSUPPORTED). Memory is taken for the globals that the step functions use, not for those of other ranks. */
 Status executor_create(HalDevice *device, const ExecutorModule *modules, uint32_t n_modules, const ExecutorComm *comm,
                        Executor **out_executor);
 /* The reference interpreter in place of a device: modules in any stage of lowering, numbers kept in f64. */
@@ -44,6 +44,8 @@ Status executor_run(Executor *executor, const char *func);
 
 /* Whether a step function reads or writes the global on this rank. */
 bool executor_has_global(const Executor *executor, const char *name);
+/* How many numbers it has in the selected variant. */
+uint64_t executor_n_elems(const Executor *executor, const char *name);
 /* Whole globals, to and from the host. The name must be one that executor_has_global (BUG). */
 Status executor_write_global(Executor *executor, const char *name, const void *data);
 Status executor_read_global(Executor *executor, const char *name, void *data);

@@ -11,8 +11,9 @@ typedef struct
 {
     MetricSpec spec;
     const char *outputs[2]; /* NAME.sum and, of means, NAME.weight; or NAME.rows */
-    uint32_t n_elems[2];    /* of each; of rows, of one sample */
-    uint32_t at;            /* its first number in the sums or in the rows of a sample */
+    uint32_t n_elems[2];    /* of each; of rows, of one sample (in a variant of the executor fewer) */
+    uint32_t n_rows;        /* samples */
+    uint32_t at, n_numbers; /* in the sums, or in the rows of a sample */
 } Entry;
 
 struct MetricSet
@@ -20,6 +21,7 @@ struct MetricSet
     Entry *entries;
     uint32_t n_entries;
     uint32_t n_sums, row_size;
+    const SquadSet *squad;
     float *host; /* room for any output */
 };
 
@@ -75,15 +77,19 @@ static void add_entry(Arena *arena, MetricSet *set, const MetricSpec *spec, cons
         entry->outputs[i] = arena_printf(arena, "%s.%s", spec->name, rows ? "rows" : ends[i]);
         entry->n_elems[i] = n_elems_of(m, entry->outputs[i], rows);
         const uint32_t n_all = n_elems_of(m, entry->outputs[i], 0);
+        entry->n_rows = entry->n_elems[i] ? n_all / entry->n_elems[i] : 0;
         *n_host = n_all > *n_host ? n_all : *n_host;
-        *(rows ? &set->row_size : &set->n_sums) += entry->n_elems[i];
+        entry->n_numbers += spec->kind == IR_METRIC_span ? SQUAD_SPAN_SIZE : entry->n_elems[i];
     }
+    *(rows ? &set->row_size : &set->n_sums) += entry->n_numbers;
 }
 
-MetricSet *metric_set_create(Arena *arena, const MetricSpec *specs, uint32_t n_specs, const IrModule *m)
+MetricSet *metric_set_create(Arena *arena, const MetricSpec *specs, uint32_t n_specs, const IrModule *m,
+                             const SquadSet *squad)
 {
     MetricSet *set = ARENA_NEW(arena, MetricSet);
     uint32_t n_host = 1;
+    set->squad = squad;
     set->entries = ARENA_ARRAY(arena, Entry, n_specs + 1);
     add_entry(arena, set, &(MetricSpec){.name = "loss", .kind = IR_METRIC_mean}, m, &n_host);
     for (uint32_t i = 0; i < n_specs; i++)
@@ -127,24 +133,36 @@ Status metric_set_add_sums(const MetricSet *set, Executor *executor, double *sum
     return STATUS_OK;
 }
 
-Status metric_set_keep_rows(const MetricSet *set, Executor *executor, uint32_t n, double *rows)
+/* What is kept of one sample's row. */
+static void keep_row(const MetricSet *set, const Entry *entry, uint64_t sample, const float *row, uint32_t n_elems,
+                     double *to)
+{
+    const uint32_t half = n_elems / 2;
+    if (entry->spec.kind == IR_METRIC_span)
+        squad_best_span(set->squad, sample, row, row + half, half, &entry->spec.search, to);
+    else
+        for (uint32_t i = 0; i < entry->n_numbers; i++)
+            to[i] = row[i];
+}
+
+Status metric_set_keep_rows(const MetricSet *set, Executor *executor, const uint64_t *samples, uint32_t n, double *rows)
 {
     for (uint32_t i = 0; i < set->n_entries; i++)
     {
         const Entry *entry = &set->entries[i];
-        const uint32_t n_elems = entry->n_elems[0];
         if (!ir_metric_has_rows(entry->spec.kind) || !executor_has_global(executor, entry->outputs[0]))
             continue;
+        const uint32_t n_elems = (uint32_t)executor_n_elems(executor, entry->outputs[0]) / entry->n_rows;
         TRY(executor_read_global(executor, entry->outputs[0], set->host));
         for (uint32_t k = 0; k < n; k++)
-            for (uint32_t j = 0; j < n_elems; j++)
-                rows[(size_t)k * set->row_size + entry->at + j] = set->host[(size_t)k * n_elems + j];
+            keep_row(set, entry, samples[k], set->host + (size_t)k * n_elems, n_elems,
+                     rows + samples[k] * set->row_size + entry->at);
     }
     return STATUS_OK;
 }
 
 Status metric_set_finish(const MetricSet *set, const double *sums, const double *rows, uint64_t n_samples,
-                         double *out_results)
+                         const char *predictions, double *out_results)
 {
     for (uint32_t i = 0; i < set->n_entries; i++)
     {
@@ -155,9 +173,11 @@ Status metric_set_finish(const MetricSet *set, const double *sums, const double 
         while (ir_metric_result(entry->spec.kind, n_results))
             out_results[n_results++] = NAN;
         const MetricNumbers numbers = {.numbers = from ? from + entry->at : NULL,
-                                       .n_numbers = entry->n_elems[0] + (has_rows ? 0 : entry->n_elems[1]),
+                                       .n_numbers = entry->n_numbers,
                                        .n_samples = n_samples,
-                                       .stride = set->row_size};
+                                       .stride = set->row_size,
+                                       .squad = set->squad,
+                                       .predictions = predictions};
         if (from)
             TRY(finishers[entry->spec.kind](&numbers, out_results));
         out_results += n_results;

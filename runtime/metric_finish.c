@@ -160,3 +160,11 @@ Status metric_finish_spearman(const MetricNumbers *in, double *out_results)
         out_results[0] = pt / sqrt(pp * tt);
     return STATUS_OK;
 }
+
+/* ---- answers */
+
+Status metric_finish_span(const MetricNumbers *in, double *out_results)
+{
+    return squad_judge(in->squad, in->numbers, in->stride, in->n_samples, in->predictions, &out_results[0],
+                       &out_results[1]);
+}

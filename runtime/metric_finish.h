@@ -2,7 +2,7 @@
 #ifndef PTC_RUNTIME_METRIC_FINISH_H
 #define PTC_RUNTIME_METRIC_FINISH_H
 
-#include "base/status.h"
+#include "runtime/squad.h"
 
 #include <stdint.h>
 
@@ -12,6 +12,8 @@ typedef struct
     uint32_t n_numbers;
     uint64_t n_samples;
     uint32_t stride;
+    const SquadSet *squad;
+    const char *predictions; /* NULL: they are not written */
 } MetricNumbers;
 
 typedef Status MetricFinish(const MetricNumbers *in, double *out_results);
@@ -25,5 +27,7 @@ MetricFinish metric_finish_f1, metric_finish_f1_macro, metric_finish_matthews;
 MetricFinish metric_finish_pearson;
 /* rows: p, t. Equal values have the mean of their ranks. NAN when one of them is constant. */
 MetricFinish metric_finish_spearman;
+/* rows: the best span of each window (runtime/squad.h). */
+MetricFinish metric_finish_span;
 
 #endif

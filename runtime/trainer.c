@@ -75,9 +75,11 @@ static Status set_up(Trainer *t)
 {
     TRY(trainer_find_inputs(t));
     TRY(trainer_find_lengths(t));
-    t->metrics = metric_set_create(t->arena, t->options.metrics, t->options.n_metrics, t->m);
+    t->metrics = metric_set_create(t->arena, t->options.metrics, t->options.n_metrics, t->m,
+                                   t->test ? dataset_squad(t->test) : NULL);
     t->n_results = metric_n_results(t->options.metrics, t->options.n_metrics);
     t->result_names = metric_result_names(t->arena, t->options.metrics, t->options.n_metrics);
+    t->samples = ARENA_ARRAY(t->arena, uint64_t, t->options.rows);
     t->shared = ARENA_ARRAY(t->arena, double, N_SHARED + metric_set_n_sums(t->metrics));
     if (t->train)
     {
@@ -198,7 +200,7 @@ static Status read_outputs(Trainer *t, TrainerStep *s)
         TRY(comm_all_reduce_f64(rank->world, &longest_s, 1, COMM_MAX));
     }
     s->bubble = longest_s > 0 ? 1 - shared[SHARED_BUSY] / (n_ranks * longest_s) : 0;
-    TRY(metric_set_finish(t->metrics, shared + N_SHARED, NULL, s->n_samples, s->results));
+    TRY(metric_set_finish(t->metrics, shared + N_SHARED, NULL, s->n_samples, NULL, s->results));
     s->results[0] = shared[SHARED_LOSS];
     s->grad_norm = has_norm ? shared[SHARED_GRAD_NORM] : NAN;
     t->stopped = t->stopped || shared[SHARED_STOP] > 0;

@@ -94,6 +94,7 @@ typedef struct
     uint32_t keep_last;        /* checkpoints; 0: the default */
     const MetricSpec *metrics;
     uint32_t n_metrics;
+    const char *predictions;                /* a file for the answers of the last evaluation; NULL: none */
     const char *out_dir;                    /* checkpoints and metrics.jsonl; NULL: neither */
     bool resume;                            /* from the newest good checkpoint of out_dir, if there is one */
     uint32_t trace_steps;                   /* so many steps are traced, after TRAINER_TRACE_AFTER of them; 0: none */

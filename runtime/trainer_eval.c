@@ -4,6 +4,7 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 static uint32_t chunk_size(const Trainer *t, uint64_t chunk)
 {
@@ -26,16 +27,16 @@ static bool start_chunk(Trainer *t, uint64_t chunk)
 static Status run_chunks(Trainer *t, double *sums, double *rows)
 {
     const TrainerRank *rank = &t->options.rank;
-    const uint32_t row_size = metric_set_row_size(t->metrics);
     bool there = start_chunk(t, rank->replica);
     for (uint64_t chunk = rank->replica; there; chunk += rank->n_replicas)
     {
+        const uint32_t n = chunk_size(t, chunk);
         TRY(trainer_feed_finish(t, &t->test_feed));
+        memcpy(t->samples, t->test_feed.indices, n * sizeof *t->samples);
         there = start_chunk(t, chunk + rank->n_replicas);
         TRY(executor_run(t->executor, "eval"));
         TRY(metric_set_add_sums(t->metrics, t->executor, sums));
-        TRY(metric_set_keep_rows(t->metrics, t->executor, chunk_size(t, chunk),
-                                 rows + chunk * t->options.rows * row_size));
+        TRY(metric_set_keep_rows(t->metrics, t->executor, t->samples, n, rows));
     }
     return STATUS_OK;
 }
@@ -58,7 +59,8 @@ static Status evaluate(Trainer *t, double *numbers, TrainerEval *out_eval)
     TRY(run_chunks(t, numbers, rows));
     TRY(add_ranks(t, numbers, n_sums + n_samples * metric_set_row_size(t->metrics)));
     out_eval->n_samples = n_samples;
-    return metric_set_finish(t->metrics, numbers, rows, n_samples, out_eval->results);
+    return metric_set_finish(t->metrics, numbers, rows, n_samples, t->rank == 0 ? t->options.predictions : NULL,
+                             out_eval->results);
 }
 
 Status trainer_evaluate(Trainer *t, TrainerEval *out_eval)

@@ -57,7 +57,8 @@ struct Trainer
     MetricSet *metrics;
     const char *const *result_names;
     uint32_t n_results;
-    double *shared; /* what all ranks are to know of a step; room for the sums of the metrics */
+    uint64_t *samples; /* of the test batch that is evaluated */
+    double *shared;    /* what all ranks are to know of a step; room for the sums of the metrics */
 };
 
 /* ---- trainer.c */
