@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 PTC := build/release/bin/ptc
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test test-release test-asan test-clang test-tsan bench bench-ranks fuzz format format-check install clean
+.PHONY: help build demo test test-release test-asan test-clang test-tsan bench bench-ranks parity fuzz format format-check install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -35,6 +35,11 @@ bench-ranks: ## one model on two ranks: against one rank, PyTorch and the plan (
 	@tools/install-deps.sh bench
 	@tools/build.sh release
 	@tests/bench/ranks.sh build/release
+
+parity: ## every model of the zoo against Hugging Face transformers, live
+	@tools/install-deps.sh bench
+	@tools/build.sh release
+	@tools/parity.sh
 
 fuzz: ## every fuzz target, RUNS=1000000 executions each
 	@tools/install-deps.sh test

@@ -62,6 +62,24 @@ weights_in_the_model()
         $PTC export from.xml --set=layers=3 -o more 2>told && says "missing      bert.encoder.layer.2." told
 }
 
+# Folders that are damaged, or of other sizes than they say.
+bad_folders()
+{
+    local size
+    rm -rf bad && cp -r folder bad && sed -i 's/"vocab_size": 600/"vocab_size": 700/' bad/config.json &&
+        refuses 1 "does not fit" $PTC eval export.xml --weights=bad --set=data.ids.classes=700 >said &&
+        says "bert.embeddings.word_embeddings.weight is f32[600x24], param words.table wants f32[700x24]" said &&
+        sed -i 's/"vocab_size": 700/"vocab_size": 500/' bad/config.json &&
+        refuses 1 "export.xml:24:" $PTC check export.xml --weights=bad && says "500" err.log &&
+        cp folder/config.json bad && size=$(stat -c %s bad/model.safetensors) &&
+        printf '\0\0\300\177' | dd of=bad/model.safetensors bs=1 seek=$((size - 4)) conv=notrunc status=none &&
+        refuses 1 "of 'bert.pooler.dense.bias' is nan" $PTC export export.xml --weights=bad -o x &&
+        truncate -s -4 bad/model.safetensors && refuses 1 "truncated" $PTC export export.xml --weights=bad -o x &&
+        rm bad/model.safetensors && refuses 1 "has neither model.safetensors" $PTC export export.xml --weights=bad -o x &&
+        echo '{"weight_map": {"classifier.bias": "model-00001-of-00002.safetensors"}}' >bad/model.safetensors.index.json &&
+        refuses 1 "model-00001-of-00002.safetensors" $PTC export export.xml --weights=bad -o x && [ ! -e x ]
+}
+
 takes_the_place_of_an_export()
 {
     $PTC export export.xml --out=run -o folder/ && fails_with 1 grep -q extra folder/config.json &&
@@ -112,6 +130,7 @@ check "the folder" exports
 check "a run starts from it" starts_from_it
 check "predict" predicts
 check "weights= and init=" weights_in_the_model
+check "bad folders" bad_folders
 check "an earlier export" takes_the_place_of_an_export
 check "anything else" keeps_what_is_not_its_own
 check "refused" refused
