@@ -73,7 +73,7 @@ bad_folders()
         refuses 1 "export.xml:24:" $PTC check export.xml --weights=bad && says "500" err.log &&
         cp folder/config.json bad && size=$(stat -c %s bad/model.safetensors) &&
         printf '\0\0\300\177' | dd of=bad/model.safetensors bs=1 seek=$((size - 4)) conv=notrunc status=none &&
-        refuses 1 "of 'bert.pooler.dense.bias' is nan" $PTC export export.xml --weights=bad -o x &&
+        refuses 1 "of 'classifier.bias' is nan" $PTC export export.xml --weights=bad -o x &&
         truncate -s -4 bad/model.safetensors && refuses 1 "truncated" $PTC export export.xml --weights=bad -o x &&
         rm bad/model.safetensors && refuses 1 "has neither model.safetensors" $PTC export export.xml --weights=bad -o x &&
         echo '{"weight_map": {"classifier.bias": "model-00001-of-00002.safetensors"}}' >bad/model.safetensors.index.json &&
