@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 PTC := build/release/bin/ptc
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test test-release test-asan test-clang test-tsan bench bench-ranks parity fuzz format format-check install clean
+.PHONY: help build demo test test-release test-asan test-clang test-tsan bench bench-ranks bench-text parity fuzz format format-check install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -35,6 +35,11 @@ bench-ranks: ## one model on two ranks: against one rank, PyTorch and the plan (
 	@tools/install-deps.sh bench
 	@tools/build.sh release
 	@tests/bench/ranks.sh build/release
+
+bench-text: ## fine-tuning on Banking77: accuracy and time per epoch; TORCH_PYTHON has torch and transformers
+	@tools/install-deps.sh bench
+	@tools/build.sh release
+	@$${TORCH_PYTHON:-python3} tests/bench/banking77.py build/release
 
 parity: ## every model of the zoo against Hugging Face transformers, live
 	@tools/install-deps.sh bench

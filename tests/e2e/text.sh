@@ -20,6 +20,14 @@ learns()
     $PTC banking-tiny.xml --out=out && reaches out 0.7
 }
 
+# Padded to the bucket of the batch, texts of like length together.
+learns_with_buckets()
+{
+    rm -rf out
+    $PTC banking-tiny.xml --out=out --set=data.buckets="t: 12 16 24" --set=data.group_by_length=20 --profile >out.log &&
+        grep -q 'for 4 lengths' out.log && grep -q 't=12$' out.log && reaches out 0.7
+}
+
 # Without learning there is nothing to see: 77 classes.
 does_not_learn()
 {
@@ -71,6 +79,7 @@ check "llama, packed" speaks llama.xml llama3.json --set=vocabulary=902 --set=he
 if [ -r "$data/banking77/train.csv" ]; then
     ln -s "$(realpath "$data/banking77")" banking77
     check "banking77" learns
+    check "banking77, buckets" learns_with_buckets
     check "a learning rate of 0 is seen" does_not_learn
     check "limits" limited
     check "unknown label" unknown_label
