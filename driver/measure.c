@@ -87,7 +87,9 @@ static Status time_link(Session *s, CostMachine *machine)
 {
     Comm *world = s->ranks.comm.world;
     const uint32_t rank = comm_rank(world), size = comm_size(world), peer = rank ^ 1;
-    char *bytes = ARENA_ARRAY(s->arena, char, SUM_BYTES);
+    void *shared;
+    TRY(comm_memory_take(world, SUM_BYTES, &shared)); /* as the executor does */
+    char *bytes = shared ? shared : ARENA_ARRAY(s->arena, char, SUM_BYTES);
     const CommSlice slice = {
         .src = (const float *)(void *)bytes, .dst = (float *)(void *)bytes, .n_elems = SUM_BYTES / sizeof(float)};
     double link_s = 0, sum_s = 0;

@@ -2,8 +2,9 @@
  * chosen by liveness; a result that is set to a global is written there directly where that is safe (offset -1).
  *
  * Entry: FUSED. Exit: PLANNED. Reshapes share their operand's place, a sum over micro-batches that of the sum before
- * it. Placement is greedy, largest buffer first, at the lowest offset that no buffer alive at the same time uses
- * (Pisarchyk and Lee, 2020: "greedy by size"). */
+ * it, a sum over replicas that of what this one adds to it. Operands and results of all_reduce lie at the arena's end,
+ * from `sums_at` on, since other ranks reach for them there until the wait. Placement is greedy, largest buffer first,
+ * at the lowest offset that no buffer alive at the same time uses (Pisarchyk and Lee, 2020: "greedy by size"). */
 #include "passes/manager.h"
 
 #include "base/bug.h"
@@ -33,6 +34,7 @@ typedef struct
     uint32_t *last_use; /* by root value */
     int64_t *offset;    /* by root value */
     bool *shared;       /* by root value: later sums take its place */
+    bool *reduced;      /* by root value: an all_reduce reads or writes it */
 } Planner;
 
 static void trace_lifetimes(Planner *p)
@@ -74,6 +76,23 @@ static int sum_operand(const Planner *p, const IrOpData *op)
     return -1;
 }
 
+/* Gives a result the place of an operand, if that is read here for the last time. */
+static void share(Planner *p, IrOp op, uint32_t which_operand, uint32_t which_result, IrValue *place)
+{
+    const IrModule *m = p->m;
+    const IrOpData *data = ir_op(m, op);
+    IrValue result = data->results[which_result], sum = p->root[data->operands[which_operand]];
+    bool read_twice = false;
+    for (uint32_t i = 0; i < data->n_operands; i++)
+        read_twice = read_twice || (i != which_operand && p->root[data->operands[i]] == sum);
+    if (read_twice || p->last_use[sum] != p->position[op] || !plan_memory_has_buffers(ir_value_code(m, sum)) ||
+        !ir_type_same_shape(ir_value_type(m, data->operands[which_operand]), ir_value_type(m, result)))
+        return;
+    p->last_use[sum] = p->last_use[result] ? p->last_use[result] : p->position[op];
+    p->root[result] = place[result] = sum;
+    p->shared[sum] = true;
+}
+
 /* Where the sum so far is read for the last time, the new one takes its place. */
 static void share_sums(Planner *p)
 {
@@ -86,18 +105,30 @@ static void share_sums(Planner *p)
             if (place[p->root[data->results[i]]])
                 p->root[data->results[i]] = place[p->root[data->results[i]]];
         const int which = sum_operand(p, data);
-        if (which < 0)
-            continue;
-        IrValue result = data->results[0], sum = p->root[data->operands[which]];
-        bool read_twice = false;
-        for (uint32_t i = 0; i < data->n_operands; i++)
-            read_twice = read_twice || ((int)i != which && p->root[data->operands[i]] == sum);
-        if (read_twice || p->last_use[sum] != p->position[op] || !plan_memory_has_buffers(ir_value_code(m, sum)) ||
-            !ir_type_same_shape(ir_value_type(m, data->operands[which]), ir_value_type(m, result)))
-            continue;
-        p->last_use[sum] = p->last_use[result] ? p->last_use[result] : p->position[op];
-        p->root[result] = place[result] = sum;
-        p->shared[sum] = true;
+        if (which >= 0)
+            share(p, op, (uint32_t)which, 0, place);
+        for (uint32_t i = 0; i < data->n_operands && data->code == IR_all_reduce; i++)
+            share(p, op, i, i, place);
+    }
+}
+
+/* Other ranks read operands and write results of an all_reduce until its wait. */
+static void keep_reduced(Planner *p)
+{
+    const IrModule *m = p->m;
+    uint32_t *wait_at = ARENA_ARRAY(p->scratch, uint32_t, m->values.len); /* by result of an all_reduce */
+    for (IrOp op = ir_func(m, p->func)->last; op; op = ir_op(m, op)->prev)
+    {
+        const IrOpData *data = ir_op(m, op);
+        for (uint32_t i = 0; i < data->n_operands && data->code == IR_wait; i++)
+            wait_at[data->operands[i]] = p->position[op];
+        for (uint32_t i = 0; i < data->n_operands && data->code == IR_all_reduce; i++)
+        {
+            IrValue operand = p->root[data->operands[i]], result = data->results[i];
+            p->reduced[operand] = p->reduced[p->root[result]] = true;
+            if (p->last_use[operand] < wait_at[result])
+                p->last_use[operand] = wait_at[result];
+        }
     }
 }
 
@@ -179,7 +210,7 @@ static void place_in_globals(Planner *p)
         if (tried[root] || !plan_memory_has_buffers(code))
             continue;
         tried[root] = true;
-        if ((code == IR_call || code == IR_matmul) && !p->shared[root] &&
+        if ((code == IR_call || code == IR_matmul) && !p->shared[root] && !p->reduced[root] &&
             may_overwrite(p, root, ir_attrs_str(&data->attrs, IR_ATTR_global)))
             p->offset[root] = -1;
         else
@@ -225,7 +256,8 @@ static int64_t place(Buffer *buffers, uint32_t n, Buffer **alive)
     return arena_bytes;
 }
 
-static int64_t place_in_arena(Planner *p)
+/* Those that an all_reduce touches, or the others, from an offset on. Returns their end. */
+static int64_t place_in_arena(Planner *p, bool reduced, int64_t base)
 {
     VEC(Buffer) buffers = {0};
     IR_FOR_OPS(p->m, p->func, op)
@@ -234,7 +266,8 @@ static int64_t place_in_arena(Planner *p)
         for (uint32_t i = 0; i < data->n_results; i++)
         {
             IrValue value = data->results[i];
-            if (!plan_memory_has_buffers(data->code) || p->root[value] != value || p->offset[value] == -1)
+            if (!plan_memory_has_buffers(data->code) || p->root[value] != value || p->offset[value] == -1 ||
+                p->reduced[value] != reduced)
                 continue;
             int64_t size = ir_type_size_bytes(ir_value_type(p->m, value));
             Buffer buffer = {.value = value,
@@ -246,10 +279,10 @@ static int64_t place_in_arena(Planner *p)
     }
     if (buffers.len)
         qsort(buffers.data, buffers.len, sizeof *buffers.data, by_size);
-    int64_t arena_bytes = place(buffers.data, buffers.len, ARENA_ARRAY(p->scratch, Buffer *, buffers.len));
+    int64_t size_bytes = place(buffers.data, buffers.len, ARENA_ARRAY(p->scratch, Buffer *, buffers.len));
     for (uint32_t i = 0; i < buffers.len; i++)
-        p->offset[buffers.data[i].value] = buffers.data[i].offset;
-    return arena_bytes;
+        p->offset[buffers.data[i].value] = base + buffers.data[i].offset;
+    return base + size_bytes;
 }
 
 static void plan_function(PassContext *ctx, IrFunc func)
@@ -262,12 +295,14 @@ static void plan_function(PassContext *ctx, IrFunc func)
                  .position = ARENA_ARRAY(ctx->scratch, uint32_t, m->ops.len),
                  .last_use = ARENA_ARRAY(ctx->scratch, uint32_t, m->values.len),
                  .offset = ARENA_ARRAY(ctx->scratch, int64_t, m->values.len),
-                 .shared = ARENA_ARRAY(ctx->scratch, bool, m->values.len)};
+                 .shared = ARENA_ARRAY(ctx->scratch, bool, m->values.len),
+                 .reduced = ARENA_ARRAY(ctx->scratch, bool, m->values.len)};
     intern_global_names(&p);
     trace_lifetimes(&p);
     share_sums(&p);
+    keep_reduced(&p);
     place_in_globals(&p);
-    int64_t arena_bytes = place_in_arena(&p);
+    const int64_t sums_at = place_in_arena(&p, false, 0), arena_bytes = place_in_arena(&p, true, sums_at);
     IR_FOR_OPS(m, func, op)
     {
         IrOpData *data = ir_op(m, op);
@@ -279,6 +314,8 @@ static void plan_function(PassContext *ctx, IrFunc func)
         ir_attrs_put(m->arena, &data->attrs, ir_attr_ints(IR_ATTR_offsets, offsets, data->n_results));
     }
     ir_attrs_put(m->arena, &ir_func(m, func)->attrs, ir_attr_int(IR_ATTR_arena_bytes, arena_bytes));
+    if (sums_at < arena_bytes)
+        ir_attrs_put(m->arena, &ir_func(m, func)->attrs, ir_attr_int(IR_ATTR_sums_at, sums_at));
 }
 
 bool pass_plan_memory(PassContext *ctx)

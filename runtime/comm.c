@@ -245,6 +245,18 @@ static CommSum *sum_of_bucket(Comm *comm, uint32_t bucket)
     return comm->sums[bucket];
 }
 
+Status comm_memory_take(Comm *comm, size_t size_bytes, void **out_address)
+{
+    CommWorld *world = comm->world;
+    *out_address = NULL;
+    if (world->failed)
+        return failed_before(world);
+    Status status = world->ops->memory_take ? world->ops->memory_take(comm, size_bytes, out_address) : STATUS_OK;
+    if (status != STATUS_OK)
+        set_failure(world, status, status_detail());
+    return status;
+}
+
 Status comm_all_reduce_start(Comm *comm, uint32_t bucket, const CommSlice *slices, uint32_t n_slices)
 {
     CommWorld *world = comm->world;

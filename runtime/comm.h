@@ -72,11 +72,20 @@ typedef struct
     size_t n_elems;
 } CommSlice;
 
-/* Starts dst = the sum of src over all ranks of comm, for every slice. src may be changed on return (it was copied);
- * dst is written by the wait only. Numbers are added pairwise over the ranks in order: ((0 + 1) + (2 + 3)) + 4, the
- * order in which a single rank adds micro-batches in deterministic mode. bucket < COMM_MAX_BUCKETS names the sum: all
- * ranks start the buckets of a comm in the same order, with the same sizes; a bucket is started again only after its
- * wait. */
+/* Zeroed memory, aligned to pages, that all ranks of comm reach: what lies in it is summed where it is. NULL when they
+ * do not share memory (other hosts, back end self). It belongs to the world of comm and is freed with that; only the
+ * ranks that want some call this. STATUS_OUT_OF_MEMORY when the host has none. */
+Status comm_memory_take(Comm *comm, size_t size_bytes, void **out_address);
+
+/* Starts dst = the sum of src over all ranks of comm, for every slice. Numbers are added pairwise over the ranks in
+ * order: ((0 + 1) + (2 + 3)) + 4, the order in which a single rank adds micro-batches in deterministic mode. bucket <
+ * COMM_MAX_BUCKETS names the sum: all ranks start the buckets of a comm in the same order, with the same number of
+ * elements; a bucket is started again only after its wait.
+ *
+ * When all of a rank's slices lie in memory that it took from its world, the ranks read src and write dst themselves:
+ * until the wait has returned src must stay as it is and dst must not be read or written, and no dst may overlap a src
+ * other than its own. Otherwise the numbers are copied: src may be changed on return, and the wait writes dst. The
+ * ranks need not agree in this, nor in how they cut a sum in slices. */
 Status comm_all_reduce_start(Comm *comm, uint32_t bucket, const CommSlice *slices, uint32_t n_slices);
 Status comm_all_reduce_wait(Comm *comm, uint32_t bucket);
 /* Does what can be done now for sums under way (of this comm and of all others of its world); never waits. Called

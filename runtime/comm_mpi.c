@@ -105,14 +105,25 @@ void comm_mpi_take(CommMpi *mpi, CommChannel *channel)
     atomic_fetch_add_explicit(&head->n_done, 1, memory_order_release);
 }
 
+static bool shares_memory(const Comm *comm)
+{
+    const CommMpi *mpi = comm_mpi(comm->world);
+    bool shares = true;
+    for (uint32_t r = 0; r < comm->size; r++)
+        shares = shares && mpi->peers[comm->ranks[r]].is_shared;
+    return shares;
+}
+
+static Status mpi_memory_take(Comm *comm, size_t size_bytes, void **out_address)
+{
+    return shares_memory(comm) ? comm_shared_reserve(comm_mpi(comm->world), size_bytes, out_address) : STATUS_OK;
+}
+
 static Status mpi_sum_start(Comm *comm, CommSum *sum)
 {
-    CommMpi *mpi = comm_mpi(comm->world);
     CommMpiSum *s = sum->back;
     s->n_pieces = (sum->n_elems + COMM_PIECE_ELEMS - 1) / COMM_PIECE_ELEMS;
-    s->is_shared = true;
-    for (uint32_t r = 0; r < comm->size; r++)
-        s->is_shared = s->is_shared && mpi->peers[comm->ranks[r]].is_shared;
+    s->is_shared = shares_memory(comm);
     return s->is_shared ? comm_sum_shared_start(comm, sum) : comm_sum_tree_start(comm, sum);
 }
 
@@ -130,7 +141,9 @@ static void mpi_sum_create(CommSum *sum)
 static void mpi_sum_free(CommSum *sum)
 {
     CommMpiSum *s = sum->back;
-    free(s->heads);
+    free(s->sides);
+    free(s->outs);
+    free(s->srcs);
     free(s->numbers);
     free(s);
 }
@@ -339,4 +352,5 @@ const CommOps comm_mpi_ops = {.create = mpi_create,
                               .sum_wait = mpi_sum_wait,
                               .sum_free = mpi_sum_free,
                               .poll = mpi_poll,
+                              .memory_take = mpi_memory_take,
                               .tell_failure = mpi_tell_failure};

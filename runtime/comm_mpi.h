@@ -121,6 +121,12 @@ void comm_shared_destroy(CommMpi *mpi);
 
 Status comm_shared_alloc(CommMpi *mpi, size_t size_bytes, uint32_t n_readers, CommChannel *channel,
                          CommBlock **out_block);
+/* Zeroed pages that stay. */
+Status comm_shared_reserve(CommMpi *mpi, size_t size_bytes, void **out_address);
+/* Where [at, at + size_bytes) is in this rank's segment; false when it is not in it. */
+bool comm_shared_offset(const CommMpi *mpi, const void *at, size_t size_bytes, uint64_t *out_offset);
+/* The other way, in a peer's segment; NULL when that does not hold it. */
+void *comm_shared_address(const CommMpi *mpi, uint32_t rank, uint64_t offset, uint64_t size_bytes);
 /* Says to a peer that the block is there. Waits when 4096 such messages were not looked at. */
 Status comm_shared_announce(CommMpi *mpi, const CommBlock *block, uint32_t comm_id, uint32_t to, uint32_t tag,
                             uint32_t bucket, uint64_t size_bytes);
@@ -162,14 +168,19 @@ enum
     COMM_PIECE_ELEMS = 1 << 18 /* of an all-reduce: what is published at once */
 };
 
+typedef struct CommSumSide CommSumSide;
+
 typedef struct
 {
     bool is_shared;
     size_t n_pieces;
     /* shared memory: */
     CommBlock *block;
-    CommBlockHead **heads; /* by rank of the communicator; NULL until announced */
+    CommSumSide *sides; /* by rank of the communicator */
+    float **outs;       /* and their numbers at one place of the sum */
+    const float **srcs;
     size_t n_summed;
+    float *copy; /* in the block; NULL: the sum is made in place */
     /* messages: */
     float *numbers;
     size_t cap_elems;

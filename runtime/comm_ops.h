@@ -38,6 +38,8 @@ typedef struct
     Status (*sum_wait)(Comm *comm, CommSum *sum);
     void (*sum_free)(CommSum *sum); /* frees sum->back */
     Status (*poll)(CommWorld *world);
+    /* Memory for comm_memory_take, or NULL; absent: always NULL. */
+    Status (*memory_take)(Comm *comm, size_t size_bytes, void **out_address);
     /* Makes world's failure known to the other ranks, as far as that goes without waiting for them. */
     void (*tell_failure)(CommWorld *world);
 } CommOps;

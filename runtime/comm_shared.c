@@ -250,6 +250,31 @@ Status comm_shared_alloc(CommMpi *mpi, size_t size_bytes, uint32_t n_readers, Co
     return STATUS_OK;
 }
 
+Status comm_shared_reserve(CommMpi *mpi, size_t size_bytes, void **out_address)
+{
+    CommShared *shared = mpi->shared;
+    uint64_t at = round_up(shared->heap_end, PAGE_BYTES), end = at + round_up(size_bytes, PAGE_BYTES);
+    TRY(commit(shared, end));
+    shared->heap_end = end;
+    *out_address = (char *)shared->segment + at;
+    return STATUS_OK;
+}
+
+bool comm_shared_offset(const CommMpi *mpi, const void *at, size_t size_bytes, uint64_t *out_offset)
+{
+    const CommShared *shared = mpi->shared;
+    *out_offset = (uintptr_t)at - (uintptr_t)shared->segment;
+    return (uintptr_t)at >= (uintptr_t)shared->segment && *out_offset <= shared->heap_end &&
+           size_bytes <= shared->heap_end - *out_offset;
+}
+
+void *comm_shared_address(const CommMpi *mpi, uint32_t rank, uint64_t offset, uint64_t size_bytes)
+{
+    CommSegment *segment = mpi->peers[rank].segment;
+    const bool is_inside = offset <= segment->size_bytes && size_bytes <= segment->size_bytes - offset;
+    return is_inside ? (char *)segment + offset : NULL;
+}
+
 /* ---- sleeping and waking */
 
 static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout)

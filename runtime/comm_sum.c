@@ -71,10 +71,15 @@ static void sum_strip(const float *const *srcs, uint32_t n_srcs, size_t at, size
     }
 }
 
-void comm_sum_pairwise(const float *const *srcs, uint32_t n_srcs, float *out, size_t n_elems)
+void comm_sum_pairwise(const float *const *srcs, uint32_t n_srcs, float *const *outs, uint32_t n_outs, size_t n_elems)
 {
     for (size_t at = 0; at < n_elems; at += STRIP)
-        sum_strip(srcs, n_srcs, at, n_elems - at < STRIP ? n_elems - at : STRIP, out + at);
+    {
+        const size_t n = n_elems - at < STRIP ? n_elems - at : STRIP;
+        sum_strip(srcs, n_srcs, at, n, outs[0] + at);
+        for (uint32_t i = 1; i < n_outs; i++)
+            memcpy(outs[i] + at, outs[0] + at, n * sizeof **outs);
+    }
 }
 
 static void copy_past_caches(float *dst, const float *src, size_t n_elems)

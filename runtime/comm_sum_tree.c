@@ -73,7 +73,7 @@ static Status go_up(Comm *comm, CommSum *sum)
             if (!arrival)
                 return STATUS_OK;
             const float *const both[] = {mine, arrival->data};
-            comm_sum_pairwise(both, 2, mine, n);
+            comm_sum_pairwise(both, 2, &mine, 1, n);
             comm_mpi_take(comm_mpi(world), channel);
         }
         if (comm->rank > 0)

@@ -37,9 +37,16 @@ static bool needs_staging(const IrModule *m, IrFunc func, const IrOpData *set)
     return def->code == IR_get && sets_global(m, func, ir_attrs_str(&def->attrs, IR_ATTR_global));
 }
 
-static int64_t planned_bytes(const IrModule *m, IrFunc func)
+/* What all_reduces touch lies from here on in the planned arena, and in memory of its own here. */
+static int64_t sums_at(const IrModule *m, IrFunc func)
 {
-    return ir_attrs_int(&ir_func(m, func)->attrs, IR_ATTR_arena_bytes, 0);
+    const IrAttrs *attrs = &ir_func(m, func)->attrs;
+    return ir_attrs_int(attrs, IR_ATTR_sums_at, ir_attrs_int(attrs, IR_ATTR_arena_bytes, 0));
+}
+
+static int64_t sums_bytes(const IrModule *m, IrFunc func)
+{
+    return ir_attrs_int(&ir_func(m, func)->attrs, IR_ATTR_arena_bytes, 0) - sums_at(m, func);
 }
 
 static int64_t staging_bytes(const IrModule *m, IrFunc func)
@@ -108,10 +115,13 @@ static void bind_results_in_globals(Build *b)
 
 static void place_results(Build *b, const IrOpData *data)
 {
+    const int64_t sums = sums_at(b->x->m, b->func);
     const IrAttr *offsets = ir_attrs_find(&data->attrs, IR_ATTR_offsets);
     ENSURE(offsets && offsets->n == data->n_results);
     for (uint32_t i = 0; i < data->n_results; i++)
-        if (offsets->ints[i] >= 0)
+        if (offsets->ints[i] >= sums)
+            b->address[data->results[i]] = b->x->sums_base + (offsets->ints[i] - sums);
+        else if (offsets->ints[i] >= 0)
             b->address[data->results[i]] = b->x->arena_base + offsets->ints[i];
         else
             ENSURE(b->address[data->results[i]]);
@@ -347,7 +357,7 @@ static Status build_program(Executor *x, IrFunc func)
                .func = func,
                .program = &program,
                .address = ARENA_ARRAY(x->arena, char *, x->m->values.len),
-               .staging = x->arena_base + planned_bytes(x->m, func)};
+               .staging = x->arena_base + sums_at(x->m, func)};
     bind_results_in_globals(&b);
     IR_FOR_OPS(x->m, func, op)
     TRY(build_op(&b, op));
@@ -390,17 +400,17 @@ static const bool *used_globals(Arena *arena, const IrModule *m)
     return used;
 }
 
-/* A message has its buffer on either side, a sum one on every replica; all are mapped here. */
+/* A message has its buffer on either side, and both are mapped here. A rank has its own numbers of sums, and reaches
+ * for its part of everybody else's. */
 static int64_t comm_bytes(const IrModule *m, IrFunc func)
 {
     const int64_t n_replicas = ir_attrs_int(&ir_func(m, func)->attrs, IR_ATTR_replicas, 1);
-    int64_t total = 0;
+    const int64_t sums = sums_bytes(m, func);
+    int64_t total = sums + sums * (n_replicas - 1) / n_replicas;
     IR_FOR_OPS(m, func, op)
     {
         const IrOpData *data = ir_op(m, op);
         const bool again = ir_attrs_int(&data->attrs, IR_ATTR_micro, 0) > 0; /* in the buffer of the first one */
-        for (uint32_t i = 0; i < data->n_operands && data->code == IR_all_reduce; i++)
-            total += n_replicas * align_up(ir_type_size_bytes(ir_value_type(m, data->operands[i])));
         if (data->code == IR_send && !again)
             total += align_up(ir_type_size_bytes(ir_value_type(m, data->operands[0])));
         if (data->code == IR_recv && !again)
@@ -461,7 +471,7 @@ static int64_t lay_out(Arena *arena, ExecutorVariant *variants, uint32_t n, Exec
             variants[v].global_offset[g] = offsets[same_global(last, m, g)];
         IR_FOR_FUNCS(m, f)
         {
-            const int64_t bytes = planned_bytes(m, f) + staging_bytes(m, f);
+            const int64_t bytes = sums_at(m, f) + staging_bytes(m, f);
             if (bytes > sizes->arena_bytes)
                 sizes->arena_bytes = bytes;
         }
@@ -491,11 +501,30 @@ static Status build_variant(Executor *x, const char *so_path)
     return STATUS_OK;
 }
 
-Status executor_build(Executor *x, const ExecutorModule *modules)
+static Status allocate(Executor *x)
 {
     const int64_t total = lay_out(x->arena, x->variants, x->n_variants, &x->sizes);
-    TRY(hal_buffer_create(x->device, (size_t)(total + x->sizes.arena_bytes), &x->memory));
+    int64_t sums = 0;
+    for (uint32_t v = 0; v < x->n_variants; v++)
+    {
+        IR_FOR_FUNCS(x->variants[v].m, f)
+        {
+            const int64_t bytes = sums_bytes(x->variants[v].m, f);
+            sums = bytes > sums ? bytes : sums;
+        }
+    }
+    void *shared = NULL;
+    if (x->comm && sums > 0)
+        TRY(comm_memory_take(x->comm->data, (size_t)sums, &shared));
+    TRY(hal_buffer_create(x->device, (size_t)(total + x->sizes.arena_bytes + (shared ? 0 : sums)), &x->memory));
     x->arena_base = (char *)hal_buffer_address(x->memory) + total;
+    x->sums_base = shared ? shared : x->arena_base + x->sizes.arena_bytes;
+    return STATUS_OK;
+}
+
+Status executor_build(Executor *x, const ExecutorModule *modules)
+{
+    TRY(allocate(x));
     for (uint32_t i = 0; i < x->n_variants; i++)
     {
         executor_select(x, i); /* the last one stays */

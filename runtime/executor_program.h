@@ -69,6 +69,7 @@ struct Executor
     const ExecutorComm *comm; /* NULL: none */
     HalBuffer *memory;        /* globals, then the arena: of all variants */
     char *arena_base;
+    char *sums_base; /* the part of the arena from sums_at on: the communicator's memory, or behind the arena */
     VEC(ExecutorProfileRow) profile;
     bool profiling;
     ExecutorMemory sizes;

@@ -1,5 +1,5 @@
 #!/bin/bash
-# What works, with 1 to 4 ranks, in shared memory, over MPI, and both at once.
+# What works, with 1 to 5 ranks, in shared memory, over MPI, and both at once.
 . "$(dirname "$0")/lib.sh"
 good() # N SHARED
 {
@@ -8,7 +8,7 @@ good() # N SHARED
     cat "$work/out"
     [ $code = 0 ] && grep -q "^$1 ranks are good" "$work/out"
 }
-for n in 1 2 3 4; do
+for n in 1 2 3 4 5; do
     check "$n ranks, shared memory" good $n 1
     check "$n ranks, messages" good $n 0
 done

@@ -71,6 +71,9 @@ static void sums(void **state)
     assert_int_equal(comm_create("self", NULL, &comm), STATUS_OK);
     assert_int_equal(comm_split(comm, 3, 1, &group), STATUS_OK);
     float a[5] = {1, 2, 3, 4, 5}, b[5] = {0};
+    void *memory = a;
+    assert_int_equal(comm_memory_take(group, 100, &memory), STATUS_OK);
+    assert_null(memory); /* it shares with nobody */
     const CommSlice slices[] = {{a, b, 2}, {a + 2, a + 2, 0}, {a + 2, b + 2, 3}};
     for (int round = 0; round < 3; round++)
     {

@@ -112,6 +112,116 @@ static void test_overlap(void)
     free(out);
 }
 
+/* ---- sums in memory that the ranks took */
+
+enum
+{
+    MOST_PARTS = 5,
+    GAP = 3, /* elements that nobody may touch, before each part and after the last */
+    AREA_ELEMS = MOST_ELEMS + (MOST_PARTS + 1) * GAP
+};
+
+typedef struct
+{
+    float *area[2]; /* a part's numbers are in the first one, its sum in the first or in the second one */
+    CommSlice parts[MOST_PARTS];
+    uint32_t n_parts;
+    size_t n_elems;
+    uint32_t salt;
+} Job;
+
+/* Cuts n numbers in parts in this rank's own way. */
+static void lay_out(Job *job, size_t n, uint32_t salt)
+{
+    size_t at = GAP, begin = 0;
+    job->n_elems = n;
+    job->salt = salt;
+    job->n_parts = 1 + hash3(rank, salt, 1) % MOST_PARTS;
+    for (int k = 0; k < 2; k++)
+        memset(job->area[k], 0x7f, (n + (MOST_PARTS + 1) * GAP) * sizeof(float));
+    for (uint32_t i = 0; i < job->n_parts; i++)
+    {
+        const size_t n_left = n - begin,
+                     n_part = i + 1 == job->n_parts ? n_left : hash3(rank, salt, i + 2) % (n_left + 1);
+        job->parts[i] = (CommSlice){job->area[0] + at, job->area[(i + rank) % 3 == 1] + at, n_part};
+        for (size_t e = 0; e < n_part; e++)
+            job->area[0][at + e] = number(rank, salt, begin + e);
+        begin += n_part;
+        at += n_part + GAP;
+    }
+}
+
+static void check_job(const Job *job)
+{
+    float untouched;
+    size_t begin = 0;
+    memset(&untouched, 0x7f, sizeof untouched);
+    for (uint32_t i = 0; i < job->n_parts; i++)
+    {
+        const CommSlice *part = &job->parts[i];
+        for (size_t e = 0; e<part->n_elems; e += job->n_elems> 50000 ? 7 : 1)
+        {
+            const float want = expected_sum(ALL, size, job->salt, begin + e), mine = number(rank, job->salt, begin + e);
+            if (memcmp(&part->dst[e], &want, sizeof want) != 0)
+                FAIL("element %zu of %zu: %a, not %a", begin + e, job->n_elems, (double)part->dst[e], (double)want);
+            CHECK(part->dst == part->src || memcmp(&part->src[e], &mine, sizeof mine) == 0);
+        }
+        for (int k = 1; k <= GAP; k++)
+        {
+            CHECK(memcmp(part->dst - k, &untouched, sizeof untouched) == 0);
+            CHECK(memcmp(part->dst + part->n_elems + k - 1, &untouched, sizeof untouched) == 0);
+        }
+        begin += part->n_elems;
+    }
+}
+
+/* Where this rank's numbers are, by the way of mixing: everybody's in memory taken; the first rank's not; only the last
+ * rank's; the results of rank 1 elsewhere. */
+static bool takes(uint32_t mix, int area)
+{
+    return mix == 0 || (mix == 1 && rank != 0) || (mix == 2 && rank == size - 1) || (mix == 3 && (rank != 1 || !area));
+}
+
+static void test_places(void)
+{
+    enum
+    {
+        N_MIXES = 4,
+        N_JOBS = 3 /* under way at once */
+    };
+    float *taken[2 * N_JOBS], *plain[2 * N_JOBS];
+    for (int i = 0; i < 2 * N_JOBS; i++)
+    {
+        void *memory;
+        OK(comm_memory_take(world, AREA_ELEMS * sizeof(float), &memory));
+        CHECK((memory != NULL) == shares_memory());
+        plain[i] = malloc(AREA_ELEMS * sizeof(float));
+        taken[i] = memory ? memory : plain[i];
+        for (size_t e = 0; e < AREA_ELEMS; e += 500)
+            CHECK(!memory || taken[i][e] == 0);
+    }
+    Job jobs[N_JOBS];
+    for (uint32_t round = 0; round < N_MIXES * N_SIZES; round++)
+    {
+        for (uint32_t i = 0; i < N_JOBS; i++)
+        {
+            for (int k = 0; k < 2; k++)
+                jobs[i].area[k] = (takes(round % N_MIXES, k) ? taken : plain)[2 * i + (uint32_t)k];
+            lay_out(&jobs[i], SIZES[(round / N_MIXES + i) % N_SIZES], 1000 + round * N_JOBS + i);
+            OK(comm_all_reduce_start(world, i, jobs[i].parts, jobs[i].n_parts));
+            if (hash3(rank, i, round) % 2 == 0)
+                OK(comm_poll(world));
+        }
+        for (uint32_t i = 0; i < N_JOBS; i++)
+        {
+            OK(comm_all_reduce_wait(world, (i + round) % N_JOBS));
+            check_job(&jobs[(i + round) % N_JOBS]);
+        }
+    }
+    for (int i = 0; i < 2 * N_JOBS; i++)
+        free(plain[i]);
+}
+
 static void test_control(void)
 {
     double values[3] = {0.1 * (rank + 1), -(double)rank, rank == size - 1 ? 1e300 : 1e-300}, most[3];
@@ -154,5 +264,6 @@ void test_sums(void)
     test_sizes();
     test_slices();
     test_overlap();
+    test_places();
     test_control();
 }

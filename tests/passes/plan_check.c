@@ -155,10 +155,34 @@ static bool check_aliases(Checker *c, IrOp op)
             bool is_residual = data->code == IR_matmul && ir_attrs_bool(&data->attrs, IR_ATTR_residual) &&
                                k + 1 == data->n_operands &&
                                c->place[data->results[i]].first == c->place[data->operands[k]].first;
-            if (!is_residual && (!kernel || !codegen_kernel_may_alias(c->arena, c->m, kernel, k, i)))
+            bool is_sum = data->code == IR_all_reduce && k == i &&
+                          c->place[data->results[i]].first == c->place[data->operands[k]].first;
+            if (!is_residual && !is_sum && (!kernel || !codegen_kernel_may_alias(c->arena, c->m, kernel, k, i)))
                 return complain(c, op, "writes over an operand that it still reads", data->operands[k]);
             c->facts.n_over_old++;
         }
+    }
+    return true;
+}
+
+/* Other ranks read what an all_reduce adds until its wait, and they reach nothing but what lies behind sums_at. */
+static bool check_reduced(Checker *c, IrOp op)
+{
+    const IrOpData *data = ir_op(c->m, op);
+    for (uint32_t i = 0; i < data->n_results && data->code == IR_all_reduce; i++)
+    {
+        if (c->place[data->results[i]].space || c->place[data->results[i]].first < c->facts.sums_at)
+            return complain(c, op, "is summed where no other rank reaches", data->results[i]);
+        if (c->holds[data->operands[i]] < c->m->values.len &&
+            (c->place[data->operands[i]].space || c->place[data->operands[i]].first < c->facts.sums_at))
+            return complain(c, op, "adds what no other rank reaches", data->operands[i]);
+    }
+    for (uint32_t i = 0; i < data->n_operands && data->code == IR_wait; i++)
+    {
+        IrValue sum = data->operands[i];
+        IrValue added = ir_op(c->m, ir_value(c->m, sum)->def)->operands[ir_value(c->m, sum)->result];
+        if (c->place[added].first != c->place[sum].first && !read(c, op, added))
+            return false;
     }
     return true;
 }
@@ -171,7 +195,7 @@ static bool run_op(Checker *c, IrOp op)
     for (uint32_t i = 0; i < data->n_operands; i++)
         if (!read(c, op, data->operands[i]))
             return false;
-    if (!find_places(c, op) || !check_aliases(c, op))
+    if (!find_places(c, op) || !check_aliases(c, op) || !check_reduced(c, op))
         return false;
     for (uint32_t i = 0; i < data->n_results; i++)
         write(c, c->place[data->results[i]], c->holds[data->results[i]]);
@@ -262,6 +286,7 @@ const char *plan_check(Arena *arena, const IrModule *m, IrFunc func, PlanFacts *
                  .holds = ARENA_ARRAY(arena, uint32_t, m->values.len),
                  .place = ARENA_ARRAY(arena, Place, m->values.len)};
     c.facts.arena_bytes = ir_attrs_int(&ir_func(m, func)->attrs, IR_ATTR_arena_bytes, -1);
+    c.facts.sums_at = ir_attrs_int(&ir_func(m, func)->attrs, IR_ATTR_sums_at, c.facts.arena_bytes);
     for (IrGlobal g = 1; g < m->globals.len; g++)
         vec_push(arena, &c.memory, (Region){place_of_global(&c, g), m->values.len + g});
     IR_FOR_OPS(m, func, op)

@@ -8,6 +8,7 @@
 typedef struct
 {
     int64_t arena_bytes; /* as planned */
+    int64_t sums_at;     /* where in it the part begins that other ranks reach; its end: nowhere */
     int64_t live_bytes;  /* the most that is alive at once: no plan can do with less */
     uint32_t n_in_place; /* results written straight into a global */
     uint32_t n_over_old; /* of those: over an old value that the same call reads */

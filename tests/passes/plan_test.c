@@ -157,6 +157,19 @@ static const char *const traps[] = {
     "func step @train {\n  %0 = get {global=\"v\"} : f32[2x2]\n  %1 = matmul %0, %0 : f32[2x2]\n"
     "  %2 = all_reduce %1 {bucket=0} : f32[2x2]\n  wait %2 {bucket=0}\n  set %2 {global=\"x\"}\n"
     "  %3 = matmul %0, %0 : f32[2x2]\n  %4 = matmul %3, %0 : f32[2x2]\n  set %4 {global=\"y\"}\n}\n",
+    /* what is added is read once more, and then by the other ranks while the next sum is made */
+    "module \"reduced and read\"\nglobal output \"x\" : f32[2x2]\nglobal param \"v\" : f32[2x2]\n"
+    "global output \"y\" : f32[2x2]\nglobal output \"z\" : f32[2x2]\n"
+    "func step @train {\n  %0 = get {global=\"v\"} : f32[2x2]\n  %1 = matmul %0, %0 : f32[2x2]\n"
+    "  %2 = all_reduce %1 {bucket=0} : f32[2x2]\n  %3 = matmul %1, %0 : f32[2x2]\n  %4 = matmul %3, %0 : f32[2x2]\n"
+    "  %5 = all_reduce %4 {bucket=1} : f32[2x2]\n  wait %2 {bucket=0}\n  wait %5 {bucket=1}\n"
+    "  set %2 {global=\"x\"}\n  set %5 {global=\"y\"}\n  set %3 {global=\"z\"}\n}\n",
+    /* the sum of what is set, too: it is in no global */
+    "module \"reduced and set\"\nglobal output \"x\" : f32[2x2]\nglobal param \"v\" : f32[2x2]\n"
+    "global output \"y\" : f32[2x2]\n"
+    "func step @train {\n  %0 = get {global=\"v\"} : f32[2x2]\n  %1 = matmul %0, %0 : f32[2x2]\n"
+    "  %2 = all_reduce %1 {bucket=0} : f32[2x2]\n  wait %2 {bucket=0}\n  set %1 {global=\"x\"}\n"
+    "  set %2 {global=\"y\"}\n}\n",
 };
 
 static void test_traps(void **state)
