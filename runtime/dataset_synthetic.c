@@ -8,6 +8,11 @@
 #include <string.h>
 #include <xxhash.h>
 
+enum
+{
+    CHEAP_BYTES = 32 * 1024 /* of a sample that a thread makes many of at once */
+};
+
 typedef struct
 {
     uint32_t key[2];
@@ -36,21 +41,24 @@ static void store(Elem elem, void *dst, uint64_t i, double value)
 #undef STORE
 }
 
-/* One Philox block, two elements: each value takes 64 bits. */
+/* One Philox block, two elements: each value takes 64 bits. Rounding to f32 must not reach the upper end. */
 static Status read_synthetic(const FieldReader *reader, uint64_t sample, const DatasetPass *pass, void *dst)
 {
     (void)pass;
     const Synthetic *synthetic = reader->state;
-    for (uint64_t i = 0; i < reader->field.sample_elems; i++)
+    const uint64_t n = reader->field.sample_elems;
+    const Elem elem = reader->field.elem;
+    const double low = synthetic->low, high = low + synthetic->width,
+                 most = elem == ELEM_F32 ? nextafterf((float)high, (float)low) : high;
+    for (uint64_t i = 0; i < n; i += 2)
     {
         uint32_t words[4] = {(uint32_t)sample, (uint32_t)(sample >> 32), (uint32_t)(i / 2), (uint32_t)(i / 2 >> 32)};
         philox4x32(words, synthetic->key, words);
-        double unit = philox_unit_f64(words[i % 2 * 2], words[i % 2 * 2 + 1]);
-        double value =
-            synthetic->low + (synthetic->is_float ? unit * synthetic->width : floor(unit * synthetic->width));
-        if (reader->field.elem == ELEM_F32) /* rounding to f32 must not reach the upper end */
-            value = fmin(value, nextafterf((float)(synthetic->low + synthetic->width), (float)synthetic->low));
-        store(reader->field.elem, dst, i, value);
+        for (uint64_t k = 0; k < 2 && i + k < n; k++)
+        {
+            const double value = philox_unit_f64(words[2 * k], words[2 * k + 1]) * synthetic->width;
+            store(elem, dst, i + k, fmin(low + (synthetic->is_float ? value : floor(value)), most));
+        }
     }
     return STATUS_OK;
 }
@@ -109,6 +117,7 @@ Status dataset_open_synthetic(const DatasetSource *source, DatasetShared *shared
                              .is_float = is_float};
     *out_reader = (FieldReader){.n_samples = source->n_samples,
                                 .state = synthetic,
+                                .costly = sample_bytes > CHEAP_BYTES,
                                 .read = read_synthetic,
                                 .close = close_synthetic,
                                 .field = {.elem = source->elem, .rank = source->rank}};
