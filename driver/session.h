@@ -35,6 +35,8 @@ struct Session
 /* Loads the model, meets the other ranks and agrees on a plan; diagnostics are printed. After a failure, too, it is to
  * be closed. */
 Status session_load(Arena *arena, const Options *options, Session *out_session);
+/* Prints the diagnostics; with errors among them *status becomes BAD_INPUT, without a detail. */
+void session_print_diag(Session *s, Status *status);
 /* Loads the model (again), its batch cut into micro-batches; 0: as the model says. */
 Status session_load_job(Session *s, int64_t micro_batches);
 /* The job for one of the lengths of its buckets (0: the longest); what is wrong is in the diag. */
