@@ -39,7 +39,8 @@ Status hal_host_alloc(size_t size_bytes, void **out_address)
                            (double)free_bytes / 1048576);
     void *address = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (address == MAP_FAILED)
-        return status_fail(STATUS_OUT_OF_MEMORY, "%.1f MiB refused by the system", (double)size_bytes / 1048576);
+        return status_fail(STATUS_OUT_OF_MEMORY, "%.1f MiB of memory refused by the system",
+                           (double)size_bytes / 1048576);
     if (size_bytes >= LARGE_PAGE_BYTES)
         madvise(address, size_bytes, MADV_HUGEPAGE); /* advice: fewer TLB misses where granted */
     *out_address = address;
