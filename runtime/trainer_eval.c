@@ -17,7 +17,10 @@ static bool start_chunk(Trainer *t, uint64_t chunk)
 {
     const uint32_t n = chunk_size(t, chunk);
     for (uint32_t k = 0; k < n; k++)
-        t->test_feed.indices[k] = chunk * t->options.rows + k;
+    {
+        const uint64_t at = chunk * t->options.rows + k;
+        t->test_feed.indices[k] = t->test_order ? t->test_order[at] : at;
+    }
     if (n > 0)
         trainer_feed_start(t, &t->test_feed, n, 0);
     return n > 0;

@@ -3,6 +3,8 @@
 #include "base/bug.h"
 #include "runtime/trainer_parts.h"
 
+#include <stdlib.h>
+
 static Status lengths_of(Trainer *t, const Dataset *dataset, uint32_t **out_lengths)
 {
     const TrainerBuckets *buckets = &t->options.buckets;
@@ -23,6 +25,26 @@ static Status lengths_of(Trainer *t, const Dataset *dataset, uint32_t **out_leng
     return STATUS_OK;
 }
 
+static int by_number(const void *x, const void *y)
+{
+    const uint64_t a = *(const uint64_t *)x, b = *(const uint64_t *)y;
+    return (a > b) - (a < b);
+}
+
+/* Results of an evaluation do not depend on the order of samples, but for rounding: from short to long. */
+static uint64_t *sort_by_length(Arena *arena, const uint32_t *lengths, uint64_t n)
+{
+    const int shift = 40; /* a dataset has fewer samples */
+    uint64_t *order = ARENA_ARRAY(arena, uint64_t, n);
+    ENSURE(n < UINT64_C(1) << shift);
+    for (uint64_t i = 0; i < n; i++)
+        order[i] = (uint64_t)lengths[i] << shift | i;
+    qsort(order, n, sizeof *order, by_number);
+    for (uint64_t i = 0; i < n; i++)
+        order[i] &= (UINT64_C(1) << shift) - 1;
+    return order;
+}
+
 Status trainer_find_lengths(Trainer *t)
 {
     const TrainerBuckets *buckets = &t->options.buckets;
@@ -30,7 +52,10 @@ Status trainer_find_lengths(Trainer *t)
     if (t->train && (chosen || buckets->group > 1))
         TRY(lengths_of(t, t->train, &t->train_feed.lengths));
     if (t->test && chosen)
+    {
         TRY(lengths_of(t, t->test, &t->test_feed.lengths));
+        t->test_order = sort_by_length(t->arena, t->test_feed.lengths, dataset_n_samples(t->test));
+    }
     if (t->train)
         t->order =
             batch_order_make(t->arena, sampler_make(dataset_n_samples(t->train), t->options.seed, t->options.shuffle),

@@ -41,7 +41,8 @@ struct Trainer
     BatchOrder order;
     Loader *loader;
     TrainerFeed train_feed, test_feed;
-    struct /* the training batch under way */
+    const uint64_t *test_order; /* in which evaluation takes the samples; NULL: theirs */
+    struct                      /* the training batch under way */
     {
         bool started;
         uint32_t n_samples;
