@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 PTC := build/release/bin/ptc
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test test-release test-asan test-clang test-tsan bench bench-ranks bench-text parity fuzz format format-check install clean
+.PHONY: help build demo test test-release test-asan test-clang test-tsan bench bench-ranks bench-text bench-answers parity fuzz format format-check install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -40,6 +40,11 @@ bench-text: ## fine-tuning on Banking77: accuracy and time per epoch; TORCH_PYTH
 	@tools/install-deps.sh bench
 	@tools/build.sh release
 	@$${TORCH_PYTHON:-python3} tests/bench/banking77.py build/release
+
+bench-answers: ## answers as spans on XQuAD: exact match, F1 and time; TORCH_PYTHON has torch and transformers
+	@tools/install-deps.sh bench
+	@tools/build.sh release
+	@$${TORCH_PYTHON:-python3} tests/bench/xquad.py build/release
 
 parity: ## every model of the zoo against Hugging Face transformers, live
 	@tools/install-deps.sh bench

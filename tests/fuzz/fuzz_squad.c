@@ -1,4 +1,5 @@
-/* Any bytes as a file of questions: refused, or windows with their labels within the row, and answers that can be judged. */
+/* Any bytes as a file of questions: refused, or windows with their labels within the row, and answers that can be
+ * judged. */
 #include "runtime/squad.h"
 
 #include <stdint.h>
