@@ -11,6 +11,7 @@
 enum
 {
     NICE = 5,
+    N_ADVISED = 16, /* rows that the disk may be working on */
     IN_LINE = INT32_MAX
 };
 
@@ -48,6 +49,7 @@ struct FeatureAhead
     Mark *marks;    /* by row */
     uint32_t *line; /* rows; first..end-1 are in it */
     uint64_t first, end, cap;
+    uint64_t advised;       /* up to here in the line, the system has been told */
     uint32_t n_calls, call; /* made; the newest that a row was got of */
     pthread_t thread;
 };
@@ -93,6 +95,18 @@ static bool has_work(FeatureAhead *ahead)
     return false;
 }
 
+/* Rows of the line that the system is to be told of; at most N_ADVISED, and no more than have room. */
+static uint32_t to_advise(FeatureAhead *ahead, uint32_t rows[N_ADVISED])
+{
+    const uint64_t n_ahead = ahead->n_panes < N_ADVISED ? ahead->n_panes : N_ADVISED;
+    const uint64_t end = ahead->first + n_ahead < ahead->end ? ahead->first + n_ahead : ahead->end;
+    uint32_t n = 0;
+    for (ahead->advised = ahead->advised > ahead->first ? ahead->advised : ahead->first; ahead->advised < end;
+         ahead->advised++)
+        rows[n++] = ahead->line[ahead->advised];
+    return n;
+}
+
 /* ---- the thread */
 
 static void *thread_main(void *context)
@@ -109,11 +123,15 @@ static void *thread_main(void *context)
             pthread_cond_wait(&ahead->work, &ahead->lock);
             continue;
         }
+        uint32_t soon[N_ADVISED];
+        const uint32_t n_soon = to_advise(ahead, soon);
         const uint32_t row = ahead->line[ahead->first++];
         const uint64_t i = (uint64_t)(pane - ahead->panes);
         *pane = (Pane){PANE_FILLING, row};
         ahead->marks[row].place = (uint32_t)i + 1;
         pthread_mutex_unlock(&ahead->lock);
+        for (uint32_t k = 0; k < n_soon; k++)
+            feature_level_advise(cache, FEATURE_DISK, soon[k]);
         const bool ok = feature_level_read(cache, FEATURE_DISK, row, ahead->rows + i * cache->row_bytes);
         pthread_mutex_lock(&ahead->lock);
         pane->state = PANE_READY;
@@ -183,8 +201,10 @@ bool feature_ahead_get(FeatureCache *cache, uint64_t row, float *dst)
 /* Room for n more in the line. */
 static bool grow_line(FeatureAhead *ahead, uint64_t n)
 {
-    memmove(ahead->line, ahead->line + ahead->first, (ahead->end - ahead->first) * sizeof *ahead->line);
+    if (ahead->first > 0)
+        memmove(ahead->line, ahead->line + ahead->first, (ahead->end - ahead->first) * sizeof *ahead->line);
     ahead->end -= ahead->first;
+    ahead->advised -= ahead->advised > ahead->first ? ahead->first : ahead->advised;
     ahead->first = 0;
     if (n <= ahead->cap - ahead->end)
         return true;

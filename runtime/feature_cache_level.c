@@ -107,13 +107,18 @@ static bool take_out(FeatureCache *cache, int which, uint64_t row, uint32_t slot
 bool feature_level_read(FeatureCache *cache, int which, uint64_t row, void *stored)
 {
     FeatureLevel *level = &cache->levels[which];
-    if (level->fd < 0)
+    if (level->fd < 0 || atomic_load(&cache->index->has_ended))
         return false;
     const uint32_t slot_1 = atomic_load_explicit(&level->slot_of[row], memory_order_acquire);
     if (!slot_1)
         return false;
     const uint64_t check = atomic_load_explicit(&level->checks[slot_1 - 1], memory_order_relaxed);
-    const int error = feature_file_read(level->fd, stored, cache->row_bytes, slot_at(cache, level, slot_1 - 1));
+    const uint64_t at = slot_at(cache, level, slot_1 - 1);
+    int error = 0;
+    if (level->map)
+        memcpy(stored, level->map + at, cache->row_bytes);
+    else
+        error = feature_file_read(level->fd, stored, cache->row_bytes, at);
     if (error == 0 && row_check(cache, row, stored) == check)
         return true;
     if (!atomic_load(&cache->index->has_ended) && take_out(cache, which, row, slot_1))
@@ -182,6 +187,15 @@ void feature_level_forget(FeatureCache *cache, int which, uint64_t row)
     const uint32_t slot_1 = level->fd < 0 ? 0 : atomic_load(&level->slot_of[row]);
     if (slot_1)
         take_out(cache, which, row, slot_1);
+}
+
+void feature_level_advise(const FeatureCache *cache, int which, uint64_t row)
+{
+    const FeatureLevel *level = &cache->levels[which];
+    const uint32_t slot_1 = level->fd < 0 ? 0 : atomic_load(&level->slot_of[row]);
+    if (slot_1)
+        posix_fadvise(level->fd, (off_t)slot_at(cache, level, slot_1 - 1), (off_t)cache->row_bytes,
+                      POSIX_FADV_WILLNEED);
 }
 
 bool feature_level_holds(const FeatureCache *cache, int which, uint64_t row)

@@ -53,6 +53,8 @@ static void free_cache(FeatureCache *cache)
     for (int i = 0; i < FEATURE_LEVELS; i++)
         if (cache->levels[i].fd >= 0)
             close(cache->levels[i].fd);
+    if (cache->levels[FEATURE_MEMORY].map)
+        munmap((void *)cache->levels[FEATURE_MEMORY].map, cache->n_slots * cache->slot_bytes);
     if (cache->index)
         munmap(cache->index, cache->index_bytes);
     if (cache->budget)
@@ -82,6 +84,29 @@ static void *make_shared(uint64_t n_bytes, int *out_fd)
     if (*out_fd < 0 || ftruncate(*out_fd, (off_t)n_bytes) != 0 || fallocate(*out_fd, 0, 0, (off_t)n_bytes) != 0)
         return NULL;
     return map(*out_fd, n_bytes);
+}
+
+/* Only slots that were written are read, and the file is sealed against becoming shorter: no signal. Without the
+ * addresses, rows are read by pread. */
+static void map_memory(FeatureCache *cache)
+{
+    FeatureLevel *memory = &cache->levels[FEATURE_MEMORY];
+    const uint64_t n_bytes = cache->n_slots * cache->slot_bytes;
+    void *at = mmap(NULL, n_bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, memory->fd, 0);
+    if (at == MAP_FAILED)
+        return;
+    madvise(at, n_bytes, MADV_DONTDUMP);
+    memory->map = at;
+}
+
+static void make_memory(FeatureCache *cache)
+{
+    FeatureLevel *memory = &cache->levels[FEATURE_MEMORY];
+    memory->fd = memfd_create("ptc-features", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (memory->fd < 0)
+        feature_warn(cache, FEATURE_WARN_MEMORY, "feature cache: nothing is kept in memory: %s", strerror(errno));
+    else if (fcntl(memory->fd, F_ADD_SEALS, F_SEAL_SHRINK) == 0)
+        map_memory(cache);
 }
 
 static void lay_out_index(FeatureCache *cache, int n_levels)
@@ -149,12 +174,7 @@ static Status create(FeatureCache *cache, const FeatureCacheOptions *options)
     const bool has_disk = options->folder && cache->budget->most_bytes[FEATURE_DISK] > 0;
     TRY(make_index(cache, has_disk ? FEATURE_LEVELS : FEATURE_DISK));
     if (cache->budget->most_bytes[FEATURE_MEMORY] > 0)
-    {
-        FeatureLevel *memory = &cache->levels[FEATURE_MEMORY];
-        memory->fd = memfd_create("ptc-features", MFD_CLOEXEC);
-        if (memory->fd < 0)
-            feature_warn(cache, FEATURE_WARN_MEMORY, "feature cache: nothing is kept in memory: %s", strerror(errno));
-    }
+        make_memory(cache);
     if (has_disk)
         feature_disk_open(cache, options->folder, options->other_key);
     if (!options->previous)
@@ -230,7 +250,11 @@ static Status join(FeatureCache *cache, const char *address)
     if (!cache->budget)
         return status_fail(STATUS_OUT_OF_MEMORY, "no memory for the feature cache: %s", strerror(errno));
     if (memory_fd >= 0)
+    {
         TRY(open_of(pid, memory_fd, &cache->levels[FEATURE_MEMORY].fd));
+        if ((fcntl(cache->levels[FEATURE_MEMORY].fd, F_GET_SEALS) & F_SEAL_SHRINK) != 0)
+            map_memory(cache);
+    }
     if (disk_fd >= 0)
     {
         int fd;
@@ -274,8 +298,9 @@ void feature_cache_remove(FeatureCache *cache)
             feature_disk_remove(cache);
         for (int i = 0; i < FEATURE_LEVELS; i++)
         {
-            if (cache->levels[i].fd >= 0)
-                (void)!ftruncate(cache->levels[i].fd, 0); /* else the last to close frees it */
+            struct stat info; /* should this fail, the last to close frees it */
+            if (cache->levels[i].fd >= 0 && fstat(cache->levels[i].fd, &info) == 0 && info.st_size > 0)
+                (void)!fallocate(cache->levels[i].fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, info.st_size);
             feature_budget_return(cache, i, atomic_exchange(&cache->index->n_bytes[i], 0));
         }
     }

@@ -45,6 +45,7 @@ typedef struct
 typedef struct
 {
     int fd;                      /* -1: the level is not there */
+    const char *map;             /* of the slots of the memory level; NULL: read by pread */
     uint64_t slots_at, table_at; /* in the file; table_at 0: none */
     _Atomic uint32_t *slot_of;   /* by row */
     _Atomic uint64_t *checks;    /* by slot */
@@ -121,6 +122,8 @@ bool feature_level_read(FeatureCache *cache, int level, uint64_t row, void *stor
 /* False when there is no room, or no way to write. */
 bool feature_level_write(FeatureCache *cache, int level, uint64_t row, const void *stored);
 void feature_level_forget(FeatureCache *cache, int level, uint64_t row);
+/* Asks the system to have the row at hand soon. */
+void feature_level_advise(const FeatureCache *cache, int level, uint64_t row);
 bool feature_level_holds(const FeatureCache *cache, int level, uint64_t row);
 uint64_t feature_level_rows(const FeatureCache *cache, int level);
 /* Gives a slot's room back. */

@@ -1,11 +1,13 @@
 /* Speed of the feature cache: rows put and got, in memory and on disk, by one process and by two that share a store.
  * usage: ptc_bench_feature_cache FOLDER [MB of a store]
- * GB/s are of f32 values, of both processes together. A get of two processes reads what the other has put. "cold": the
- * page cache is emptied before; "ahead": the next 32 rows are prefetched. */
+ * Rows and GB/s (of f32 values) are of both processes together. A get of two processes reads what the other has put.
+ * "cold": the page cache was emptied before; "ahead": so it was, and 32 rows are prefetched while the 32 before them
+ * are got. */
 #include "runtime/feature_cache.h"
 
 #include <fcntl.h>
 #include <glob.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,8 +64,8 @@ static void must(Status status)
 /* The n-th meeting of all. */
 static void meet(const Run *run, uint32_t n)
 {
-    __atomic_fetch_add(&run->shared->n_arrived, 1, __ATOMIC_SEQ_CST);
-    while (__atomic_load_n(&run->shared->n_arrived, __ATOMIC_SEQ_CST) < n * run->n_processes)
+    atomic_fetch_add(&run->shared->n_arrived, 1);
+    while (atomic_load(&run->shared->n_arrived) < n * run->n_processes)
         usleep(50);
 }
 
@@ -84,25 +86,127 @@ static void empty_page_cache(const Run *run)
     globfree(&found);
 }
 
-/* This process's share: every n_processes-th row, in an order that is no file's. */
+/* The i-th of this process's rows, or of those that its neighbour has put; in an order that is no file's. */
+static uint64_t sample_at(const Run *run, uint64_t i, bool of_neighbour)
+{
+    const uint64_t share = run->n_rows / run->n_processes;
+    const uint32_t process = of_neighbour ? run->n_processes - 1 - run->process : run->process;
+    return i * 7919 % share * run->n_processes + process;
+}
+
 static void do_part(const Run *run, FeatureCache *cache, Part part, float *row)
 {
     const uint64_t share = run->n_rows / run->n_processes;
-    uint64_t ahead[BATCH];
+    uint64_t next[BATCH];
     for (uint64_t i = 0; i < share; i++)
     {
         if (part == GET_COLD_AHEAD && i % BATCH == 0)
         {
-            for (uint64_t j = 0; j < BATCH; j++)
-                ahead[j] = ((i + j) % share * 7919 % share) * run->n_processes + run->process;
-            feature_cache_prefetch(cache, FEATURE_TRAIN, ahead, BATCH);
+            uint64_t n = 0;
+            for (uint64_t at = i == 0 ? 0 : i + BATCH; at < i + 2 * BATCH && at < share; at++)
+                next[n++ % BATCH] = sample_at(run, at, true);
+            feature_cache_prefetch(cache, FEATURE_TRAIN, next, n < BATCH ? n : BATCH);
         }
-        const uint64_t process = part == PUT ? run->process : run->n_processes - 1 - run->process;
-        const uint64_t sample =
-            (i * 7919 % share) * run->n_processes + (part == GET_COLD_AHEAD ? run->process : process);
-        if (!(part == PUT ? feature_cache_put
-                          : (bool (*)(FeatureCache *, FeatureSplit, uint64_t, const float *))feature_cache_get)(
-                cache, FEATURE_TRAIN, sample, row))
+        const uint64_t sample = sample_at(run, i, part != PUT);
+        const bool ok = part == PUT ? feature_cache_put(cache, FEATURE_TRAIN, sample, row)
+                                    : feature_cache_get(cache, FEATURE_TRAIN, sample, row);
+        if (!ok)
+        {
+            fprintf(stderr, "a row is missing\n");
             exit(1);
+        }
     }
+}
+
+static void do_parts(const Run *run, FeatureCache *cache)
+{
+    float *row = malloc(run->options.row_elems * sizeof *row);
+    for (uint64_t i = 0; i < run->options.row_elems; i++)
+        row[i] = (float)(i % 251);
+    const int n_parts = run->options.folder ? N_PARTS : GET_COLD;
+    for (int part = 0; part < n_parts; part++)
+    {
+        meet(run, 2 * (uint32_t)part + 1);
+        if (part >= GET_COLD && run->process == 0)
+            empty_page_cache(run);
+        meet(run, 2 * (uint32_t)part + 2);
+        const double start = now_s();
+        do_part(run, cache, (Part)part, row);
+        run->shared->seconds[run->process][part] = now_s() - start;
+    }
+    free(row);
+}
+
+static void print_run(const Run *run)
+{
+    static const char *const NAMES[N_PARTS] = {"put", "get", "cold", "ahead"};
+    const double row_bytes = (double)run->options.row_elems * 4;
+    printf("%7.0f bytes  %-4s  %-6s  %u", row_bytes, run->options.precision == FEATURE_BF16 ? "bf16" : "f32",
+           run->options.folder ? "disk" : "memory", run->n_processes);
+    for (int part = 0; part < (run->options.folder ? N_PARTS : GET_COLD); part++)
+    {
+        double seconds = 0;
+        for (uint32_t i = 0; i < run->n_processes; i++)
+            seconds = run->shared->seconds[i][part] > seconds ? run->shared->seconds[i][part] : seconds;
+        printf("   %s %7.0f rows/s %5.2f GB/s", NAMES[part], (double)run->n_rows / seconds,
+               (double)run->n_rows * row_bytes / seconds * 1e-9);
+    }
+    printf("\n");
+}
+
+static void run_store(Run run)
+{
+    run.shared = mmap(NULL, sizeof *run.shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (run.shared == MAP_FAILED)
+        exit(1);
+    FeatureCache *cache;
+    must(feature_cache_create(&run.options, &cache));
+    feature_cache_address(cache, run.shared->address);
+    fflush(stdout);
+    for (run.process = run.n_processes - 1; run.process > 0; run.process--)
+        if (fork() == 0)
+        {
+            FeatureCache *joined;
+            must(feature_cache_join(&run.options, run.shared->address, &joined));
+            do_parts(&run, joined);
+            feature_cache_close(joined);
+            _exit(0);
+        }
+    do_parts(&run, cache);
+    for (uint32_t i = 1; i < run.n_processes; i++)
+        wait(NULL);
+    feature_cache_remove(cache);
+    print_run(&run);
+    munmap(run.shared, sizeof *run.shared);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2)
+    {
+        fprintf(stderr, "usage: %s FOLDER [MB of a store]\n", argv[0]);
+        return 2;
+    }
+    const uint64_t store_bytes = (argc > 2 ? strtoull(argv[2], NULL, 10) : 400) * 1000000;
+    const uint64_t row_elems[] = {6272, 150528};
+    for (int size = 0; size < 2; size++)
+        for (int precision = FEATURE_F32; precision <= FEATURE_BF16; precision++)
+            for (int on_disk = 0; on_disk < 2; on_disk++)
+                for (uint32_t n = 1; n <= MAX_PROCESSES; n++)
+                {
+                    const uint64_t window_bytes = row_elems[size] * 4 * 2 * BATCH;
+                    const uint64_t n_rows = store_bytes / (row_elems[size] * 4) / n * n;
+                    const FeatureCacheOptions options = {
+                        .key = "bench",
+                        .row_elems = row_elems[size],
+                        .n_samples = {n_rows, 0},
+                        .precision = (FeaturePrecision)precision,
+                        .memory_bytes = on_disk ? n * window_bytes : 2 * store_bytes,
+                        .disk_bytes = on_disk ? 2 * store_bytes : 0,
+                        .folder = on_disk ? argv[1] : NULL,
+                        .window_bytes = window_bytes,
+                    };
+                    run_store((Run){.options = options, .n_processes = n, .n_rows = n_rows});
+                }
+    return 0;
 }
