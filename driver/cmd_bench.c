@@ -95,7 +95,7 @@ static Status bench(Session *s)
                         .n_warmup = options.n_warmup};
     TrainerObserver observer = {.context = &times, .step = time_step};
     Trainer *trainer;
-    TRY(session_trainer(s, &observer, false, NULL, &trainer));
+    TRY(session_trainer(s, &observer, false, NULL, NULL, &trainer));
     session_reset_peak();
     if (options.profile)
         executor_profile_start(s->executor);

@@ -141,7 +141,7 @@ static Status run_batches(Prediction *p)
     Progress progress = progress_make(s->results, s->n_results);
     TrainerObserver observer = progress_observer(&progress);
     Trainer *trainer;
-    TRY(session_trainer(s, p->lines == stdout ? NULL : &observer, true, NULL, &trainer));
+    TRY(session_trainer(s, p->lines == stdout ? NULL : &observer, true, NULL, NULL, &trainer));
     Status status = trainer_visit_tests(trainer, take_batch, p);
     trainer_destroy(trainer);
     return status;

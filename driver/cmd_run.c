@@ -140,13 +140,29 @@ static void print_plan(const Session *s, const RunWatch *watch)
            100 * watch->bubble / (double)watch->n_steps, 100 * c->bubble);
 }
 
+/* To the end, with a decision at every pause about what is frozen from there on. */
+static Status run_elastic(Session *s, const TrainerObserver *observer, Trainer **trainer, TrainerEval *eval)
+{
+    for (;;)
+    {
+        bool changed = false;
+        if (elastic_is_due(s, *trainer))
+            TRY(elastic_decide(s, *trainer, eval, &changed));
+        if (changed)
+            TRY(elastic_transition(s, observer, &stop_flag, trainer));
+        TRY(trainer_run(*trainer, eval));
+        if (!trainer_paused(*trainer))
+            return STATUS_OK;
+    }
+}
+
 static Status train(Session *s)
 {
     RunWatch watch = {.progress = progress_make(s->results, s->n_results), .session = s};
     watch.shown = progress_observer(&watch.progress);
     TrainerObserver observer = {.context = &watch, .step = watch_step, .eval = watch_eval, .note = watch_note};
     Trainer *trainer;
-    TRY(session_trainer(s, &observer, true, &stop_flag, &trainer));
+    TRY(session_trainer(s, &observer, true, &stop_flag, NULL, &trainer));
     Status status = hf_config_keep(s);
     if (status != STATUS_OK)
     {
@@ -156,8 +172,8 @@ static Status train(Session *s)
     session_reset_peak();
     if (s->options->profile)
         executor_profile_start(s->executor);
-    TrainerEval eval;
-    status = trainer_run(trainer, &eval);
+    TrainerEval eval = {0};
+    status = run_elastic(s, &observer, &trainer, &eval);
     progress_finish(&watch.progress);
     status = session_tell_sample(s, status);
     if (status == STATUS_OK && s->ranks.rank == 0)
@@ -245,7 +261,7 @@ static Status evaluate(Session *s)
     Progress progress = progress_make(s->results, s->n_results);
     TrainerObserver observer = progress_observer(&progress);
     Trainer *trainer;
-    TRY(session_trainer(s, &observer, true, NULL, &trainer));
+    TRY(session_trainer(s, &observer, true, NULL, NULL, &trainer));
     TrainerEval eval;
     Status status = session_tell_sample(s, trainer_evaluate(trainer, &eval));
     if (status == STATUS_OK && s->ranks.rank == 0)

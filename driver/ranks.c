@@ -160,18 +160,20 @@ void ranks_apply_plan(Session *s, IrModule *m)
         plan_apply(s->arena, m, &s->ranks.choice.chosen->plan, s->ranks.replica, s->ranks.stage);
 }
 
-Status ranks_plan(Session *s)
+/* Of what is left to do. */
+static const UnitCost *costs_now(Session *s)
+{
+    UnitCost *costs = ARENA_ARRAY(s->arena, UnitCost, s->job->n_units + 1);
+    cost_freeze(s->ranks.costs, s->job->n_units, elastic_frozen_unit(s), false, costs);
+    return costs;
+}
+
+/* Chooses a plan and makes it this rank's. */
+static Status adopt_plan(Session *s)
 {
     Ranks *ranks = &s->ranks;
     const char *why;
-    TRY(read_request(s, &ranks->request));
-    if (ranks->request.n_micro > ranks->request.batch)
-        return refuse(s, arena_printf(s->arena, "%u micro-batches, but a batch has %u samples", ranks->request.n_micro,
-                                      ranks->request.batch));
-    if (is_trivial(&ranks->request) && !s->options->plan_always)
-        return STATUS_OK;
-    TRY(measure_costs(s, reference_micro(&ranks->request)));
-    if (!planner_choose(s->arena, &ranks->request, ranks->costs, s->job->n_units, ranks->cost_rows, &ranks->machine,
+    if (!planner_choose(s->arena, &ranks->request, costs_now(s), s->job->n_units, ranks->cost_rows, &ranks->machine,
                         &ranks->choice, &why))
         return refuse(s, why);
     const Plan *plan = &ranks->choice.chosen->plan;
@@ -186,6 +188,34 @@ Status ranks_plan(Session *s)
         return STATUS_OK;
     TRY(comm_split(ranks->comm.world, ranks->replica, ranks->stage, &ranks->comm.pipe));
     return comm_split(ranks->comm.world, ranks->stage, ranks->replica, &ranks->comm.data);
+}
+
+Status ranks_plan(Session *s)
+{
+    Ranks *ranks = &s->ranks;
+    TRY(read_request(s, &ranks->request));
+    if (ranks->request.n_micro > ranks->request.batch)
+        return refuse(s, arena_printf(s->arena, "%u micro-batches, but a batch has %u samples", ranks->request.n_micro,
+                                      ranks->request.batch));
+    if (is_trivial(&ranks->request) && !s->options->plan_always)
+        return STATUS_OK;
+    TRY(measure_costs(s, reference_micro(&ranks->request)));
+    TRY(adopt_plan(s));
+    /* the arithmetic of a step is that of its micro-batches: it is to stay the same whatever is planned later */
+    if (ranks->request.deterministic)
+        ranks->request.n_micro = ranks->choice.chosen->plan.n_micro;
+    return STATUS_OK;
+}
+
+Status ranks_replan(Session *s)
+{
+    Ranks *ranks = &s->ranks;
+    if (!ranks->costs)
+        return session_load_job(s, 0);
+    comm_destroy(ranks->comm.data);
+    comm_destroy(ranks->comm.pipe);
+    ranks->comm.data = ranks->comm.pipe = NULL;
+    return adopt_plan(s);
 }
 
 int ranks_threads(const Session *s)

@@ -28,6 +28,8 @@ Status ranks_join(Session *s);
 /* Chooses the plan (the same on every rank), loads the model again with its micro-batches and writes this rank's part
  * into the module's attributes. */
 Status ranks_plan(Session *s);
+/* The plan for what is left to do since more units are frozen (elastic_frozen_unit), like ranks_plan. Collective. */
+Status ranks_replan(Session *s);
 /* Writes this rank's part of the plan into the attributes of another module of the same job. */
 void ranks_apply_plan(Session *s, IrModule *m);
 /* Threads of this rank: those asked for, else its share of the cores that the ranks of its host may use. */

@@ -81,7 +81,9 @@ Status session_load_length(const Session *s, int64_t micro_batches, int64_t leng
                                 .length = length,
                                 .with_outputs = s->options->with_outputs,
                                 .lib_dir = lib_beside_program(s->arena)};
-    return frontend_load(s->arena, diag, s->options->operand, &frontend, out_job);
+    TRY(frontend_load(s->arena, diag, s->options->operand, &frontend, out_job));
+    elastic_mark(s, *out_job);
+    return STATUS_OK;
 }
 
 Status session_load_job(Session *s, int64_t micro_batches)
@@ -124,6 +126,8 @@ Status session_load(Arena *arena, const Options *options, Session *out_session)
     }
     s->load_s = driver_now_s() - start_s;
     TRY(ranks_join(s));
+    TRY(elastic_prepare(s));
+    elastic_mark(s, s->job);
     return ranks_plan(s);
 }
 
@@ -209,7 +213,8 @@ static Status check_cap(const Session *s)
 Status session_build(Session *s)
 {
     double start_s = driver_now_s();
-    s->rss_before_bytes = status_field_bytes("VmRSS:");
+    if (!s->rss_before_bytes)
+        s->rss_before_bytes = status_field_bytes("VmRSS:");
     Status status;
     if (is_interp(s) && s->ranks.size > 1)
         return status_fail(STATUS_UNSUPPORTED, "the reference interpreter runs on one rank only");
@@ -232,15 +237,24 @@ Status session_build(Session *s)
     return status == STATUS_OK ? check_cap(s) : status;
 }
 
-Status session_close(Session *s, Status status)
+void session_unbuild(Session *s)
 {
-    ranks_leave(s, status != STATUS_OK);
     executor_destroy(s->executor);
+    s->executor = NULL;
     if (s->device)
         hal_device_destroy(s->device);
+    s->device = NULL;
     variants_close(s);
     if (s->module_arena)
         arena_destroy(s->module_arena);
+    s->module_arena = NULL;
+    s->m = NULL;
+}
+
+Status session_close(Session *s, Status status)
+{
+    ranks_leave(s, status != STATUS_OK);
+    session_unbuild(s);
     dataset_close(s->labels);
     dataset_close(s->train);
     dataset_close(s->test);
@@ -302,7 +316,7 @@ static uint32_t loader_threads(const Session *s)
 }
 
 Status session_trainer(Session *s, const TrainerObserver *observer, bool with_out_dir,
-                       const volatile sig_atomic_t *stop_flag, Trainer **out_trainer)
+                       const volatile sig_atomic_t *stop_flag, const TrainerPosition *from, Trainer **out_trainer)
 {
     const TrainSpec *train = &s->job->train;
     TrainerOptions options = {.rank = ranks_for_trainer(s),
@@ -324,6 +338,7 @@ Status session_trainer(Session *s, const TrainerObserver *observer, bool with_ou
                               .predictions = s->options->predictions,
                               .out_dir = with_out_dir ? s->options->out_dir : NULL,
                               .resume = s->options->resume,
+                              .from = from,
                               .trace_steps = s->options->trace ? TRACED_STEPS : 0,
                               .weights = train->weights,
                               .weights_partial = train->weights_partial,
@@ -331,6 +346,7 @@ Status session_trainer(Session *s, const TrainerObserver *observer, bool with_ou
                               .stop_flag = stop_flag};
     if (observer && s->ranks.rank == 0)
         options.observer = *observer;
+    elastic_set_options(s, &options);
     return trainer_create(s->executor, s->m, s->train, s->test, &options, out_trainer);
 }
 

@@ -3,6 +3,7 @@
 #define PTC_DRIVER_SESSION_H
 
 #include "driver/driver.h"
+#include "driver/elastic.h"
 #include "driver/ranks.h"
 #include "driver/variants.h"
 #include "frontend/frontend.h"
@@ -30,6 +31,7 @@ struct Session
     bool kernels_cached;
     int64_t rss_before_bytes; /* of the process, before the executor was made */
     Ranks ranks;
+    Elastic elastic;
 };
 
 /* Loads the model, meets the other ranks and agrees on a plan; diagnostics are printed. After a failure, too, it is to
@@ -60,9 +62,12 @@ Status session_build(Session *s);
 /* status: how the session went. Returns it. */
 Status session_close(Session *s, Status status);
 
-/* A trainer for it; observer may be NULL. */
+/* Gives back what session_compile and session_build have made: they can be called again. */
+void session_unbuild(Session *s);
+
+/* A trainer for it; observer may be NULL; from: TrainerOptions. */
 Status session_trainer(Session *s, const TrainerObserver *observer, bool with_out_dir,
-                       const volatile sig_atomic_t *stop_flag, Trainer **out_trainer);
+                       const volatile sig_atomic_t *stop_flag, const TrainerPosition *from, Trainer **out_trainer);
 
 /* Writes the traced steps to the file of --trace; nothing without it. Collective. */
 Status session_write_trace(Session *s);

@@ -161,6 +161,8 @@ const char *expand_shape_text(Arena *arena, const IrType *type);
 /* ---- the job (job.c): called before the graph, in this order */
 void job_dims(Expander *x, const XmlElem *root);
 void job_cluster(Expander *x, const XmlElem *root);
+/* Once the layers are known (freeze.c). */
+void job_freeze(Expander *x, const XmlElem *root);
 /* micro_batches: FrontendOptions. */
 void job_train(Expander *x, const XmlElem *root, int64_t micro_batches);
 void job_data(Expander *x, const XmlElem *root, int64_t length);
@@ -170,6 +172,8 @@ void job_buckets(Expander *x, const XmlElem *data, int64_t length);
 /* The attributes of a field whose part is an image (job_image.c); and once its input is known. */
 void job_image(Expander *x, const XmlElem *e, DataField *field);
 void job_image_check(Expander *x, const DataField *field);
+/* The one child of that kind; NULL when there is none. */
+const XmlElem *job_sole_child(Expander *x, const XmlElem *root, ElementId id);
 /* The child of that kind that must be there once; NULL (and told) when there is none. */
 const XmlElem *job_only_child(Expander *x, const XmlElem *root, ElementId id);
 /* Once the params are known (groups.c): layers, <group>s. */

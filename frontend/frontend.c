@@ -46,6 +46,7 @@ static void expand_graph(Expander *x, const XmlElem *root, const FrontendOptions
         if (e->id != EL_dim && e->id != EL_define) /* those are read already */
             expand_element(x, e);
     job_groups(x, root);
+    job_freeze(x, root);
     job_check(x, root);
     hf_check(x);
     if (!x->loss && !x->gave_up)

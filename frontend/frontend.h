@@ -170,6 +170,20 @@ typedef struct
     Span span;
 } JobMetric;
 
+/* When layers are frozen (passes/freeze_policy.h); policy NULL: never. */
+typedef struct
+{
+    const char *policy;
+    double alpha, percentile;
+    bool inclusive, guard;
+    const int64_t *counts; /* explicit: frozen layers after each decision */
+    uint32_t n_counts;
+    int64_t every;       /* epochs between decisions */
+    int64_t every_steps; /* steps between decisions, when not 0 */
+    int64_t warmup, keep;
+    Span span;
+} FreezeSpec;
+
 typedef struct
 {
     IrModule
@@ -177,6 +191,9 @@ typedef struct
     DataSpec data;
     TrainSpec train;
     ClusterSpec cluster;
+    FreezeSpec freeze;
+    const int64_t *layers; /* the first unit of each layer, and of what is behind the last; NULL: no layers */
+    uint32_t n_layers;
     HfSpec hf;
     const char *path; /* of the model file */
     const JobMetric *metrics;

@@ -38,6 +38,8 @@ static void set_layers(Expander *x)
     x->layers.len--;
     ir_attrs_put(x->arena, &ir_func(x->m, x->b.func)->attrs,
                  ir_attr_ints(IR_ATTR_layers, x->layers.data, x->layers.len + 1));
+    x->job->layers = x->layers.data;
+    x->job->n_layers = x->layers.len;
     for (IrGlobal g = 1; g < x->m->globals.len; g++)
     {
         IrGlobalData *global = ir_global(x->m, g);

@@ -38,6 +38,12 @@ static void set_attr(Arena *arena, XmlElem *e, const char *name, const XmlAttr *
     e->attrs = attrs;
 }
 
+/* Elements whose attributes --set takes as "element.attribute". */
+static bool is_settable(ElementId id)
+{
+    return id == EL_train || id == EL_data || id == EL_cluster || id == EL_freeze;
+}
+
 /* All paths that --set takes for this model. */
 static void collect_paths(Arena *arena, const XmlElem *root, const char *const **out_paths, uint32_t *out_n)
 {
@@ -49,7 +55,7 @@ static void collect_paths(Arena *arena, const XmlElem *root, const char *const *
         const XmlAttr *name = xml_attr(e, "name");
         if (e->id == EL_dim && name)
             vec_push(arena, &paths, name->value);
-        for (uint32_t i = 0; i < n_attrs && (e->id == EL_train || e->id == EL_data || e->id == EL_cluster); i++)
+        for (uint32_t i = 0; i < n_attrs && is_settable(e->id); i++)
             if (element_has(e->id, &attrs[i]))
                 vec_push(arena, &paths, arena_printf(arena, "%s.%s", e->name, attrs[i].name));
         for (const XmlElem *field = e->id == EL_data ? e->first : NULL; field; field = field->next)
@@ -73,13 +79,10 @@ static XmlElem *find_target(Arena *arena, XmlElem *root, const char *path, const
     }
     const char *head = arena_strndup(arena, path, (size_t)(dot - path));
     const char *last = strrchr(path, '.') + 1;
-    ElementId id = strcmp(head, "train") == 0     ? EL_train
-                   : strcmp(head, "data") == 0    ? EL_data
-                   : strcmp(head, "cluster") == 0 ? EL_cluster
-                                                  : EL_NONE;
-    XmlElem *e = id ? find_child(root, id, NULL) : NULL;
+    const ElementId id = element_by_name(head);
+    XmlElem *e = is_settable(id) ? find_child(root, id, NULL) : NULL;
     if (e && last != dot + 1)
-        e = find_child(e, EL_field, arena_strndup(arena, dot + 1, (size_t)(last - dot - 2)));
+        e = id != EL_data ? NULL : find_child(e, EL_field, arena_strndup(arena, dot + 1, (size_t)(last - dot - 2)));
     *out_attr = last;
     return e && element_attr(e->id, last) ? e : NULL;
 }
@@ -134,8 +137,7 @@ void job_dims(Expander *x, const XmlElem *root)
 
 /* ---- training */
 
-/* The one child of that kind; NULL when there is none. */
-static const XmlElem *sole_child(Expander *x, const XmlElem *root, ElementId id)
+const XmlElem *job_sole_child(Expander *x, const XmlElem *root, ElementId id)
 {
     const XmlElem *found = NULL;
     for (const XmlElem *e = root->first; e; e = e->next)
@@ -153,7 +155,7 @@ static const XmlElem *sole_child(Expander *x, const XmlElem *root, ElementId id)
 
 const XmlElem *job_only_child(Expander *x, const XmlElem *root, ElementId id)
 {
-    const XmlElem *found = sole_child(x, root, id);
+    const XmlElem *found = job_sole_child(x, root, id);
     if (!found)
         expand_error(x, xml_elem_span(root), NULL, "the model has no <%s>", element_info(id)->name);
     return found;
@@ -222,7 +224,7 @@ static bool read_cuts(Expander *x, const XmlElem *e, ClusterSpec *cluster)
 
 void job_cluster(Expander *x, const XmlElem *root)
 {
-    const XmlElem *e = sole_child(x, root, EL_cluster);
+    const XmlElem *e = job_sole_child(x, root, EL_cluster);
     ClusterSpec *c = &x->job->cluster;
     *c = (ClusterSpec){.schedule = "auto"};
     if (!e)

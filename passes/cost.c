@@ -171,7 +171,10 @@ static void add_params(Cost *c)
     {
         const IrGlobalData *global = ir_global(m, g), *param = global;
         if (global->kind == IR_GLOBAL_STATE)
-            param = ir_global(m, ir_global_find(m, ir_attrs_str(&global->attrs, IR_ATTR_of)));
+        {
+            const char *of = ir_attrs_str(&global->attrs, IR_ATTR_of); /* NULL: of the unit itself, as grad_sq is */
+            param = of ? ir_global(m, ir_global_find(m, of)) : global;
+        }
         else if (global->kind != IR_GLOBAL_PARAM)
             continue;
         int64_t unit = ir_attrs_int(&param->attrs, IR_ATTR_unit, 0), bytes = ir_type_size_bytes(&global->type);
@@ -202,4 +205,22 @@ void cost_units(Arena *scratch, const IrModule *m, const double *op_seconds, con
     add_times(&c, op_seconds, machine);
     add_traffic(scratch, &c);
     add_params(&c);
+}
+
+void cost_freeze(const UnitCost *costs, uint32_t n_units, uint32_t last, bool cached, UnitCost *out_costs)
+{
+    for (uint32_t unit = 0; unit <= n_units; unit++)
+    {
+        UnitCost cost = costs[unit];
+        if (unit >= 1 && unit <= last)
+        {
+            cost.backward_s = cost.weight_s = cost.update_s = cost.backward_flops = 0;
+            cost.state_bytes = cost.grad_bytes = cost.kept_bytes = 0;
+            if (cached)
+                cost.forward_s = cost.forward_flops = 0;
+            if (cached && unit == last)
+                cost.border_bytes = 0;
+        }
+        out_costs[unit] = cost;
+    }
 }

@@ -41,4 +41,8 @@ typedef struct
 void cost_units(Arena *scratch, const IrModule *m, const double *op_seconds, const CostMachine *machine,
                 uint32_t n_units, UnitCost *out_costs);
 
+/* What is left of them when the units 1..last are frozen: forward passes, or, cached, not even these. out_costs may be
+ * costs; both have n_units + 1 entries. */
+void cost_freeze(const UnitCost *costs, uint32_t n_units, uint32_t last, bool cached, UnitCost *out_costs);
+
 #endif

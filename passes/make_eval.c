@@ -2,18 +2,9 @@
  * keeps it. The outputs NAME.rows of metrics (ir/metrics.def) are @eval's alone. What the removed dropouts and outputs
  * alone used is left for dce. */
 #include "passes/manager.h"
+#include "passes/strip_random.h"
 
 #include "ir/metric.h"
-
-/* Removes attention's p and stream and the operands key and sample that follow from them. */
-static void remove_attention_dropout(IrModule *m, IrOp op)
-{
-    IrOpData *data = ir_op(m, op);
-    if (ir_attrs_float(&data->attrs, IR_ATTR_p, 0) > 0)
-        data->n_operands -= 2;
-    ir_attrs_remove(&data->attrs, IR_ATTR_p);
-    ir_attrs_remove(&data->attrs, IR_ATTR_stream);
-}
 
 static void remove_rows(IrModule *m, IrFunc train)
 {
@@ -37,20 +28,7 @@ bool pass_make_eval(PassContext *ctx)
         return true;
     IrFunc eval = ir_func_clone(m, train, "eval");
     ir_func(m, eval)->attrs = (IrAttrs){0}; /* they are about the optimizer */
-    IrValue *map = ARENA_ARRAY(ctx->scratch, IrValue, m->values.len);
-    for (IrOp op = ir_func(m, eval)->first, next; op; op = next)
-    {
-        const IrOpData *data = ir_op(m, op);
-        next = data->next;
-        if (data->code == IR_attention)
-            remove_attention_dropout(m, op);
-        else if (data->code == IR_dropout)
-        {
-            map[data->results[0]] = data->operands[0];
-            ir_op_remove(m, op);
-        }
-    }
-    ir_func_replace_values(m, eval, map, m->values.len);
+    strip_random(ctx->scratch, m, eval, UINT32_MAX);
     remove_rows(m, train);
     return true;
 }

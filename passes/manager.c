@@ -11,9 +11,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-const char *const pass_pipeline_default = "canonicalise,cse,dce,make_eval,micro_batch,autodiff,optimizer,partition,"
-                                          "replicate,decompose,canonicalise,cse,dce,epilogue,dce,recompute,dce,fuse,"
-                                          "schedule,plan_memory";
+const char *const pass_pipeline_default =
+    "canonicalise,cse,dce,make_eval,freeze,micro_batch,autodiff,optimizer,partition,"
+    "replicate,decompose,canonicalise,cse,dce,epilogue,dce,recompute,dce,fuse,"
+    "schedule,plan_memory";
 
 #define NEEDS(bits)      PROPERTIES(bits)
 #define GIVES            NEEDS

@@ -238,9 +238,8 @@ static bool take_gradients(Optimizer *o, Gradients *out_grads)
     return true;
 }
 
-/* Squares of a unit's gradients are added in the unit, those of units in the order of units: the same sum wherever the
- * pipeline is cut. */
-static IrValue sum_of_squares(const Optimizer *o, const IrBuilder *like, const Gradients *grads)
+/* By unit, 0 where it has no gradients. Squares of a unit's gradients are added in the unit. */
+static IrValue *squares_by_unit(const Optimizer *o, const IrBuilder *like, const Gradients *grads, uint32_t *out_n)
 {
     IrModule *m = o->m;
     uint32_t n_units = 1;
@@ -256,27 +255,65 @@ static IrValue sum_of_squares(const Optimizer *o, const IrBuilder *like, const G
         IrValue squares = composite_sum_all(&b, ir_build2(&b, IR_mul, g, g));
         sums[b.unit] = sums[b.unit] ? ir_build2(&b, IR_add, sums[b.unit], squares) : squares;
     }
+    *out_n = n_units;
+    return sums;
+}
+
+/* Adds them up over steps, for whoever decides what is frozen. */
+static void track_squares(const Optimizer *o, const IrBuilder *like, const IrValue *squares, uint32_t n_units)
+{
+    IrBuilder b = *like;
+    for (uint32_t unit = 1; unit < n_units; unit++)
+    {
+        if (!squares[unit])
+            continue;
+        const char *name = arena_printf(o->m->arena, "grad_sq:%u", unit);
+        const IrAttr attrs[] = {ir_attr_str(IR_ATTR_init, "zeros"), ir_attr_int(IR_ATTR_unit, unit)};
+        if (!ir_global_find(o->m, name))
+            ir_global_add(o->m, IR_GLOBAL_STATE, name, ir_type_scalar(DT_F32), attrs, 2, b.span);
+        b.unit = unit;
+        ir_build_set(&b, name, ir_build2(&b, IR_add, ir_build_get(&b, name), squares[unit]));
+    }
+}
+
+/* Those of units in the order of units: the same sum wherever the pipeline is cut. */
+static IrValue total_of(const IrBuilder *like, const IrValue *squares, uint32_t n_units)
+{
+    IrBuilder b = *like;
     IrValue total = 0;
     b.unit = 0;
     for (uint32_t unit = 0; unit < n_units; unit++)
-        if (sums[unit])
-            total = total ? ir_build2(&b, IR_add, total, sums[unit]) : sums[unit];
+        if (squares[unit])
+            total = total ? ir_build2(&b, IR_add, total, squares[unit]) : squares[unit];
     return total;
 }
 
 /* Like torch.nn.utils.clip_grad_norm_: all gradients times min(1, clip / (norm + 1e-6)). */
-static void build_clipping(Optimizer *o, IrBuilder *b, const Gradients *grads)
+static void build_clipping(Optimizer *o, IrBuilder *b, double clip, const IrValue *squares, uint32_t n_units)
 {
-    const IrAttr *clip = ir_attrs_find(&ir_func(o->m, o->train)->attrs, IR_ATTR_clip_norm);
-    if (!clip || clip->f <= 0)
-        return;
-    IrExprVar vars[] = {{"norm", ir_build1(b, IR_sqrt, sum_of_squares(o, b, grads))},
-                        {"clip", ir_build_const(b, ir_type_scalar(DT_F32), clip->f)}};
+    IrExprVar vars[] = {{"norm", ir_build1(b, IR_sqrt, total_of(b, squares, n_units))},
+                        {"clip", ir_build_const(b, ir_type_scalar(DT_F32), clip)}};
     o->clip_scale = ir_build_expr(b, "min(clip / (norm + 1e-6), 1)", vars, 2);
     if (!ir_global_find(o->m, "grad_norm"))
         ir_global_add(o->m, IR_GLOBAL_OUTPUT, "grad_norm", ir_type_scalar(DT_F32), NULL, 0, b->span);
     ir_build_set(b, "grad_norm", vars[0].value);
     ir_build_op(b, IR_check_finite, NULL, &vars[0].value, 1, NULL, 0);
+}
+
+/* Before anything is updated; on the gradients of the whole batch, before clipping. */
+static void build_norms(Optimizer *o, IrBuilder *b, const Gradients *grads)
+{
+    const IrAttrs *attrs = &ir_func(o->m, o->train)->attrs;
+    const double clip = ir_attrs_float(attrs, IR_ATTR_clip_norm, 0);
+    const bool track = ir_attrs_bool(attrs, IR_ATTR_track);
+    if (clip <= 0 && !track)
+        return;
+    uint32_t n_units;
+    const IrValue *squares = squares_by_unit(o, b, grads, &n_units);
+    if (clip > 0)
+        build_clipping(o, b, clip, squares, n_units);
+    if (track)
+        track_squares(o, b, squares, n_units);
 }
 
 /* ---- updates */
@@ -389,7 +426,7 @@ bool pass_optimizer(PassContext *ctx)
     ir_build_op(&b, IR_check_finite, NULL, &ir_op(o.m, loss_set)->operands[0], 1, NULL, 0);
     add_input(o.m, "lr", DT_F32);
     add_input(o.m, "step", DT_I32);
-    build_clipping(&o, &b, &grads);
+    build_norms(&o, &b, &grads);
     o.span = b.span;
     o.lr = ir_build_get(&b, "lr");
     o.step = ir_build_cast(&b, ir_build_get(&b, "step"), DT_F32);

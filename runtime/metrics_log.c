@@ -142,6 +142,14 @@ static void add_text(StrBuf *row, const char *text)
     strbuf_add(row, "\"");
 }
 
+static void add_number(StrBuf *row, double number)
+{
+    if (isfinite(number))
+        strbuf_add_f64(row, number);
+    else
+        strbuf_add(row, "null");
+}
+
 static void add_metric(StrBuf *row, const Metric *metric)
 {
     strbuf_add(row, ",");
@@ -150,10 +158,15 @@ static void add_metric(StrBuf *row, const Metric *metric)
     switch (metric->kind)
     {
     case METRIC_KIND_F64:
-        if (isfinite(metric->f64))
-            strbuf_add_f64(row, metric->f64);
-        else
-            strbuf_add(row, "null");
+        add_number(row, metric->f64);
+        break;
+    case METRIC_KIND_F64S:
+        for (uint32_t i = 0; i < metric->n; i++)
+        {
+            strbuf_add(row, i ? "," : "[");
+            add_number(row, metric->f64s[i]);
+        }
+        strbuf_add(row, metric->n ? "]" : "[]");
         break;
     case METRIC_KIND_U64:
         strbuf_addf(row, "%" PRIu64, metric->u64);

@@ -21,7 +21,8 @@ typedef enum
 {
     METRIC_KIND_F64,
     METRIC_KIND_U64,
-    METRIC_KIND_TEXT
+    METRIC_KIND_TEXT,
+    METRIC_KIND_F64S
 } MetricKind;
 
 typedef struct
@@ -30,11 +31,15 @@ typedef struct
     MetricKind kind;
     double f64;
     uint64_t u64;
-    const char *text; /* UTF-8 */
+    const char *text;   /* UTF-8 */
+    const double *f64s; /* n of them: a list */
+    uint32_t n;
 } Metric;
 
-#define METRIC_F64(name, value)  ((Metric){.key = (name), .kind = METRIC_KIND_F64, .f64 = (value)})
-#define METRIC_U64(name, value)  ((Metric){.key = (name), .kind = METRIC_KIND_U64, .u64 = (value)})
+#define METRIC_F64(name, value) ((Metric){.key = (name), .kind = METRIC_KIND_F64, .f64 = (value)})
+#define METRIC_U64(name, value) ((Metric){.key = (name), .kind = METRIC_KIND_U64, .u64 = (value)})
+#define METRIC_F64S(name, values, count)                                                                               \
+    ((Metric){.key = (name), .kind = METRIC_KIND_F64S, .f64s = (values), .n = (count)})
 #define METRIC_TEXT(name, value) ((Metric){.key = (name), .kind = METRIC_KIND_TEXT, .text = (value)})
 
 /* A new file (one that is there is replaced) with its first row. */

@@ -64,7 +64,7 @@ static Status open_log(Trainer *t)
         return STATUS_OK;
     TRY(make_out_dir(t->options.out_dir));
     const char *path = arena_printf(t->arena, "%s/metrics.jsonl", t->options.out_dir);
-    TRY(t->step ? metrics_log_resume(path, t->step, &t->log) : metrics_log_create(path, &t->log));
+    TRY(t->step || t->options.from ? metrics_log_resume(path, t->step, &t->log) : metrics_log_create(path, &t->log));
     const TrainerRank *rank = &t->options.rank;
     const Metric plan[] = {METRIC_U64("stages", rank->n_stages), METRIC_U64("replicas", rank->n_replicas),
                            METRIC_U64("micro_batches", rank->n_all_micro)};
@@ -87,6 +87,12 @@ static Status set_up(Trainer *t)
         if (t->options.max_steps && t->options.max_steps < t->total_steps)
             t->total_steps = t->options.max_steps;
         t->options.lr.total_steps = t->total_steps;
+    }
+    if (t->options.from)
+    {
+        t->step = t->options.from->step;
+        t->position = t->options.from->position;
+        return open_log(t);
     }
     TRY(trainer_initialise(t));
     if (t->options.weights)
@@ -135,6 +141,26 @@ void trainer_destroy(Trainer *t)
 uint64_t trainer_steps_done(const Trainer *t)
 {
     return t->step;
+}
+
+bool trainer_paused(const Trainer *t)
+{
+    return t->paused;
+}
+
+void trainer_set_extra(Trainer *t, const char *json)
+{
+    t->options.extra = json;
+}
+
+TrainerPosition trainer_position(const Trainer *t)
+{
+    return (TrainerPosition){.step = t->step, .position = t->position};
+}
+
+MetricsLog *trainer_log(Trainer *t)
+{
+    return t->log;
 }
 
 uint64_t trainer_total_steps(const Trainer *t)
@@ -215,8 +241,22 @@ static void start_batch(Trainer *t, SamplerPosition position)
     trainer_feed_start(t, &t->train_feed, t->next.n_samples, position.epoch);
 }
 
+/* Whether trainer_run returns for a pause once it is there. */
+static bool is_pause(const Trainer *t, uint64_t step, SamplerPosition position)
+{
+    const TrainerOptions *o = &t->options;
+    return (o->pause_steps && step % o->pause_steps == 0) ||
+           (o->pause_epochs && position.consumed == 0 && position.epoch % o->pause_epochs == 0);
+}
+
+/* No batch is made for behind the step under way: it is the last one, or a pause follows. */
+static bool ends_here(const Trainer *t, uint64_t end)
+{
+    return t->step + 1 == end || is_pause(t, t->step + 1, t->next.end);
+}
+
 /* While it computes, the batch of the next step is made, if there is one. */
-static Status train_step(Trainer *t, bool is_last)
+static Status train_step(Trainer *t, uint64_t end)
 {
     double start_s = trainer_now_s();
     TrainerStep s = {.total_steps = t->total_steps, .epoch = t->position.epoch, .grad_norm = NAN};
@@ -230,7 +270,7 @@ static Status train_step(Trainer *t, bool is_last)
     TRY(trainer_feed_finish(t, &t->train_feed));
     TRY(trainer_write_scalars(t, s.lr));
     s.data_s = trainer_now_s() - start_s;
-    if (!is_last)
+    if (!ends_here(t, end))
         start_batch(t, position);
     executor_set_step(t->executor, t->step + 1);
     if (t->options.trace_steps && t->n_steps_here == TRAINER_TRACE_AFTER)
@@ -262,10 +302,11 @@ Status trainer_run(Trainer *t, TrainerEval *out_eval)
     if (t->options.stop_after && t->options.stop_after < end)
         end = t->options.stop_after;
     uint64_t checkpoint_step = t->step, eval_step = UINT64_MAX; /* of the last one made */
+    t->paused = false;
     t->stopped = !t->options.rank.world && is_signalled(t);
-    while (t->step < end && !t->stopped)
+    while (t->step < end && !t->stopped && !t->paused)
     {
-        TRY(train_step(t, t->step + 1 == end));
+        TRY(train_step(t, end));
         bool epoch_done = t->position.consumed == 0;
         if (t->test && epoch_done && t->options.eval_every && t->position.epoch % t->options.eval_every == 0)
         {
@@ -277,7 +318,10 @@ Status trainer_run(Trainer *t, TrainerEval *out_eval)
             TRY(trainer_write_checkpoint(t));
             checkpoint_step = t->step;
         }
+        t->paused = t->step < end && is_pause(t, t->step, t->position);
     }
+    if (t->paused && !t->stopped)
+        return STATUS_OK;
     if (checkpoint_step != t->step)
         TRY(trainer_write_checkpoint(t));
     if (t->stopped)

@@ -15,6 +15,8 @@
 #include "runtime/executor.h"
 #include "runtime/lr_schedule.h"
 #include "runtime/metric.h"
+#include "runtime/metrics_log.h"
+#include "runtime/sampler.h"
 
 #include <signal.h>
 
@@ -75,6 +77,13 @@ typedef struct
     uint32_t group; /* batches within which training samples are sorted by length (batch_order.h); 0: none */
 } TrainerBuckets;
 
+/* How far a run is. */
+typedef struct
+{
+    uint64_t step; /* done */
+    SamplerPosition position;
+} TrainerPosition;
+
 typedef struct
 {
     TrainerRank rank;
@@ -94,13 +103,17 @@ typedef struct
     uint32_t keep_last;        /* checkpoints; 0: the default */
     const MetricSpec *metrics;
     uint32_t n_metrics;
-    const char *predictions;                /* a file for the answers of the last evaluation; NULL: none */
-    const char *out_dir;                    /* checkpoints and metrics.jsonl; NULL: neither */
-    bool resume;                            /* from the newest good checkpoint of out_dir, if there is one */
-    uint32_t trace_steps;                   /* so many steps are traced, after TRAINER_TRACE_AFTER of them; 0: none */
-    const char *weights;                    /* pretrained weights to start from; NULL: the initialisers */
-    bool weights_partial;                   /* what they lack is left to the initialisers (pretrained_compare) */
-    const char *digest;                     /* of model and job: a checkpoint with another digest is refused */
+    const char *predictions;     /* a file for the answers of the last evaluation; NULL: none */
+    const char *out_dir;         /* checkpoints and metrics.jsonl; NULL: neither */
+    bool resume;                 /* from the newest good checkpoint of out_dir, if there is one */
+    const TrainerPosition *from; /* go on from here in this process: params and states are in the executor already */
+    uint64_t pause_epochs;       /* trainer_run returns after so many epochs each; 0: it does not */
+    uint64_t pause_steps;        /* the same after steps */
+    const char *extra;           /* a JSON object that goes into checkpoints; NULL: none */
+    uint32_t trace_steps;        /* so many steps are traced, after TRAINER_TRACE_AFTER of them; 0: none */
+    const char *weights;         /* pretrained weights to start from; NULL: the initialisers */
+    bool weights_partial;        /* what they lack is left to the initialisers (pretrained_compare) */
+    const char *digest;          /* of model and job: a checkpoint with another digest is refused */
     const volatile sig_atomic_t *stop_flag; /* set by a signal: checkpoint and return INTERRUPTED; NULL: none */
     TrainerObserver observer;
 } TrainerOptions;
@@ -119,6 +132,13 @@ void trainer_destroy(Trainer *trainer); /* NULL is allowed */
  * and no checkpoint holds numbers that are not finite.
  * INTERRUPTED: the checkpoint is written. */
 Status trainer_run(Trainer *trainer, TrainerEval *out_eval);
+/* Whether it has returned for a pause: there are steps left, and calling it again goes on. */
+bool trainer_paused(const Trainer *trainer);
+/* What goes into the next checkpoints; must outlive them. */
+void trainer_set_extra(Trainer *trainer, const char *json);
+TrainerPosition trainer_position(const Trainer *trainer);
+/* For events; NULL on ranks that write none, and without out_dir. */
+MetricsLog *trainer_log(Trainer *trainer);
 /* One pass over the test data with the params as they are. */
 Status trainer_evaluate(Trainer *trainer, TrainerEval *out_eval);
 /* The same pass for its outputs: after each batch, in order, visit reads the globals of @eval; its samples are n from

@@ -48,8 +48,9 @@ struct Trainer
         uint32_t n_samples;
         SamplerPosition end; /* behind it */
     } next;
-    uint32_t rank;         /* in the world */
-    bool stopped;          /* a signal came to some rank */
+    uint32_t rank; /* in the world */
+    bool stopped;  /* a signal came to some rank */
+    bool paused;
     uint64_t step;         /* done */
     uint64_t n_steps_here; /* begun by this process */
     uint64_t total_steps;

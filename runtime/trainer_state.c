@@ -230,7 +230,8 @@ static Status save_tensors(Trainer *t, const NamedTensor *tensors, uint32_t n_pa
                              .epoch = t->position.epoch,
                              .consumed = t->position.consumed,
                              .seed = t->options.seed,
-                             .model_digest = t->options.digest};
+                             .model_digest = t->options.digest,
+                             .metrics_json = t->options.extra};
     return checkpoint_write(t->options.out_dir, &state, tensors, n_params, tensors + n_params, n_states,
                             t->options.keep_last ? t->options.keep_last : CHECKPOINT_KEEP_DEFAULT);
 }

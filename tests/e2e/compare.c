@@ -8,6 +8,7 @@
  *   compare curves METRICS METRICS BOUND              losses of two runs, relative
  *   compare results EXPECTED CASE METRICS BOUND       what the last evaluation reports, relative to 1 + |expected|
  *   compare finite SAFETENSORS                        no number is infinite or NAN
+ *   compare frozen SAFETENSORS SAFETENSORS PREFIX...  tensors whose names begin so are the same, of the others none is
  *
  * Prints the greatest difference. Exit code: 0 within BOUND, 1 not, 2 the files cannot be compared. */
 #include "runtime/safetensors.h"
@@ -288,6 +289,39 @@ static int check_finite(const char *path)
     return n_bad > 0 || n_all == 0;
 }
 
+static bool begins_with_any(const char *name, char **prefixes, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+            return true;
+    return false;
+}
+
+static int check_frozen(const char *path, const char *other_path, char **prefixes, int n_prefixes)
+{
+    Safetensors *file, *other;
+    if (safetensors_open(path, &file) != STATUS_OK || safetensors_open(other_path, &other) != STATUS_OK)
+        give_up("%s", status_detail());
+    uint32_t n_frozen = 0, n_others = 0, n_wrong = 0;
+    for (uint32_t i = 0; i < safetensors_count(file); i++)
+    {
+        const NamedTensor *a = safetensors_tensor(file, i), *b = safetensors_find(other, a->name);
+        const bool frozen = begins_with_any(a->name, prefixes, n_prefixes);
+        if (!b)
+            give_up("'%s' has no '%s'", other_path, a->name);
+        const bool same = memcmp(a->data, b->data, safetensors_tensor_size_bytes(a)) == 0;
+        n_frozen += frozen;
+        n_others += !frozen;
+        if (same != frozen)
+            printf("'%s' is %s\n", a->name, same ? "the same" : "another one");
+        n_wrong += same != frozen;
+    }
+    safetensors_close(file);
+    safetensors_close(other);
+    printf("%u frozen, %u others, %u wrong\n", n_frozen, n_others, n_wrong);
+    return n_wrong > 0 || n_frozen == 0 || n_others == 0;
+}
+
 /* The verbs whose first argument is a fixture. */
 static int compare_with_fixture(int argc, char **argv, json_t *fixture)
 {
@@ -311,6 +345,8 @@ int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "finite") == 0)
         return check_finite(argv[2]);
+    if (argc >= 5 && strcmp(argv[1], "frozen") == 0)
+        return check_frozen(argv[2], argv[3], argv + 4, argc - 4);
     if (argc == 5 && strcmp(argv[1], "curves") == 0)
     {
         double have[MAX_STEPS], want[MAX_STEPS];

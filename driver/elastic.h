@@ -1,0 +1,46 @@
+/* The elastic controller: when <freeze> says that more layers are frozen, the job is planned, compiled and laid out
+ * again, and goes on where it was. Every rank keeps the same state and comes to the same decisions. */
+#ifndef PTC_DRIVER_ELASTIC_H
+#define PTC_DRIVER_ELASTIC_H
+
+#include "frontend/frontend.h"
+#include "passes/freeze_policy.h"
+#include "runtime/trainer.h"
+
+typedef struct Session Session;
+
+typedef struct
+{
+    bool on; /* there is something to decide */
+    FreezeSettings settings;
+    uint64_t every_epochs, every_steps; /* between decisions; one of them is 0 */
+
+    /* what checkpoints hold */
+    uint32_t frozen;      /* layers */
+    uint32_t n_decisions; /* made */
+    double bound, loss;   /* as of the last decision */
+    double *norms;        /* [n_layers], of the last interval; NULL: none yet */
+    uint64_t norms_step;  /* when their sums were last emptied */
+
+    const char *why; /* of the last decision */
+} Elastic;
+
+/* Reads <freeze>; in a run that is gone on from, its newest checkpoint. Before the job is planned. */
+Status elastic_prepare(Session *s);
+/* The last frozen unit; 0: none. */
+uint32_t elastic_frozen_unit(const Session *s);
+/* Writes what is frozen into the attributes of @train of one of the job's modules. */
+void elastic_mark(const Session *s, const Job *job);
+/* Fills in when the trainer pauses, and what its checkpoints hold. */
+void elastic_set_options(Session *s, TrainerOptions *options);
+/* Whether a decision is to be made now: at a pause, or after a resume from a checkpoint that was written at one. */
+bool elastic_is_due(const Session *s, const Trainer *trainer);
+/* Makes it: eval is the last evaluation. Says so, and sets *out_changed when more layers are frozen than before.
+ * Collective. */
+Status elastic_decide(Session *s, Trainer *trainer, const TrainerEval *eval, bool *out_changed);
+/* Plans, compiles and lays out the job again with what is frozen now: s gets another module, executor and plan, and
+ * *trainer is another one at the same step. Collective. */
+Status elastic_transition(Session *s, const TrainerObserver *observer, const volatile sig_atomic_t *stop_flag,
+                          Trainer **trainer);
+
+#endif

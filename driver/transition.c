@@ -1,0 +1,296 @@
+/* From one plan to the next while the job goes on: what each rank has in hand, what it needs, and who sends it. */
+#include "driver/elastic.h"
+
+#include "base/bug.h"
+#include "base/strbuf.h"
+#include "driver/session.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum
+{
+    MOVE_TAG = (1 << 19) + 2 /* in the world, where programs send nothing */
+};
+
+/* A param or state that was on this rank. */
+typedef struct
+{
+    const char *name;
+    size_t size_bytes;
+    void *data;
+} Kept;
+
+typedef struct
+{
+    Arena *arena; /* names */
+    VEC(Kept) kept;
+    int64_t moved_bytes; /* received by this rank */
+    double build_s, regroup_s, copy_s;
+} Transition;
+
+static bool is_kept(const IrGlobalData *global)
+{
+    return global->kind == IR_GLOBAL_PARAM || global->kind == IR_GLOBAL_STATE;
+}
+
+static void *take_memory(size_t size_bytes)
+{
+    void *data = malloc(size_bytes);
+    if (!data)
+        base_out_of_memory(size_bytes);
+    return data;
+}
+
+static Status keep_tensors(const Session *s, Transition *t)
+{
+    for (IrGlobal g = 1; g < s->m->globals.len; g++)
+    {
+        const IrGlobalData *global = ir_global(s->m, g);
+        if (!is_kept(global) || !executor_has_global(s->executor, global->name))
+            continue;
+        Kept kept = {.name = arena_strdup(t->arena, global->name),
+                     .size_bytes = (size_t)ir_type_size_bytes(&global->type)};
+        kept.data = take_memory(kept.size_bytes);
+        vec_push(t->arena, &t->kept, kept);
+        TRY(executor_read_global(s->executor, global->name, kept.data));
+    }
+    return STATUS_OK;
+}
+
+static Kept *find_kept(const Transition *t, const char *name)
+{
+    for (uint32_t i = 0; i < t->kept.len; i++)
+        if (strcmp(t->kept.data[i].name, name) == 0)
+            return &t->kept.data[i];
+    return NULL;
+}
+
+/* ---- who has what, and who needs it */
+
+enum
+{
+    HAS = 1,
+    NEEDS = 2
+};
+
+/* A param or state that some rank has or needs: the programs of ranks do not have the same globals. */
+typedef struct
+{
+    const char *name;
+    uint8_t *flags; /* by rank */
+} Item;
+
+typedef VEC(Item) Items;
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const Item *)a)->name, ((const Item *)b)->name);
+}
+
+/* This rank's part of the list: "1name\n", the digit its flags. */
+static void list_mine(const Session *s, const Transition *t, StrBuf *text)
+{
+    for (uint32_t i = 0; i < t->kept.len; i++)
+    {
+        const IrGlobal g = ir_global_find(s->m, t->kept.data[i].name);
+        const bool needs = g && executor_has_global(s->executor, t->kept.data[i].name);
+        strbuf_addf(text, "%d%s\n", needs ? HAS | NEEDS : HAS, t->kept.data[i].name);
+    }
+    for (IrGlobal g = 1; g < s->m->globals.len; g++)
+    {
+        const IrGlobalData *global = ir_global(s->m, g);
+        if (is_kept(global) && executor_has_global(s->executor, global->name) && !find_kept(t, global->name))
+            strbuf_addf(text, "%d%s\n", NEEDS, global->name);
+    }
+}
+
+static void add_items(Transition *t, Items *items, const char *text, uint32_t rank, uint32_t n_ranks)
+{
+    const uint32_t n_before = items->len;
+    for (const char *at = text; *at; at += strcspn(at, "\n") + 1)
+    {
+        const Item item = {.name = arena_strndup(t->arena, at + 1, strcspn(at, "\n") - 1)};
+        Item *found = n_before ? bsearch(&item, items->data, n_before, sizeof item, by_name) : NULL;
+        if (!found)
+        {
+            vec_push(t->arena, items, item);
+            found = &items->data[items->len - 1];
+            found->flags = ARENA_ARRAY(t->arena, uint8_t, n_ranks);
+        }
+        found->flags[rank] = (uint8_t)(*at - '0');
+    }
+    qsort(items->data, items->len, sizeof *items->data, by_name);
+}
+
+/* The same list, in the same order, on every rank. Collective. */
+static Status list_all(const Session *s, Transition *t, Items *out_items)
+{
+    Comm *world = s->ranks.comm.world;
+    StrBuf mine = strbuf_make(t->arena);
+    list_mine(s, t, &mine);
+    if (!world)
+    {
+        add_items(t, out_items, strbuf_text(&mine), 0, 1);
+        return STATUS_OK;
+    }
+    const uint32_t n_ranks = comm_size(world);
+    double longest = (double)mine.len;
+    TRY(comm_all_reduce_f64(world, &longest, 1, COMM_MAX));
+    const size_t stride = (size_t)longest + 1;
+    char *padded = ARENA_ARRAY(t->arena, char, stride), *all = ARENA_ARRAY(t->arena, char, stride *n_ranks);
+    memcpy(padded, strbuf_text(&mine), mine.len);
+    TRY(comm_all_gather(world, padded, stride, all));
+    for (uint32_t r = 0; r < n_ranks; r++)
+        add_items(t, out_items, all + r * stride, r, n_ranks);
+    return STATUS_OK;
+}
+
+/* ---- moving */
+
+/* What this rank gets of a tensor that it has not got. */
+static Status receive(const Session *s, Transition *t, const char *name, uint32_t from)
+{
+    const IrGlobalData *global = ir_global(s->m, ir_global_find(s->m, name));
+    Kept received = {.name = name, .size_bytes = (size_t)ir_type_size_bytes(&global->type)};
+    received.data = take_memory(received.size_bytes);
+    vec_push(t->arena, &t->kept, received);
+    t->moved_bytes += (int64_t)received.size_bytes;
+    return comm_recv(s->ranks.comm.world, from, MOVE_TAG, received.data, received.size_bytes);
+}
+
+/* One tensor goes to all ranks that lack it; those that have it take turns in sending. Every rank walks the list in the
+ * same order, so no two can wait for each other. */
+static Status move_tensor(const Session *s, Transition *t, const Item *item)
+{
+    Comm *world = s->ranks.comm.world;
+    const uint32_t n_ranks = world ? comm_size(world) : 1, me = s->ranks.rank;
+    uint32_t n_owners = 0, n_sent = 0;
+    for (uint32_t r = 0; r < n_ranks; r++)
+        n_owners += (item->flags[r] & HAS) != 0;
+    for (uint32_t to = 0; to < n_ranks; to++)
+    {
+        if (item->flags[to] != NEEDS)
+            continue;
+        if (!n_owners)
+            return status_fail(STATUS_IO, "no rank has '%s'", item->name);
+        uint32_t turn = n_sent++ % n_owners, from = 0;
+        while (!(item->flags[from] & HAS) || turn-- > 0)
+            from++;
+        const Kept *kept = from == me ? find_kept(t, item->name) : NULL;
+        if (kept)
+            TRY(comm_send(world, to, MOVE_TAG, kept->data, kept->size_bytes));
+        if (to == me)
+            TRY(receive(s, t, item->name, from));
+    }
+    Kept *kept = find_kept(t, item->name);
+    if (!kept)
+        return STATUS_OK;
+    Status status = STATUS_OK;
+    if (item->flags[me] & NEEDS)
+        status = executor_write_global(s->executor, item->name, kept->data);
+    free(kept->data);
+    kept->data = NULL;
+    return status;
+}
+
+static Status move_tensors(Session *s, Transition *t)
+{
+    Items items = {0};
+    if (s->ranks.comm.world)
+        comm_set_place(s->ranks.comm.world, "transition", -1, -1);
+    TRY(list_all(s, t, &items));
+    for (uint32_t i = 0; i < items.len; i++)
+        TRY(move_tensor(s, t, &items.data[i]));
+    return STATUS_OK;
+}
+
+/* ---- what is told */
+
+static const char *plan_text(const Session *s)
+{
+    if (!s->ranks.planned)
+        return "";
+    const Plan *plan = &s->ranks.choice.chosen->plan;
+    return arena_printf(s->arena, "; %u stage%s x %u replica%s, %u micro-batches, %s", plan->n_stages,
+                        plan->n_stages == 1 ? "" : "s", plan->n_replicas, plan->n_replicas == 1 ? "" : "s",
+                        plan->n_micro, pipeline_name(plan->schedule));
+}
+
+static Status tell(Session *s, const Transition *t, Trainer *trainer, const TrainerObserver *observer)
+{
+    double moved = (double)t->moved_bytes;
+    if (s->ranks.comm.world)
+        TRY(comm_all_reduce_f64(s->ranks.comm.world, &moved, 1, COMM_SUM));
+    if (s->ranks.rank != 0)
+        return STATUS_OK;
+    const Elastic *e = &s->elastic;
+    if (observer && observer->note)
+        observer->note(observer->context,
+                       arena_printf(s->arena,
+                                    "step %llu: %u of %u layers frozen (%s)%s; compile %.2f s%s, regroup %.2f s, copy "
+                                    "%.2f s (%.1f MiB moved)",
+                                    (unsigned long long)trainer_steps_done(trainer), e->frozen, s->job->n_layers,
+                                    e->why, plan_text(s), t->build_s, s->kernels_cached ? " (kernels cached)" : "",
+                                    t->regroup_s, t->copy_s, moved / (1 << 20)));
+    MetricsLog *log = trainer_log(trainer);
+    if (!log)
+        return STATUS_OK;
+    const Plan *plan = s->ranks.planned ? &s->ranks.choice.chosen->plan : NULL;
+    const Metric rows[] = {METRIC_U64("frozen", e->frozen),
+                           METRIC_U64("layers", s->job->n_layers),
+                           METRIC_U64("stages", plan ? plan->n_stages : 1),
+                           METRIC_U64("replicas", plan ? plan->n_replicas : 1),
+                           METRIC_U64("micro_batches", plan ? plan->n_micro : 1),
+                           METRIC_TEXT("schedule", plan ? pipeline_name(plan->schedule) : ""),
+                           METRIC_F64("predicted_step_s", plan ? s->ranks.choice.chosen->step_s : NAN),
+                           METRIC_F64("compile_s", t->build_s),
+                           METRIC_F64("regroup_s", t->regroup_s),
+                           METRIC_F64("copy_s", t->copy_s),
+                           METRIC_F64("moved_bytes", moved),
+                           METRIC_U64("planned_bytes", (uint64_t)session_predicted_bytes(s))};
+    return metrics_log_event(log, trainer_steps_done(trainer), "transition", rows, sizeof rows / sizeof *rows);
+}
+
+static Status build(Session *s, Transition *t)
+{
+    double start_s = driver_now_s();
+    TRY(ranks_replan(s));
+    t->regroup_s = driver_now_s() - start_s;
+    start_s = driver_now_s();
+    TRY(session_compile(s));
+    TRY(session_build(s));
+    t->build_s = driver_now_s() - start_s;
+    return STATUS_OK;
+}
+
+static Status go_over(Session *s, Transition *t, const TrainerObserver *observer,
+                      const volatile sig_atomic_t *stop_flag, Trainer **trainer)
+{
+    const TrainerPosition position = trainer_position(*trainer);
+    double start_s = driver_now_s();
+    Status status = keep_tensors(s, t);
+    trainer_destroy(*trainer);
+    *trainer = NULL;
+    TRY(status);
+    t->copy_s = driver_now_s() - start_s;
+    session_unbuild(s);
+    TRY(build(s, t));
+    start_s = driver_now_s();
+    TRY(move_tensors(s, t));
+    t->copy_s += driver_now_s() - start_s;
+    TRY(session_trainer(s, observer, true, stop_flag, &position, trainer));
+    return tell(s, t, *trainer, observer);
+}
+
+Status elastic_transition(Session *s, const TrainerObserver *observer, const volatile sig_atomic_t *stop_flag,
+                          Trainer **trainer)
+{
+    Transition t = {.arena = arena_create()};
+    Status status = go_over(s, &t, observer, stop_flag, trainer);
+    for (uint32_t i = 0; i < t.kept.len; i++)
+        free(t.kept.data[i].data);
+    arena_destroy(t.arena);
+    return status;
+}

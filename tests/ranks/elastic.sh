@@ -1,0 +1,124 @@
+#!/bin/bash
+# Layers are frozen while the job trains, and it is planned, compiled and laid out again each time: on any number of
+# ranks, through any plans, and across resumes it is the run of one rank that freezes at the same steps, to the bit.
+. "$(dirname "$0")/lib.sh"
+needs_ranks
+settings=(--deterministic --micro-batches=4 --set=layers=4 --set=train.epochs=6 --set=train.eval_every=1)
+gradnorm=(--set=freeze.policy=gradnorm --set=freeze.alpha=0.4)
+
+on() # OUT FLAG...
+{
+    local out=$1
+    shift
+    train "$out" "${settings[@]}" "$@" "$tied"
+}
+
+decisions() # OUT
+{
+    grep '"event":"freeze"' "$1/metrics.jsonl"
+}
+
+transitions() # OUT: how many
+{
+    grep -c '"event":"transition"' "$1/metrics.jsonl"
+}
+
+same_elastic() # OUT OUT
+{
+    same_run "$1" "$2" && diff <(decisions "$1") <(decisions "$2")
+}
+
+same_as() # OTHER FLAG...
+{
+    local other=$1
+    shift
+    on again "$@" && same_elastic "$other" again && [ "$(transitions again)" -ge 3 ]
+}
+
+# ---- one rank
+at_least_three()
+{
+    on one "${gradnorm[@]}" && decisions one && [ "$(transitions one)" -ge 3 ]
+}
+differs_without()
+{
+    on all --no-freeze "${gradnorm[@]}" && [ -z "$(decisions all)" ] && ! same_rows one all >rows.log
+}
+check "one rank, three transitions" at_least_three
+check "--no-freeze is another run" differs_without
+
+# ---- others
+check "2 stages" same_as one -n 2 --stages=2 "${gradnorm[@]}"
+check "3 stages, zb-h1" same_as one -n 3 --stages=3 --schedule=zb-h1 "${gradnorm[@]}"
+check "2 replicas" same_as one -n 2 --replicas=2 "${gradnorm[@]}"
+check "2 stages x 2 replicas" same_as one -n 4 --stages=2 --replicas=2 "${gradnorm[@]}"
+check "the planner's choices, 2 ranks" same_as one -n 2 "${gradnorm[@]}"
+check "the planner's choices, 4 ranks" same_as one -n 4 "${gradnorm[@]}"
+
+# ---- other policies; decisions every few steps
+of_policy() # FLAG...
+{
+    on policy "$@" && [ "$(transitions policy)" -ge 2 ] && on again -n 3 "$@" && same_elastic policy again
+}
+check "schedule" of_policy --set=freeze.policy=schedule --set=freeze.alpha=0.5
+check "autofreeze" of_policy --set=freeze.policy=autofreeze --set=freeze.percentile=60
+check "explicit, to the last layer" of_policy --set=freeze.policy=explicit "--set=freeze.layers=0 1 1 3 4"
+check "every 4 steps, with warm-up, one layer kept" of_policy "${gradnorm[@]}" --set=freeze.every_steps=4 \
+    --set=freeze.warmup=2 --set=freeze.keep=1
+
+# ---- resume: at a decision, before it, after it; on other layouts
+go_on() # OUT STEP FLAG...: until that step
+{
+    local out=$1 step=$2 resume=--resume
+    shift 2
+    [ -d "$out" ] || resume=
+    # shellcheck disable=SC2086 # one word or none
+    $PTC --threads=1 --costs=model --comm-timeout=60 --out="$out" --max-steps="$step" $resume "${settings[@]}" \
+        "${gradnorm[@]}" "$@" "$tied"
+}
+ends_like()
+{
+    same_rows one parts train && same_weights one parts
+}
+check "one rank, to the step of a decision" go_on parts 5
+check "then 2 stages, to the middle of an epoch" go_on parts 8 -n 2 --stages=2
+check "then 3 ranks" go_on parts 10 -n 3
+check "then 2 replicas" go_on parts 17 -n 2 --replicas=2
+check "then one rank" go_on parts 21
+check "then 4 ranks" go_on parts 1000 -n 4
+check "ends like the one that never stopped" ends_like
+
+# ---- a frozen param does not change by a bit; the others do
+frozen_stay()
+{
+    rm -rf early late
+    go_on early 8 && go_on late 30 -n 2 &&
+        $COMPARE frozen "$(last_checkpoint early)/model.safetensors" "$(last_checkpoint late)/model.safetensors" \
+            layers.0. layers.1. tokens. pos
+}
+check "frozen params stay" frozen_stay
+
+# ---- evaluation of what is partly frozen
+evaluates()
+{
+    $PTC eval --threads=1 --costs=model --out=early "${settings[@]}" "${gradnorm[@]}" "$@" "$tied" >eval.log 2>&1 ||
+        { cat eval.log; return 1; }
+    grep -oE 'test loss [0-9.]+ .*samples' eval.log
+}
+evaluates_alike()
+{
+    local one two
+    one=$(evaluates) && two=$(evaluates -n 2 --stages=2) && [ "$one" = "$two" ]
+}
+check "eval" evaluates_alike
+
+# ---- a rank is lost behind a transition; what is left goes on to the same end
+survives()
+{
+    rm -rf killed
+    PTC_FAULT=kill:1:12 $PTC --threads=1 --costs=model --comm-timeout=60 --out=killed --max-restarts=1 -n 2 \
+        --set=train.checkpoint_every=4 "${settings[@]}" "${gradnorm[@]}" "$tied" && same_rows one killed train &&
+        same_weights one killed
+}
+check "a rank is lost" survives
+finish
