@@ -45,7 +45,7 @@ Status session_load_job(Session *s, int64_t micro_batches);
 Status session_load_length(const Session *s, int64_t micro_batches, int64_t length, Diag *diag, Job **out_job);
 /* Opens its data and checks it (label ranges). A fault in a file is reported at the <field> that names it. */
 Status session_open_data(Session *s);
-/* The classes of a field of format `label`, as its training split has them: of the open data, else of that column
+/* The classes of a field of labels or of folders, as its training split has them: of the open data, else of that column
  * alone. NULL for another format. */
 Status session_labels(Session *s, const char *field, const DatasetLabels **out_labels);
 /* Looks at the header of every file that is a sample. Told like the faults above. */

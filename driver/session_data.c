@@ -151,11 +151,14 @@ Status session_labels(Session *s, const char *field, const DatasetLabels **out_l
     *out_labels = NULL;
     for (uint32_t i = 0; i < data->n_fields; i++)
     {
-        if (strcmp(data->fields[i].name, field) != 0 || data->fields[i].format != DATA_LABEL)
+        const DataField *candidate = &data->fields[i];
+        const bool classes = candidate->format == DATA_LABEL ||
+                             (candidate->format == DATA_IMAGES && strcmp(candidate->part, "label") == 0);
+        if (strcmp(candidate->name, field) != 0 || !classes)
             continue;
         if (!s->train && !s->labels)
         {
-            const DatasetSource source = source_of(s, &data->fields[i], false);
+            const DatasetSource source = source_of(s, candidate, false);
             TRY(dataset_open(&source, 1, &s->labels));
         }
         const Dataset *dataset = s->train ? s->train : s->labels;

@@ -173,15 +173,19 @@ static void test_broken_files(void **state)
     EXPECT_OK(dataset_open(&source, 1, &dataset));
     EXPECT_FAIL(dataset_verify(dataset), STATUS_BAD_INPUT, "pictures/a/20.png (sample 20): the file is empty");
 
-    uint8_t *pixels = malloc((size_t)N * PIXELS);
+    uint8_t *pixels = malloc((size_t)2 * N * PIXELS);
     uint64_t indices[N];
     for (uint32_t i = 0; i < N; i++)
         indices[i] = N - 1 - i; /* the last sample first */
-    const LoaderSlot slot = {.slot = {.elem = ELEM_U8, .data = pixels}, .indices = indices, .n = N, .rows = N};
+    LoaderSlot slots[2];
+    for (int i = 0; i < 2; i++)
+        slots[i] = (LoaderSlot){
+            .slot = {.elem = ELEM_U8, .data = pixels + (size_t)i * N * PIXELS}, .indices = indices, .n = N, .rows = N};
     for (uint32_t n_threads = 1; n_threads <= 8; n_threads *= 2)
     {
         Loader *loader = NULL;
-        LoaderBatch batch = {.dataset = dataset, .slots = &slot, .n_slots = 1}, again = batch;
+        LoaderBatch batch = {.dataset = dataset, .slots = &slots[0], .n_slots = 1}, again = batch;
+        again.slots = &slots[1];
         EXPECT_OK(loader_create(n_threads, true, &loader));
         loader_start(loader, &batch);
         loader_start(loader, &again);

@@ -89,6 +89,13 @@ checked()
     grep -qE '^broken.xml:7:75: error: broken/stripes-down/0020.jpg \(sample 70\): this is neither a JPEG nor a PNG$' err.log
 }
 
+# The folders' names go with the model.
+exported()
+{
+    sed 's|<data>|<hf class="ViTForImageClassification" model="vit" classes="2" labels="labels"/><data>|' images.xml >hf.xml
+    $PTC export hf.xml --out=whole -o folder && grep -q '"1": "stripes-down"' folder/config.json
+}
+
 check "stripes are told apart" learns
 check "again, with four threads" same_with again --loader-threads=4
 check "another seed" other_with seed --seed=2
@@ -96,6 +103,7 @@ check "without augmentation" other_with plain --set=data.images.crop=center
 check "not mirrored" other_with unmirrored --set=data.images.flip=false
 check "resumed" resumed 7 13 20
 check "from a table" as_table
+check "names of the classes" exported
 check "a truncated file" truncated 1
 check "a truncated file, four threads" truncated 4
 check "a truncated file of the test split" truncated_test
