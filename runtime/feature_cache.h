@@ -10,13 +10,14 @@
  * integer, so a file and an index in shared memory do all that a B+tree would. LMDB was measured on disk with rows of
  * 25 kB and 600 kB, in GB/s of processor time: put 1.0 and 2.8, get 3.5 and 6.4, against 1.3 and 3.2, 4.1 and 7.4 here.
  * It has one writer at a time, who holds a lock while it copies, and it trusts its map: of 30 truncated files 17 ended
- * their reader with SIGBUS, a damaged page may lead it anywhere, and under MDB_WRITEMAP a full disk is a signal too. Here
- * disk rows go through pread and pwrite, so every failure is an errno or a wrong checksum.
+ * their reader with SIGBUS, a damaged page may lead it anywhere, and under MDB_WRITEMAP a full disk is a signal too.
+ * Here disk rows go through pread and pwrite, so every failure is an errno or a wrong checksum.
  *
  * Never wrong: a row's checksum (seeded with key and sample) is verified whenever it is read. A damaged row counts as
  * missing; a level that cannot be written takes no more rows; both warn once. No locks between processes: a slot is
  * filled by the one process that took it, and then published by one atomic store, so a process that is killed at any
- * moment blocks nobody and leaves no torn row. It may cost the room of the rows that it was putting.
+ * moment blocks nobody and leaves no torn row. The room of the row that it was putting, and of its window, is lost to
+ * the others.
  *
  * Budgets: slots are counted (a row's bytes, rounded up to 64, or to 4096 when they are at least 16384), in memory also
  * the windows of all processes, on disk also the file's head and table. The index (14 bytes a sample, 28 with a disk

@@ -13,6 +13,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum
+{
+    MOST_SAMPLES = 1 << 30
+};
+
 static uint64_t round_up(uint64_t n, uint64_t to)
 {
     return (n + to - 1) / to * to;
@@ -22,9 +27,12 @@ static uint64_t round_up(uint64_t n, uint64_t to)
 
 static Status new_cache(const FeatureCacheOptions *options, FeatureCache **out_cache)
 {
-    ENSURE(options->row_elems > 0 && options->row_elems < UINT32_MAX);
+    ENSURE(options->row_elems > 0);
     const uint64_t n_rows = options->n_samples[FEATURE_TRAIN] + options->n_samples[FEATURE_TEST];
-    ENSURE(options->n_samples[FEATURE_TRAIN] < 1u << 30 && options->n_samples[FEATURE_TEST] < 1u << 30);
+    if (options->n_samples[FEATURE_TRAIN] >= MOST_SAMPLES || options->n_samples[FEATURE_TEST] >= MOST_SAMPLES ||
+        options->row_elems > UINT32_MAX)
+        return status_fail(STATUS_UNSUPPORTED, "too large for the feature cache: %llu samples, rows of %llu values",
+                           (unsigned long long)n_rows, (unsigned long long)options->row_elems);
     FeatureCache *cache = calloc(1, sizeof *cache);
     if (!cache)
         return status_fail(STATUS_OUT_OF_MEMORY, "no memory for the feature cache");

@@ -304,6 +304,43 @@ static void test_resume(void **state)
     feature_cache_remove(cache);
 }
 
+/* Bytes of head, table and rows at random; whatever is found is right. */
+static void test_random_damage(void **state)
+{
+    uint64_t seed = test_seed(), counter = 0, n_found = 0;
+    FeatureCacheOptions options = options_of(*state, 0, 1 << 30);
+    for (int round = 0; round < 60; round++)
+    {
+        FeatureCache *cache = create(&options);
+        put_all(cache);
+        feature_cache_close(cache);
+        int fd = open(only_file(*state), O_RDWR | O_CLOEXEC);
+        for (int i = 0; i < 12; i++)
+        {
+            const uint32_t byte = random_next(seed, &counter), place = random_next(seed, &counter);
+            const uint32_t end = i == 0 ? round % 6 == 0 ? 80 : 4096 : i < 8 ? TABLE : TABLE + N_TRAIN * SLOT;
+            const uint32_t start = i == 0 ? 0 : i < 8 ? 4096 : TABLE;
+            assert_int_equal(pwrite(fd, &byte, 1, start + place % (end - start)), 1);
+        }
+        if (round % 10 == 9)
+            assert_int_equal(ftruncate(fd, random_next(seed, &counter) % (TABLE + N_TRAIN * SLOT)), 0);
+        close(fd);
+        cache = create(&options);
+        n_found += get_all(cache);
+        feature_cache_close(cache);
+    }
+    assert_true(n_found > 0 && n_found < 60 * (N_TRAIN + N_TEST));
+}
+
+static void test_too_large(void **state)
+{
+    (void)state;
+    FeatureCacheOptions options = options_of(NULL, 1 << 20, 0);
+    FeatureCache *cache;
+    options.n_samples[FEATURE_TEST] = 1u << 30;
+    EXPECT_FAIL(feature_cache_create(&options, &cache), STATUS_UNSUPPORTED, "1073741864 samples");
+}
+
 static void test_other_keys(void **state)
 {
     FeatureCacheOptions options = options_of(*state, 0, 1 << 30);
@@ -390,7 +427,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_f32_bit_for_bit), TEST(test_bf16_nearest_even), TEST(test_budgets_to_the_byte),
         TEST(test_no_budget),       TEST(test_damaged_rows),      TEST(test_resume),
-        TEST(test_other_keys),      TEST(test_bad_folder),        TEST(test_moving_up),
+        TEST(test_random_damage),   TEST(test_too_large),         TEST(test_other_keys),
+        TEST(test_bad_folder),      TEST(test_moving_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
