@@ -73,8 +73,8 @@ typedef struct
 
 /* Made by one process of the host. Rows of an earlier run under the same key, sizes and precision are found in the
  * folder again; files of other keys that nobody has open are removed. OUT_OF_MEMORY when there is no room for the
- * index; without the disk level, and with a warning, when the folder or file cannot be used or another job has it open.
- */
+ * index, UNSUPPORTED with 2^30 samples in a split or 2^32 values in a row; without the disk level, and with a warning,
+ * when the folder or file cannot be used or another job has it open. */
 Status feature_cache_create(const FeatureCacheOptions *options, FeatureCache **out_cache);
 /* Where other processes of the host find it while this one has it open. */
 void feature_cache_address(const FeatureCache *cache, char out_address[FEATURE_CACHE_ADDRESS_BYTES]);
