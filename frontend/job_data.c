@@ -199,7 +199,7 @@ static bool is_place(const DataField *field)
 static void check_sample_type(Expander *x, const DataField *field)
 {
     const IrType *have = &field->sample_type;
-    if (field->part && strcmp(field->part, "image") == 0)
+    if ((OF_IMAGE & 1u << field->format) && field->part && strcmp(field->part, "image") == 0)
     {
         job_image_check(x, field);
         return;

@@ -96,6 +96,13 @@ exported()
     $PTC export hf.xml --out=whole -o folder && grep -q '"1": "stripes-down"' folder/config.json
 }
 
+# The same job without its pictures, as a bench has it.
+synthetic()
+{
+    $PTC bench images.xml --set=data.images.format=synthetic --set=data.labels.format=synthetic --set=data.labels.high=1 \
+        --set=data.train_limit=1000 --set=train.epochs=2
+}
+
 check "stripes are told apart" learns
 check "again, with four threads" same_with again --loader-threads=4
 check "another seed" other_with seed --seed=2
@@ -104,6 +111,7 @@ check "not mirrored" other_with unmirrored --set=data.images.flip=false
 check "resumed" resumed 7 13 20
 check "from a table" as_table
 check "names of the classes" exported
+check "synthetic in place of pictures" synthetic
 check "a truncated file" truncated 1
 check "a truncated file, four threads" truncated 4
 check "a truncated file of the test split" truncated_test
