@@ -8,6 +8,7 @@ static const double mib = 1024.0 * 1024.0;
 typedef struct
 {
     double *step_ms, *bubble;
+    double data_s, step_s; /* totals: waiting for data, all */
     uint32_t n, n_warmup, seen;
     double loss;
 } BenchTimes;
@@ -18,6 +19,8 @@ static void time_step(void *context, const TrainerStep *step)
     times->loss = step->results[0];
     if (times->seen++ < times->n_warmup)
         return;
+    times->data_s += step->data_s;
+    times->step_s += step->step_s;
     times->bubble[times->n] = step->bubble;
     times->step_ms[times->n++] = step->step_s * 1e3;
 }
@@ -56,12 +59,13 @@ static void print(const Session *s, BenchTimes *times, const Peaks *peaks)
     double gflops = executor_matmul_flops(s->executor, "train") / 1e9;
     double compile_ms = 1e3 * (s->load_s + s->passes_s + s->kernels_s);
     const char *format = json ? "{\"median_ms\": %.3f, \"min_ms\": %.3f, \"max_ms\": %.3f, \"steps\": %u, "
-                                "\"loss\": %.9g, \"compile_ms\": %.1f, \"compile_cached\": %s, "
+                                "\"data_share\": %.4f, \"loss\": %.9g, \"compile_ms\": %.1f, \"compile_cached\": %s, "
                                 "\"matmul_gflop\": %.3f, \"peak_predicted_mib\": %.1f, \"peak_real_mib\": %.1f"
-                              : "step %.2f ms (median; %.2f to %.2f, %u steps), loss %.6g\ncompile %.0f ms, from the "
+                              : "step %.2f ms (median; %.2f to %.2f, %u steps), %.4f of it waiting for data, loss "
+                                "%.6g\ncompile %.0f ms, from the "
                                 "cache: %s; contractions %.2f GFLOP; memory %.1f MiB planned, %.1f MiB real\n";
-    printf(format, step_ms, times->step_ms[0], times->step_ms[times->n - 1], times->n, times->loss, compile_ms,
-           s->kernels_cached ? "true" : "false", gflops, peaks->planned_mib, peaks->real_mib);
+    printf(format, step_ms, times->step_ms[0], times->step_ms[times->n - 1], times->n, times->data_s / times->step_s,
+           times->loss, compile_ms, s->kernels_cached ? "true" : "false", gflops, peaks->planned_mib, peaks->real_mib);
     if (s->ranks.planned)
     {
         const PlanCandidate *c = s->ranks.choice.chosen;
