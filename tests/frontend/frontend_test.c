@@ -195,6 +195,61 @@ static void overrides_change_the_job(void **state)
     "<train epochs='1' batch='2' optimizer='sgd' lr='1'/><input name='x' dtype='f32' shape='b 3'/>"
 #define JOB_END "<reduce op='sum' pattern='b n -> b'/><loss/></model>"
 
+static void numbers_are_whole_or_real(void **state)
+{
+    (void)state;
+    Arena *arena = arena_create();
+    const char *said;
+    const Job *job =
+        load_text(arena,
+                  "<model name='t'><dim name='p' value='0.25'/><dim name='n' value='3'/><dim name='yes' value='true'/>"
+                  "<define name='half' in='x' params='by'><map expr='x * {by / 2}'/></define>" JOB_START
+                  "<dropout in='x' p='{2 * p - 0.1}'/><use block='half' by='0.375'/>"
+                  "<if test='yes &amp;&amp; p &lt; 0.3 &amp;&amp; min(p, n) == p &amp;&amp; n / 2.0 == 1.5'>"
+                  "<map expr='_ * {n / 2.0 + p}'/></if>" JOB_END,
+                  &said);
+    assert_string_equal(said, "");
+    StrBuf text = strbuf_make(arena);
+    ir_print_module(&text, job->module);
+    assert_non_null(strstr(strbuf_text(&text), "{p=0.4,"));
+    assert_non_null(strstr(strbuf_text(&text), "{value=0.1875}"));
+    assert_non_null(strstr(strbuf_text(&text), "{value=1.75}"));
+    arena_destroy(arena);
+}
+
+static const char *value_for_export(const Job *job, const char *name)
+{
+    for (uint32_t i = 0; i < job->hf.n_values; i++)
+        if (strcmp(job->hf.values[i].names[0], name) == 0)
+            return job->hf.values[i].json;
+    return NULL;
+}
+
+/* --set, then config.json, then the model. */
+static void sizes_come_from_config(void **state)
+{
+    (void)state;
+    Arena *arena = arena_create();
+    static const char *const sets[] = {"d=16", "dropout=0", "tokens=10"};
+    const FrontendOptions options = {
+        .overrides = sets, .n_overrides = 3, .weights = source_path(arena, "tests/fixtures/zoo/bert")};
+    Diag *diag = diag_create(arena);
+    Job *job = NULL;
+    Status status = frontend_load(arena, diag, source_path(arena, "examples/zoo/bert.xml"), &options, &job);
+    assert_string_equal(messages(arena, diag), "");
+    assert_int_equal(status, STATUS_OK);
+    assert_string_equal(value_for_export(job, "hidden_size"), "16");
+    assert_string_equal(value_for_export(job, "hidden_dropout_prob"), "0.0");
+    assert_string_equal(value_for_export(job, "num_hidden_layers"), "2");
+    assert_string_equal(value_for_export(job, "layer_norm_eps"), "1e-12");
+    assert_string_equal(value_for_export(job, "model_type"), "\"bert\"");
+    assert_null(value_for_export(job, "is_decoder")); /* only looked at */
+    assert_string_equal(job->hf.dims, "vocabulary=32 (30522), positions=12 (512), layers=2 (12), heads=2 (12), "
+                                      "hidden=12 (3072), attention_dropout=0.0 (0.1)");
+    assert_string_equal(job->hf.class_name, "BertForSequenceClassification");
+    arena_destroy(arena);
+}
+
 static void tied_params_are_one(void **state)
 {
     (void)state;
@@ -445,6 +500,8 @@ int main(void)
         cmocka_unit_test(all_examples_load),
         cmocka_unit_test(units_are_numbered_in_order),
         cmocka_unit_test(overrides_change_the_job),
+        cmocka_unit_test(numbers_are_whole_or_real),
+        cmocka_unit_test(sizes_come_from_config),
         cmocka_unit_test(tied_params_are_one),
         cmocka_unit_test(shared_rounds_have_one_set_of_params),
         cmocka_unit_test(random_streams_differ),
