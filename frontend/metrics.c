@@ -14,21 +14,7 @@ enum
     MAX_ANSWER = 1 << 20
 };
 
-typedef enum
-{
-    VALUE,
-    RIGHT,
-    CLASSES,
-    PAIR,
-    ROWS,
-    SPAN
-} MetricTakes;
-
-static const struct
-{
-    MetricTakes takes;
-    const char *sums[MAX_SUMS];
-} kinds[] = {
+static const char *const sums_of[IR_METRIC_COUNT][MAX_SUMS] = {
 #define NOSUMS                                                                                                         \
     {                                                                                                                  \
         NULL                                                                                                           \
@@ -37,7 +23,7 @@ static const struct
     {                                                                                                                  \
         __VA_ARGS__                                                                                                    \
     }
-#define METRIC(kind, takes, sums, finish, results, text) {takes, sums},
+#define METRIC(kind, takes, sums, finish, results, text) sums,
 #include "ir/metrics.def"
 #undef METRIC
 #undef SUMS
@@ -54,18 +40,21 @@ static bool same_shape(const IrType *a, const IrType *b)
 /* The attributes that the kind does not know, or lacks. */
 static bool check_attributes(Expander *x, const XmlElem *e, IrMetricKind kind)
 {
+    enum
+    {
+        VALUE = 1 << IR_TAKES_VALUE,
+        CLASSES = 1 << IR_TAKES_CLASSES,
+        SPAN = 1 << IR_TAKES_SPAN,
+        TARGET = 1 << IR_TAKES_RIGHT | CLASSES | 1 << IR_TAKES_PAIR | 1 << IR_TAKES_ROWS,
+        WEIGHT = VALUE | 1 << IR_TAKES_RIGHT | CLASSES | 1 << IR_TAKES_PAIR
+    };
     static const struct
     {
         const char *attr;
         uint32_t needed_by, allowed_for;
-    } rules[] = {{"target", 1 << RIGHT | 1 << CLASSES | 1 << PAIR | 1 << ROWS,
-                  1 << RIGHT | 1 << CLASSES | 1 << PAIR | 1 << ROWS},
-                 {"last", 1 << SPAN, 1 << SPAN},
-                 {"weight", 0, 1 << VALUE | 1 << RIGHT | 1 << CLASSES | 1 << PAIR},
-                 {"classes", 0, 1 << CLASSES},
-                 {"n_best", 0, 1 << SPAN},
-                 {"max_answer", 0, 1 << SPAN}};
-    const uint32_t takes = 1u << kinds[kind].takes;
+    } rules[] = {{"target", TARGET, TARGET}, {"last", SPAN, SPAN}, {"weight", 0, WEIGHT},
+                 {"classes", 0, CLASSES},    {"n_best", 0, SPAN},  {"max_answer", 0, SPAN}};
+    const uint32_t takes = 1u << ir_metric_takes(kind);
     bool ok = true;
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
     {
@@ -170,10 +159,11 @@ static IrValue join_sums(Expander *x, IrMetricKind kind, IrValue p, IrValue t, I
     const int64_t axes[IR_MAX_RANK] = {0, 1, 2, 3, 4, 5, 6, 7};
     IrValue sums[MAX_SUMS];
     uint32_t n = 0;
-    for (; n < MAX_SUMS && kinds[kind].sums[n]; n++)
+    for (; n < MAX_SUMS && sums_of[kind][n]; n++)
     {
-        IrValue each = ir_build_expr(&x->b, kinds[kind].sums[n], vars, 3);
-        const uint32_t rank = ir_value_type(x->m, each)->rank, n_axes = kinds[kind].takes == CLASSES ? rank - 1 : rank;
+        IrValue each = ir_build_expr(&x->b, sums_of[kind][n], vars, 3);
+        const uint32_t rank = ir_value_type(x->m, each)->rank,
+                       n_axes = ir_metric_takes(kind) == IR_TAKES_CLASSES ? rank - 1 : rank;
         IrType flat = {.dtype = DT_F32, .rank = 1, .dims = {1}};
         sums[n] = ir_build_reduce(&x->b, IR_reduce_sum, each, axes, n_axes);
         if (n_axes == rank)
@@ -222,7 +212,7 @@ static bool make_pair(Expander *x, const XmlElem *e, const JobMetric *metric)
 /* value and the other side by side, one row of numbers a sample. */
 static bool make_rows(Expander *x, const XmlElem *e, JobMetric *metric, const char *other)
 {
-    const int want_rank = kinds[metric->kind].takes == SPAN ? 2 : 1;
+    const int want_rank = ir_metric_takes(metric->kind) == IR_TAKES_SPAN ? 2 : 1;
     IrValue sides[] = {outputs_operand(x, e, "value"), 0};
     sides[1] = sides[0] ? read_like(x, e, other, sides[0]) : 0;
     if (!sides[1])
@@ -250,20 +240,20 @@ static bool make_metric(Expander *x, const XmlElem *e, JobMetric *metric)
 {
     IrValue value, target, sum, weight;
     int64_t n_classes;
-    switch (kinds[metric->kind].takes)
+    switch (ir_metric_takes(metric->kind))
     {
-    case VALUE:
+    case IR_TAKES_VALUE:
         return outputs_mean(x, e, metric->name, outputs_operand(x, e, "value"), &sum, &weight);
-    case RIGHT:
+    case IR_TAKES_RIGHT:
         return read_classes(x, e, &value, &target, &n_classes) &&
                outputs_mean(x, e, metric->name, ir_build2(&x->b, IR_eq, value, target), &sum, &weight);
-    case CLASSES:
+    case IR_TAKES_CLASSES:
         return make_classes(x, e, metric);
-    case PAIR:
+    case IR_TAKES_PAIR:
         return make_pair(x, e, metric);
-    case ROWS:
+    case IR_TAKES_ROWS:
         return make_rows(x, e, metric, "target");
-    case SPAN:
+    case IR_TAKES_SPAN:
         return make_rows(x, e, metric, "last");
     }
     return false;

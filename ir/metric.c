@@ -2,27 +2,17 @@
 
 #include <string.h>
 
-enum
-{
-    VALUE,
-    RIGHT,
-    CLASSES,
-    PAIR,
-    ROWS,
-    SPAN
-};
-
 static const struct
 {
     const char *name;
-    int takes;
+    IrMetricTakes takes;
     const char *results[IR_METRIC_MAX_RESULTS];
 } kinds[IR_METRIC_COUNT] = {
 #define RESULTS(...)                                                                                                   \
     {                                                                                                                  \
         __VA_ARGS__                                                                                                    \
     }
-#define METRIC(kind, takes, sums, finish, results, text) {#kind, takes, results},
+#define METRIC(kind, takes, sums, finish, results, text) {#kind, IR_TAKES_##takes, results},
 #include "ir/metrics.def"
 #undef METRIC
 #undef RESULTS
@@ -44,6 +34,11 @@ const char *ir_metric_name(IrMetricKind kind)
     return kinds[kind].name;
 }
 
+IrMetricTakes ir_metric_takes(IrMetricKind kind)
+{
+    return kinds[kind].takes;
+}
+
 const char *ir_metric_result(IrMetricKind kind, uint32_t i)
 {
     return i < IR_METRIC_MAX_RESULTS ? kinds[kind].results[i] : NULL;
@@ -51,7 +46,7 @@ const char *ir_metric_result(IrMetricKind kind, uint32_t i)
 
 bool ir_metric_has_rows(IrMetricKind kind)
 {
-    return kinds[kind].takes == ROWS || kinds[kind].takes == SPAN;
+    return kinds[kind].takes == IR_TAKES_ROWS || kinds[kind].takes == IR_TAKES_SPAN;
 }
 
 bool ir_metric_is_rows(const char *name)

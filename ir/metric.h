@@ -13,6 +13,17 @@ typedef enum
     IR_METRIC_COUNT
 } IrMetricKind;
 
+/* What it is made of (metrics.def). */
+typedef enum
+{
+    IR_TAKES_VALUE,
+    IR_TAKES_RIGHT,
+    IR_TAKES_CLASSES,
+    IR_TAKES_PAIR,
+    IR_TAKES_ROWS,
+    IR_TAKES_SPAN
+} IrMetricTakes;
+
 enum
 {
     IR_METRIC_MAX_RESULTS = 2 /* of one metric */
@@ -21,6 +32,7 @@ enum
 /* False when there is no kind of that name. */
 bool ir_metric_by_name(const char *name, IrMetricKind *out_kind);
 const char *ir_metric_name(IrMetricKind kind);
+IrMetricTakes ir_metric_takes(IrMetricKind kind);
 /* What stands behind the metric's name in the name of result i ("" or ".f1"); NULL: it has no such result. */
 const char *ir_metric_result(IrMetricKind kind, uint32_t i);
 /* Whether it is made of an output NAME.rows, numbers of each sample, instead of sums. */
