@@ -234,7 +234,7 @@ bool codegen_kernel_may_alias(Arena *scratch, const IrModule *m, IrFunc func, ui
 {
     const char *why;
     if (template_find(m, func))
-        return false;
+        return output == 0 && template_may_alias(m, func, arg);
     const Nest *nest = nest_build(scratch, m, func, &why);
     ENSURE(nest);
     if (nest->reduces.len || nest->arg_types[arg].dtype != nest->output_types[output].dtype ||

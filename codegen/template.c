@@ -86,9 +86,14 @@ static const char *scatter_check(const Use *use)
     return use->types[1]->dtype != DT_F32 ? "scatter_add of a dtype that is not f32" : NULL;
 }
 
+static const IrType *scatter_type(const Use *use)
+{
+    return use->types[use->op->n_operands];
+}
+
 static int64_t scatter_width(const Use *use)
 {
-    return ir_type_n_elems(use->types[2]) / use->types[2]->dims[0];
+    return ir_type_n_elems(scatter_type(use)) / scatter_type(use)->dims[0];
 }
 
 static CodegenKernelInfo scatter_info(const Use *use)
@@ -101,8 +106,9 @@ static void scatter_print_c(StrBuf *out, const Use *use)
     long long width = (long long)scatter_width(use);
     strbuf_addf(out,
                 "const int64_t lo = task * %d, hi = lo + %d < %lld ? lo + %d : %lld;\n"
-                "ptc_scatter_add(bufs[0], bufs[1], bufs[2], %lld, %lld, %lld, lo, hi);\n",
-                SCATTER_COLUMNS, SCATTER_COLUMNS, width, SCATTER_COLUMNS, width, (long long)use->types[2]->dims[0],
+                "ptc_scatter_add(bufs[0], bufs[1], %s, %lld, %lld, %lld, lo, hi);\n",
+                SCATTER_COLUMNS, SCATTER_COLUMNS, width, SCATTER_COLUMNS, width,
+                use->op->n_operands > 2 ? "bufs[2], bufs[3]" : "0, bufs[2]", (long long)scatter_type(use)->dims[0],
                 width, (long long)ir_type_n_elems(use->types[0]));
 }
 
@@ -111,8 +117,9 @@ static void scatter_print_cuda(StrBuf *out, const Use *use, uint32_t launch, Cod
     (void)launch;
     out_launch->block = SCATTER_COLUMNS;
     out_launch->grid = (uint32_t)tasks_of(scatter_width(use), SCATTER_COLUMNS);
-    strbuf_addf(out, "ptc_scatter_add(a0, a1, z0, %lld, %lld, %lld);\n", (long long)use->types[2]->dims[0],
-                (long long)scatter_width(use), (long long)ir_type_n_elems(use->types[0]));
+    strbuf_addf(out, "ptc_scatter_add(a0, a1, %s, z0, %lld, %lld, %lld);\n", use->op->n_operands > 2 ? "a2" : "0",
+                (long long)scatter_type(use)->dims[0], (long long)scatter_width(use),
+                (long long)ir_type_n_elems(use->types[0]));
 }
 
 /* ---- attention: operands q, k, v [, bias] [, key, sample] [, out, lse, dout] */
@@ -344,6 +351,11 @@ bool template_supported(Arena *scratch, const IrModule *m, IrFunc func, const ch
     Use use = use_of(m, op, 0);
     *out_why = t->check(&use);
     return *out_why == NULL;
+}
+
+bool template_may_alias(const IrModule *m, IrFunc func, uint32_t arg)
+{
+    return ir_op(m, template_find(m, func))->code == IR_scatter_add && arg == 2;
 }
 
 CodegenKernelInfo template_info(const IrModule *m, IrFunc func)

@@ -10,6 +10,8 @@
 IrOp template_find(const IrModule *m, IrFunc func);
 /* The function is args, that op on the args in order, and outputs of its results in order. */
 bool template_supported(Arena *scratch, const IrModule *m, IrFunc func, const char **out_why);
+/* The first result may be written over this arg. */
+bool template_may_alias(const IrModule *m, IrFunc func, uint32_t arg);
 CodegenKernelInfo template_info(const IrModule *m, IrFunc func);
 /* The template functions that m uses. */
 void template_print_c_helpers(StrBuf *out, const IrModule *m);

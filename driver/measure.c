@@ -5,6 +5,7 @@
 #include "codegen/codegen.h"
 #include "codegen/compile.h"
 #include "runtime/durable_file.h"
+#include "runtime/pool.h"
 
 #include <string.h>
 
@@ -37,13 +38,18 @@ enum
     LINK_ROUNDS = 5,
     LINK_BYTES = 1 << 20,
     SUM_BYTES = 4 << 20,
-    N_LINK_NUMBERS = 2,
+    N_LINK_NUMBERS = 3,
     N_UNIT_NUMBERS = 4
 };
 
-/* The numbers that are measured, as one list: rates of link and sums, then times per unit. */
-static void pack(const CostMachine *machine, const UnitCost *costs, uint32_t n_units, double *out_numbers)
+/* Of the time that measuring took, what it waited for a core: more of it and other processes were in the way. */
+static const double CALM_SHARE = 0.05;
+
+/* The numbers that are measured, as one list: that share, rates of link and sums, then times per unit. */
+static void pack(double waited_share, const CostMachine *machine, const UnitCost *costs, uint32_t n_units,
+                 double *out_numbers)
 {
+    *out_numbers++ = waited_share;
     *out_numbers++ = machine->link_bytes_per_s;
     *out_numbers++ = machine->sum_bytes_per_s;
     for (uint32_t u = 0; u <= n_units; u++)
@@ -57,6 +63,7 @@ static void pack(const CostMachine *machine, const UnitCost *costs, uint32_t n_u
 
 static void unpack(const double *numbers, CostMachine *machine, UnitCost *costs, uint32_t n_units)
 {
+    numbers++; /* the share */
     machine->link_bytes_per_s = *numbers++;
     machine->sum_bytes_per_s = *numbers++;
     for (uint32_t u = 0; u <= n_units; u++)
@@ -66,6 +73,25 @@ static void unpack(const double *numbers, CostMachine *machine, UnitCost *costs,
         costs[u].weight_s = *numbers++;
         costs[u].update_s = *numbers++;
     }
+}
+
+/* Seconds that this thread could have run and had no core; 0 where the system does not count them. */
+static double core_wait_s(void)
+{
+    FILE *file = fopen("/proc/thread-self/schedstat", "r");
+    double ran_ns, waited_ns = 0;
+    if (file && fscanf(file, "%lf %lf", &ran_ns, &waited_ns) != 2)
+        waited_ns = 0;
+    if (file)
+        fclose(file);
+    return waited_ns * 1e-9;
+}
+
+/* The ranks of this host have a core for each of their threads, so that whoever waits for one waits for others. */
+static bool has_cores(const Session *s)
+{
+    const uint32_t n_here = s->ranks.comm.world ? comm_local_size(s->ranks.comm.world) : 1;
+    return (int)n_here * ranks_threads(s) <= pool_n_cores();
 }
 
 static Status time_ops(Session *s, const IrModule *m, const char *so_path, double *out_seconds)
@@ -144,8 +170,8 @@ static Status write_costs(Session *s, const char *path, const double *numbers, u
     return durable_file_put(path, strbuf_text(&text), text.len, NULL);
 }
 
-/* Rank 0 says whether it has the numbers; else all measure at the same time, as they will compute, and take the mean.
- */
+/* Rank 0 says whether it has the numbers, from a time when the machine was calm; else all measure at the same time, as
+ * they will compute, and take the mean. */
 static Status measure(Session *s, const IrModule *m, UnitCost *costs)
 {
     Comm *world = s->ranks.comm.world;
@@ -156,7 +182,7 @@ static Status measure(Session *s, const IrModule *m, UnitCost *costs)
     codegen_emit_c(&text, m);
     TRY(codegen_compile(s->arena, strbuf_text(&text), &object));
     const char *path = costs_path(s, object.so_path);
-    numbers[n] = s->ranks.rank == 0 && read_costs(path, numbers, n);
+    numbers[n] = s->ranks.rank == 0 && read_costs(path, numbers, n) && (numbers[0] < CALM_SHARE || !has_cores(s));
     if (world)
         TRY(comm_broadcast(world, 0, numbers, sizeof *numbers * (n + 1)));
     s->ranks.costs_from = "measured earlier";
@@ -165,18 +191,21 @@ static Status measure(Session *s, const IrModule *m, UnitCost *costs)
         double *seconds = ARENA_ARRAY(s->arena, double, m->ops.len);
         if (world)
             TRY(comm_barrier(world));
+        const double start_s = driver_now_s(), waited_s = core_wait_s();
         TRY(time_ops(s, m, object.so_path, seconds));
+        const double waited_share = (core_wait_s() - waited_s) / (driver_now_s() - start_s);
         cost_units(s->arena, m, seconds, &s->ranks.machine, n_units, costs);
         if (world)
             TRY(time_link(s, &s->ranks.machine));
-        pack(&s->ranks.machine, costs, n_units, numbers);
+        pack(waited_share, &s->ranks.machine, costs, n_units, numbers);
         if (world)
             TRY(comm_all_reduce_f64(world, numbers, n, COMM_SUM));
         for (uint32_t i = 0; world && i < n; i++)
             numbers[i] /= comm_size(world);
         if (s->ranks.rank == 0)
             TRY(write_costs(s, path, numbers, n));
-        s->ranks.costs_from = "measured";
+        s->ranks.costs_from =
+            numbers[0] < CALM_SHARE || !has_cores(s) ? "measured" : "measured while other processes ran";
     }
     unpack(numbers, &s->ranks.machine, costs, n_units);
     return STATUS_OK;

@@ -18,7 +18,7 @@ typedef struct
     const UnitCost *costs; /* [1..n_units], of micro-batches of cost_rows samples */
     uint32_t cost_rows;
     CostMachine machine;
-    const char *costs_from; /* "measured", "measured earlier", "modelled" */
+    const char *costs_from; /* how: "measured", "modelled", ... */
     ExecutorComm comm;      /* world NULL: no other rank lives */
 } Ranks;
 

@@ -363,6 +363,11 @@ static bool infer_scatter_add(Infer *x)
     IrType out = {.dtype = update->dtype, .rank = 1, .dims = {rows}};
     for (int i = index->rank; i < update->rank; i++)
         out.dims[out.rank++] = update->dims[i];
+    const uint32_t n = ir_attrs_bool(x->attrs, IR_ATTR_residual) ? 3 : 2;
+    if (x->n != n)
+        return fail(x, "has %u operands, its attributes say %u", x->n, n);
+    if (n == 3 && !want_type(x, 2, out))
+        return false;
     return give(x, out);
 }
 

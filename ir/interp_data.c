@@ -174,7 +174,11 @@ Status interp_scatter_add(InterpOp *x)
 {
     const IrType *out = interp_out_type(x, 0);
     int64_t n_rows = out->dims[0], row = ir_type_n_elems(out) / n_rows;
-    memset(x->out[0], 0, sizeof(double) * (size_t)ir_type_n_elems(out));
+    const size_t out_bytes = sizeof(double) * (size_t)ir_type_n_elems(out);
+    if (ir_attrs_bool(&x->op->attrs, IR_ATTR_residual))
+        memcpy(x->out[0], x->in[2], out_bytes);
+    else
+        memset(x->out[0], 0, out_bytes);
     for (int64_t i = 0; i < ir_type_n_elems(interp_in_type(x, 0)); i++)
     {
         double *to = x->out[0] + clamp_row(x->in[0][i], n_rows) * row;

@@ -106,6 +106,8 @@ void grad_scatter_add(GradOp *x)
 {
     if (x->needs[1])
         x->grads[1] = op2(x, IR_gather, x->g, x->op.operands[0]);
+    if (x->op.n_operands > 2 && x->needs[2])
+        x->grads[2] = x->g;
 }
 
 /* ---- reductions */

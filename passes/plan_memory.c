@@ -53,27 +53,31 @@ static void trace_lifetimes(Planner *p)
 
 /* ---- sums over micro-batches, each in the place of the one before */
 
-/* A kernel that adds its two args and does nothing else (pass schedule). */
-static bool is_addition(const IrModule *m, IrFunc kernel)
+/* A kernel that does one op on its n args and nothing else (pass schedule). */
+static bool is_only(const IrModule *m, IrFunc kernel, IrCode code, uint32_t n_args)
 {
-    IrCode codes[] = {IR_arg, IR_arg, IR_add, IR_output};
     uint32_t n = 0;
     IR_FOR_OPS(m, kernel, op)
-    if (n == 4 || ir_op(m, op)->code != codes[n++])
-        return false;
-    return n == 4;
+    {
+        const IrCode wanted = n < n_args ? IR_arg : n == n_args ? code : IR_output;
+        if (n++ == n_args + 2 || ir_op(m, op)->code != wanted)
+            return false;
+    }
+    return n == n_args + 2;
 }
 
-/* The operand that the op may write its result over, element by element: the residual of a contraction, what an
+/* The operand that the op may write its result over: the residual of a contraction or of a scatter_add, what an
  * addition adds to. -1: none. */
 static int sum_operand(const Planner *p, const IrOpData *op)
 {
     if (op->code == IR_matmul && ir_attrs_bool(&op->attrs, IR_ATTR_residual))
         return (int)op->n_operands - 1;
-    if (op->code == IR_call && op->n_operands == 2 && op->n_results == 1 &&
-        is_addition(p->m, ir_func_find(p->m, ir_attrs_str(&op->attrs, IR_ATTR_fn))))
+    if (op->code != IR_call || op->n_results != 1)
+        return -1;
+    IrFunc kernel = ir_func_find(p->m, ir_attrs_str(&op->attrs, IR_ATTR_fn));
+    if (op->n_operands == 2 && is_only(p->m, kernel, IR_add, 2))
         return 0;
-    return -1;
+    return op->n_operands == 3 && is_only(p->m, kernel, IR_scatter_add, 3) ? 2 : -1;
 }
 
 /* Gives a result the place of an operand, if that is read here for the last time. */

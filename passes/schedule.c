@@ -4,9 +4,9 @@
  * On entry: FUSED; without `order` and with one micro-batch nothing changes. Parts are F (phase FORWARD), B and W
  * (phase BACKWARD; when the order has W, B is what the sends to other stages need), and what is done once, in phase
  * OPTIMIZER. On exit: one straight list; every batch input has one global per micro-batch ("batch.images.0", ...);
- * `accumulate` is gone: gradients are added one after another, in the epilogue of the matmul that makes them where
- * there is one, or (attribute deterministic) pairwise, as an all_reduce adds them over replicas; each all_reduce starts
- * behind the op that completes its bucket, and a `wait` stands before the first op that reads it. */
+ * `accumulate` is gone: gradients are added one after another, in the epilogue of the matmul or in the scatter_add that
+ * makes them where there is one, or (attribute deterministic) pairwise, as an all_reduce adds them over replicas; each
+ * all_reduce starts behind the op that completes its bucket, and a `wait` stands before the first op that reads it. */
 #include "base/bug.h"
 #include "ir/builder.h"
 #include "passes/manager.h"
@@ -261,11 +261,33 @@ static void add_to_sum(Scheduler *s, Sum *sum, IrValue value, uint32_t micro)
         finish_sum(s, sum, sum->partial.data[0]);
 }
 
-/* The sum that a matmul's result goes into and nowhere else, through reshapes; NULL when there is none to fold. */
+/* The scatter_add that a kernel consists of; 0 when it does not. */
+static IrOp scatter_of(const IrModule *m, IrFunc kernel)
+{
+    IrOp found = 0;
+    IR_FOR_OPS(m, kernel, op)
+    {
+        const IrOpData *data = ir_op(m, op);
+        if (data->code == IR_scatter_add && data->n_operands == 2)
+            found = op;
+        else if (data->code != IR_arg && data->code != IR_output)
+            return 0;
+    }
+    return found;
+}
+
+static bool can_add_to_sum(const IrModule *m, const IrOpData *op)
+{
+    if (op->code == IR_call)
+        return scatter_of(m, ir_func_find(m, ir_attrs_str(&op->attrs, IR_ATTR_fn))) != 0;
+    return op->code == IR_matmul && !ir_attrs_bool(&op->attrs, IR_ATTR_residual) &&
+           !ir_attrs_find(&op->attrs, IR_ATTR_act);
+}
+
+/* The sum that an op's result goes into and nowhere else, through reshapes; NULL when there is none to fold. */
 static Sum *foldable_sum(Scheduler *s, const IrOpData *op)
 {
-    if (s->pairwise || op->code != IR_matmul || ir_attrs_bool(&op->attrs, IR_ATTR_residual) ||
-        ir_attrs_find(&op->attrs, IR_ATTR_act))
+    if (s->pairwise || !can_add_to_sum(s->m, op))
         return NULL;
     IrValue value = op->results[0];
     for (;;)
@@ -284,11 +306,50 @@ static Sum *foldable_sum(Scheduler *s, const IrOpData *op)
     }
 }
 
+/* A scatter_add kernel that adds to one more arg. */
+static const char *scatter_kernel(Scheduler *s, const char *plain)
+{
+    IrModule *m = s->m;
+    const char *name = arena_printf(m->arena, "%s_to_sum", plain);
+    if (ir_func_find(m, name))
+        return name;
+    const IrOpData scatter = *ir_op(m, scatter_of(m, ir_func_find(m, plain)));
+    const IrType types[] = {*ir_value_type(m, scatter.operands[0]), *ir_value_type(m, scatter.operands[1]),
+                            *ir_value_type(m, scatter.results[0])};
+    IrFunc kernel = ir_func_add(m, IR_FUNC_KERNEL, name);
+    IrValue args[3];
+    for (int i = 0; i < 3; i++)
+        args[i] = ir_op_result(m, ir_op_insert(m, kernel, 0, IR_arg, NULL, 0, &types[i], 1, NULL, 0), 0);
+    const IrAttr attrs[] = {*ir_attrs_find(&scatter.attrs, IR_ATTR_rows), ir_attr_bool(IR_ATTR_residual, true)};
+    IrBuilder b = ir_builder(m, kernel);
+    IrValue sum = ir_build_op(&b, IR_scatter_add, NULL, args, 3, attrs, 2);
+    ir_op_insert(m, kernel, 0, IR_output, &sum, 1, NULL, 0, NULL, 0);
+    return name;
+}
+
+/* The call of a scatter_add with the sum so far. */
+static IrOp clone_scatter(Scheduler *s, IrBuilder *b, IrOp op, const IrValue *operands, const Sum *sum)
+{
+    IrModule *m = s->m;
+    const IrOpData old = *ir_op(m, op);
+    const IrType type = *ir_value_type(m, old.results[0]);
+    const IrValue with_sum[] = {operands[0], operands[1], ir_build_reshape(b, sum->partial.data[0], type)};
+    IrAttr fn = ir_attr_str(IR_ATTR_fn, scatter_kernel(s, ir_attrs_str(&old.attrs, IR_ATTR_fn)));
+    IrOp call = ir_op_insert(m, s->func, 0, IR_call, with_sum, 3, &type, 1, &fn, 1);
+    IrOpData *data = ir_op(m, call);
+    data->span = old.span;
+    data->unit = old.unit;
+    data->phase = old.phase;
+    return call;
+}
+
 /* The matmul with the sum so far as its residual. */
 static IrOp clone_folded(Scheduler *s, IrBuilder *b, IrOp op, const IrValue *operands, const Sum *sum)
 {
     IrModule *m = s->m;
     const IrOpData old = *ir_op(m, op);
+    if (old.code == IR_call)
+        return clone_scatter(s, b, op, operands, sum);
     IrValue with_sum[5];
     memcpy(with_sum, operands, old.n_operands * sizeof *operands);
     with_sum[old.n_operands] = ir_build_reshape(b, sum->partial.data[0], *ir_value_type(m, old.results[0]));

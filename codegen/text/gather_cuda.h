@@ -13,14 +13,14 @@ PTC_INLINE void ptc_gather(const T *table, const int32_t *index, T *to, int64_t 
             to[i * width + c] = from[c];
     }
 }
-PTC_INLINE void ptc_scatter_add(const int32_t *index, const float *update, float *to, int64_t rows, int64_t width,
-                                int64_t n)
+PTC_INLINE void ptc_scatter_add(const int32_t *index, const float *update, const float *sum, float *to, int64_t rows,
+                                int64_t width, int64_t n)
 {
     const int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= width)
         return;
     for (int64_t r = 0; r < rows; r++)
-        to[r * width + c] = 0.0f;
+        to[r * width + c] = sum ? sum[r * width + c] : 0.0f;
     for (int64_t i = 0; i < n; i++)
         to[ptc_clamp_row(index[i], rows) * width + c] += update[i * width + c];
 }

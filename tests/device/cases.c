@@ -77,6 +77,7 @@ static const struct
     {"scatter_add", "i32[33], f32[33x17]", "rows=5"},
     {"scatter_add", "i32[7x3], f32[7x3]", "rows=17"},
     {"scatter_add", "i32[1], f32[1x1]", "rows=5"},
+    {"scatter_add", "i32[33], f32[33x17], f32[5x17]", "rows=5, residual=true"},
     {"reduce_sum", "f32[1]", "axes=[0]"},
     {"reduce_sum", "f32[7x1]", "axes=[0]"},
     {"reduce_sum", "f32[1x7]", "axes=[0]"},
