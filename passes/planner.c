@@ -90,6 +90,7 @@ static bool cut(Planner *p, Plan *plan, uint32_t rows)
     for (uint32_t i = 0; i < n; i++)
     {
         const UnitCost *unit = &p->costs[i + 1];
+        /* a stage's micro-batches, and one update for all of them */
         cost_s[i] = (unit->forward_s + unit->backward_s) * scale + unit->update_s * plan->n_replicas / plan->n_micro;
         link_s[i] = p->machine->link_s + (double)unit->border_bytes * scale / p->machine->link_bytes_per_s;
         bytes[i] = unit->param_bytes + unit->state_bytes + unit->grad_bytes +
