@@ -117,12 +117,13 @@ def torch_side(opt, folder, seed):
                 here = squad.windows_of(tokenizer, qa["question"], p["context"], qa["answers"], length, stride)
                 yield p["context"], qa, list(here)
 
-    def tensors(windows):
+    def scores(windows):
         longest = max(len(w["ids"]) for w in windows)
         fill = lambda values, pad: torch.tensor([v + [pad] * (longest - len(v)) for v in values])
         ids = fill([w["ids"] for w in windows], tokenizer.pad_token_id)
         mask = fill([[1] * len(w["ids"]) for w in windows], 0)
-        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": fill([w["types"] for w in windows], 0)}
+        out = model(input_ids=ids, attention_mask=mask, token_type_ids=fill([w["types"] for w in windows], 0))
+        return (logits.masked_fill(mask == 0, -1e9) for logits in (out.start_logits, out.end_logits))
 
     train = [w for _, _, here in read(f"train-{seed}.json") for w in here]
     test = list(read("test.json"))
@@ -140,9 +141,9 @@ def torch_side(opt, folder, seed):
         factor = (step + 1) / warmup if step < warmup else (n_steps - step) / (n_steps - warmup)
         for group in optimizer.param_groups:
             group["lr"] = lr * factor
-        out = model(**tensors(windows))
+        starts, ends = scores(windows)
         first, last = (torch.tensor([w[key] for w in windows]) for key in ("first", "last"))
-        loss = (F.cross_entropy(out.start_logits, first) + F.cross_entropy(out.end_logits, last)) / 2
+        loss = (F.cross_entropy(starts, first) + F.cross_entropy(ends, last)) / 2
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), float(said["clip_norm"]))
@@ -154,9 +155,9 @@ def torch_side(opt, folder, seed):
     numbers = []
     with torch.no_grad():
         for context, qa, windows in test:
-            out = model(**tensors(windows))
+            starts, ends = scores(windows)
             for i, window in enumerate(windows):
-                window["start_logits"], window["end_logits"] = out.start_logits[i].tolist(), out.end_logits[i].tolist()
+                window["start_logits"], window["end_logits"] = starts[i].tolist(), ends[i].tolist()
                 window["offsets"] += [None] * (len(window["start_logits"]) - len(window["offsets"]))
             text = squad.answer_of(context, windows, squad.N_BEST, squad.MAX_ANSWER)
             truths = [answer["text"] for answer in qa["answers"]]
@@ -203,6 +204,14 @@ def train_ours(opt, folder, seed):
     }
 
 
+def show(row):
+    name = "ptc" if row["who"] == "ours" else "PyTorch"
+    more = f"  waiting for data {row['waiting_percent']:.1f} %" if "waiting_percent" in row else ""
+    print(f"seed {row['seed']}  {name:8} EM {100 * row['em']:5.2f}  F1 {100 * row['f1']:5.2f}  {row['steps']} steps in "
+          f"{row['train_s']:.1f} s{more}", flush=True)
+    return row
+
+
 def summary(opt, rows):
     of = {who: [row for row in rows if row["who"] == who] for who in ("torch", "ours")}
     mean = {who: {key: statistics.mean(row[key] for row in some) for key in ("em", "f1")} for who, some in of.items()}
@@ -238,12 +247,8 @@ def main():
         print(f"bench: WARNING: load {os.getloadavg()[0]:.1f} before the start; the times will be noisy", file=sys.stderr)
     rows = []
     for seed in opt.seeds:
-        for row in (train_torch(opt, seed), train_ours(opt, folder, seed)):
-            rows.append(row)
-            name = "ptc" if row["who"] == "ours" else "PyTorch"
-            more = f"  waiting for data {row['waiting_percent']:.1f} %" if "waiting_percent" in row else ""
-            print(f"seed {seed}  {name:8} EM {100 * row['em']:5.2f}  F1 {100 * row['f1']:5.2f}  {row['steps']} steps in "
-                  f"{row['train_s']:.1f} s{more}", flush=True)
+        rows.append(show(train_torch(opt, seed)))
+        rows.append(show(train_ours(opt, folder, seed)))
     sys.exit(0 if summary(opt, rows) else 1)
 
 
