@@ -33,6 +33,17 @@ for n in 2 3 4 5 6 7 8; do
     check "left to the planner: $n ranks" plans "*: 1-*" -n $n "$tied"
 done
 check "measured" plans "2x1 4 *: 1-* *-7" -n 2 --stages=2 --micro-batches=4 --costs=measured --threads=1 "$tied"
+
+# ---- measured costs are kept when nothing else ran
+costs_again() # SHARE PATTERN: what is said of kept costs whose measuring waited for a core for this share of the time
+{
+    local flags=(--json -n 2 --stages=2 --micro-batches=4 --costs=measured --threads=1 "$tied")
+    PTC_CACHE_DIR=$PWD/costs $PTC plan "${flags[@]}" >plan.json && sed -i "1s/.*/$1/" costs/*.costs &&
+        PTC_CACHE_DIR=$PWD/costs $PTC plan "${flags[@]}" >plan.json && grep -q "\"costs\": \"$2\"" plan.json
+}
+check "a calm machine" costs_again 0.01 "measured earlier"
+check "a busy machine" costs_again 0.5 "measured\( while other processes ran\)\?"
+
 check "verified" plans "2x1 4 *: 1-* *-7" -n 2 --stages=2 --micro-batches=4 --verify-each "$tied"
 
 # ---- <cluster>
