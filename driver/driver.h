@@ -38,7 +38,7 @@ typedef struct
     double comm_timeout_s;
     bool force;        /* export */
     bool with_outputs; /* cmd_predict: @eval sets the values of <output> */
-    bool resume, profile, pin, json, deterministic, no_freeze;
+    bool resume, profile, pin, json, deterministic, no_freeze, no_cache;
     const char **arguments; /* the command line again, every flag in full, for the ranks: without -n and the like */
     uint32_t n_arguments;
     int ranks_exit_code; /* of a job that the launcher ran; else 0 */

@@ -113,6 +113,10 @@ void elastic_mark(const Session *s, const Job *job)
     const Elastic *e = &s->elastic;
     if (e->frozen)
         ir_attrs_put(m->arena, attrs, ir_attr_int(IR_ATTR_frozen, job->layers[e->frozen] - 1));
+    if (e->frozen && e->cached)
+        ir_attrs_put(m->arena, attrs, ir_attr_bool(IR_ATTR_cached, true));
+    if (e->frozen && e->cached && e->cached_from)
+        ir_attrs_put(m->arena, attrs, ir_attr_int(IR_ATTR_cached_from, e->cached_from));
     if (e->on && freeze_policy_needs_norms(e->settings.policy))
         ir_attrs_put(m->arena, attrs, ir_attr_bool(IR_ATTR_track, true));
 }
@@ -124,6 +128,8 @@ void elastic_set_options(Session *s, TrainerOptions *options)
     options->pause_epochs = s->elastic.every_epochs;
     options->pause_steps = s->elastic.every_steps;
     options->extra = state_text(s);
+    options->cache = s->elastic.cached ? s->elastic.cache : NULL;
+    options->cache_before = s->elastic.cached ? s->elastic.cache_before : NULL;
 }
 
 /* ---- decisions */

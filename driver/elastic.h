@@ -23,8 +23,24 @@ typedef struct
     uint64_t norms_step;  /* when their sums were last emptied */
 
     const char *why; /* of the last decision */
+
+    /* the cache of what the frozen layers make */
+    bool cached;
+    uint32_t cached_unit;       /* the last unit whose outputs `cache` keeps; 0: there is none */
+    uint32_t cached_from;       /* the same of cache_before */
+    FeatureCache *cache;        /* of the program as it is now */
+    FeatureCache *cache_before; /* of the one before */
+    const char *not_cached;     /* why; NULL: it is, or nothing is frozen */
 } Elastic;
 
+/* Whether the program for what is frozen now is to start from the cache (elastic.cached). Before it is planned. */
+void elastic_choose_cache(Session *s);
+/* Once it is built: opens the store, and measures whether it is worth it; if not, *out_worth is false, and it is to be
+ * built again without. Collective. */
+Status elastic_open_cache(Session *s, bool *out_worth);
+/* The program is not to start from the cache after all. */
+void elastic_drop_cache(Session *s, const char *why);
+void elastic_close(Session *s);
 /* Reads <freeze>; in a run that is gone on from, its newest checkpoint. Before the job is planned. */
 Status elastic_prepare(Session *s);
 /* The last frozen unit; 0: none. */

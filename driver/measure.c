@@ -16,6 +16,7 @@ static Status compile_reference(Session *s, uint32_t n_micro, Arena **out_arena,
     IrModule *m = s->job->module;
     IrAttrs *attrs = &ir_func(m, ir_func_find(m, "train"))->attrs;
     ir_attrs_remove(attrs, IR_ATTR_frozen); /* what that saves is known without measuring: cost_freeze */
+    ir_attrs_remove(attrs, IR_ATTR_cached);
     if (n_micro > 1)
     {
         ir_attrs_put(m->arena, attrs, ir_attr_int(IR_ATTR_micro_batches, n_micro));

@@ -204,6 +204,9 @@ static Status set_flag(Arena *arena, Options *o, size_t flag, const char *text)
     case 'x':
         o->deterministic = true;
         break;
+    case 'N':
+        o->no_cache = true;
+        break;
     case 'Z':
         o->no_freeze = true;
         break;

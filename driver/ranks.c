@@ -164,7 +164,7 @@ void ranks_apply_plan(Session *s, IrModule *m)
 static const UnitCost *costs_now(Session *s)
 {
     UnitCost *costs = ARENA_ARRAY(s->arena, UnitCost, s->job->n_units + 1);
-    cost_freeze(s->ranks.costs, s->job->n_units, elastic_frozen_unit(s), false, costs);
+    cost_freeze(s->ranks.costs, s->job->n_units, elastic_frozen_unit(s), s->elastic.cached, costs);
     return costs;
 }
 
@@ -173,9 +173,17 @@ static Status adopt_plan(Session *s)
 {
     Ranks *ranks = &s->ranks;
     const char *why;
-    if (!planner_choose(s->arena, &ranks->request, costs_now(s), s->job->n_units, ranks->cost_rows, &ranks->machine,
-                        &ranks->choice, &why))
-        return refuse(s, why);
+    bool found;
+    do
+    {
+        ranks->request.n_together = s->elastic.cached ? elastic_frozen_unit(s) : 0;
+        found = planner_choose(s->arena, &ranks->request, costs_now(s), s->job->n_units, ranks->cost_rows,
+                               &ranks->machine, &ranks->choice, &why);
+        if (!found && s->elastic.cached)
+            elastic_drop_cache(s, why);
+        else if (!found)
+            return refuse(s, why);
+    } while (!found);
     const Plan *plan = &ranks->choice.chosen->plan;
     ranks->planned = plan->n_micro > 1 || ranks->size > 1;
     ranks->stage = ranks->rank % plan->n_stages;

@@ -256,6 +256,7 @@ void session_unbuild(Session *s)
 
 Status session_close(Session *s, Status status)
 {
+    elastic_close(s);
     ranks_leave(s, status != STATUS_OK);
     session_unbuild(s);
     dataset_close(s->labels);

@@ -229,11 +229,13 @@ static Status tell(Session *s, const Transition *t, Trainer *trainer, const Trai
     if (observer && observer->note)
         observer->note(observer->context,
                        arena_printf(s->arena,
-                                    "step %llu: %u of %u layers frozen (%s)%s; compile %.2f s%s, regroup %.2f s, copy "
-                                    "%.2f s (%.1f MiB moved)",
+                                    "step %llu: %u of %u layers frozen (%s)%s; %s%s; compile %.2f s%s, regroup %.2f s, "
+                                    "copy %.2f s (%.1f MiB moved)",
                                     (unsigned long long)trainer_steps_done(trainer), e->frozen, s->job->n_layers,
-                                    e->why, plan_text(s), t->build_s, s->kernels_cached ? " (kernels cached)" : "",
-                                    t->regroup_s, t->copy_s, moved / (1 << 20)));
+                                    e->why, plan_text(s),
+                                    e->cached ? "cached" : "not cached: ", e->cached ? "" : e->not_cached, t->build_s,
+                                    s->kernels_cached ? " (kernels cached)" : "", t->regroup_s, t->copy_s,
+                                    moved / (1 << 20)));
     MetricsLog *log = trainer_log(trainer);
     if (!log)
         return STATUS_OK;
@@ -245,6 +247,7 @@ static Status tell(Session *s, const Transition *t, Trainer *trainer, const Trai
                            METRIC_U64("micro_batches", plan ? plan->n_micro : 1),
                            METRIC_TEXT("schedule", plan ? pipeline_name(plan->schedule) : ""),
                            METRIC_F64("predicted_step_s", plan ? s->ranks.choice.chosen->step_s : NAN),
+                           METRIC_U64("cached", e->cached),
                            METRIC_F64("compile_s", t->build_s),
                            METRIC_F64("regroup_s", t->regroup_s),
                            METRIC_F64("copy_s", t->copy_s),
@@ -255,13 +258,21 @@ static Status tell(Session *s, const Transition *t, Trainer *trainer, const Trai
 
 static Status build(Session *s, Transition *t)
 {
-    double start_s = driver_now_s();
-    TRY(ranks_replan(s));
-    t->regroup_s = driver_now_s() - start_s;
-    start_s = driver_now_s();
-    TRY(session_compile(s));
-    TRY(session_build(s));
-    t->build_s = driver_now_s() - start_s;
+    bool worth = true;
+    elastic_choose_cache(s);
+    do
+    {
+        if (!worth)
+            session_unbuild(s);
+        double start_s = driver_now_s();
+        TRY(ranks_replan(s));
+        t->regroup_s += driver_now_s() - start_s;
+        start_s = driver_now_s();
+        TRY(session_compile(s));
+        TRY(session_build(s));
+        t->build_s += driver_now_s() - start_s;
+        TRY(elastic_open_cache(s, &worth));
+    } while (!worth);
     return STATUS_OK;
 }
 

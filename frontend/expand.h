@@ -163,6 +163,7 @@ void job_dims(Expander *x, const XmlElem *root);
 void job_cluster(Expander *x, const XmlElem *root);
 /* Once the layers are known (freeze.c). */
 void job_freeze(Expander *x, const XmlElem *root);
+void job_cache(Expander *x, const XmlElem *root);
 /* micro_batches: FrontendOptions. */
 void job_train(Expander *x, const XmlElem *root, int64_t micro_batches);
 void job_data(Expander *x, const XmlElem *root, int64_t length);

@@ -1,4 +1,4 @@
-/* <freeze>: when layers are frozen. */
+/* <freeze>: when layers are frozen; <cache>: what is kept of them. */
 #include "frontend/expand.h"
 
 #include <stdlib.h>
@@ -71,4 +71,25 @@ void job_freeze(Expander *x, const XmlElem *root)
 void expand_freeze(Expander *x, const XmlElem *e)
 {
     (void)x, (void)e; /* job_freeze has read it */
+}
+
+void job_cache(Expander *x, const XmlElem *root)
+{
+    const XmlElem *e = x->gave_up ? NULL : job_sole_child(x, root, EL_cache);
+    CacheSpec *cache = &x->job->cache;
+    const char *use = "auto", *precision = "f32";
+    *cache = (CacheSpec){.use = CACHE_AUTO};
+    if (!e)
+        return;
+    cache->span = xml_elem_span(e);
+    if (!attr_text(x, e, "use", &use) || !attr_float(x, e, "memory", 0, 1e6, &cache->memory_gib) ||
+        !attr_float(x, e, "disk", 0, 1e9, &cache->disk_gib) || !attr_text(x, e, "precision", &precision))
+        return;
+    cache->use = strcmp(use, "on") == 0 ? CACHE_ON : strcmp(use, "off") == 0 ? CACHE_OFF : CACHE_AUTO;
+    cache->bf16 = strcmp(precision, "bf16") == 0;
+}
+
+void expand_cache(Expander *x, const XmlElem *e)
+{
+    (void)x, (void)e; /* job_cache has read it */
 }

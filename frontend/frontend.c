@@ -47,6 +47,7 @@ static void expand_graph(Expander *x, const XmlElem *root, const FrontendOptions
             expand_element(x, e);
     job_groups(x, root);
     job_freeze(x, root);
+    job_cache(x, root);
     job_check(x, root);
     hf_check(x);
     if (!x->loss && !x->gave_up)

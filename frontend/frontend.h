@@ -170,6 +170,23 @@ typedef struct
     Span span;
 } JobMetric;
 
+typedef enum
+{
+    CACHE_AUTO,
+    CACHE_ON,
+    CACHE_OFF
+} CacheUse;
+
+/* The outputs of frozen layers, kept by sample. */
+typedef struct
+{
+    CacheUse use;
+    double memory_gib; /* 0: the default */
+    double disk_gib;
+    bool bf16;
+    Span span;
+} CacheSpec;
+
 /* When layers are frozen (passes/freeze_policy.h); policy NULL: never. */
 typedef struct
 {
@@ -192,6 +209,7 @@ typedef struct
     TrainSpec train;
     ClusterSpec cluster;
     FreezeSpec freeze;
+    CacheSpec cache;
     const int64_t *layers; /* the first unit of each layer, and of what is behind the last; NULL: no layers */
     uint32_t n_layers;
     HfSpec hf;

@@ -41,7 +41,7 @@ static void set_attr(Arena *arena, XmlElem *e, const char *name, const XmlAttr *
 /* Elements whose attributes --set takes as "element.attribute". */
 static bool is_settable(ElementId id)
 {
-    return id == EL_train || id == EL_data || id == EL_cluster || id == EL_freeze;
+    return id == EL_train || id == EL_data || id == EL_cluster || id == EL_freeze || id == EL_cache;
 }
 
 /* All paths that --set takes for this model. */

@@ -13,6 +13,7 @@
 #include "base/bug.h"
 #include "ir/builder.h"
 #include "passes/manager.h"
+#include "passes/movable.h"
 
 #include <string.h>
 
@@ -38,7 +39,7 @@ typedef struct
     const int64_t *first_unit; /* of each stage */
     int n_stages, stage;
     int *home;        /* by op */
-    bool *movable;    /* by value: only constants, indices and inputs go into it */
+    bool *movable;    /* by value */
     uint64_t *needed; /* by value: stages that read it */
     uint64_t *runs;   /* by op: stages that run it */
     VEC(Edge) edges;
@@ -60,28 +61,13 @@ int partition_stage_of_unit(const int64_t *first_unit, int n_stages, int64_t uni
 
 /* ---- where ops run */
 
-static bool is_movable(const Partition *p, const IrOpData *op)
-{
-    if (op->code == IR_const || op->code == IR_iota)
-        return true;
-    if (op->code == IR_get)
-        return ir_global(p->m, ir_global_find(p->m, ir_attrs_str(&op->attrs, IR_ATTR_global)))->kind == IR_GLOBAL_INPUT;
-    if (!ir_code_has(op->code, IR_TRAIT_EWISE | IR_TRAIT_VIEW))
-        return false;
-    for (uint32_t i = 0; i < op->n_operands; i++)
-        if (!p->movable[op->operands[i]])
-            return false;
-    return true;
-}
-
 static void find_homes(Partition *p)
 {
+    movable_values(p->m, p->func, p->movable);
     IR_FOR_OPS(p->m, p->func, op)
     {
         const IrOpData *data = ir_op(p->m, op);
-        bool movable = data->n_results > 0 && is_movable(p, data);
-        for (uint32_t i = 0; i < data->n_results; i++)
-            p->movable[data->results[i]] = movable;
+        const bool movable = data->n_results > 0 && p->movable[data->results[0]];
         bool common = movable || data->code == IR_get || (data->unit == 0 && data->phase == IR_PHASE_OPTIMIZER);
         p->home[op] = common ? EVERYWHERE : partition_stage_of_unit(p->first_unit, p->n_stages, data->unit);
     }

@@ -79,6 +79,12 @@ static bool cut(Planner *p, Plan *plan, uint32_t rows)
     first_unit[0] = 1;
     if (p->request->n_cuts)
     {
+        if (p->request->cuts[0] <= p->request->n_together + 1)
+        {
+            p->why = arena_printf(p->arena, "units 1 to %u are to stay together, but a stage begins at %lld",
+                                  p->request->n_together + 1, (long long)p->request->cuts[0]);
+            return false;
+        }
         memcpy(first_unit + 1, p->request->cuts, sizeof *first_unit * p->request->n_cuts);
         return plan_check(p->arena, plan, n, &p->why);
     }
@@ -96,10 +102,16 @@ static bool cut(Planner *p, Plan *plan, uint32_t rows)
         bytes[i] = unit->param_bytes + unit->state_bytes + unit->grad_bytes +
                    (int64_t)((double)unit->kept_bytes * scale * kept);
     }
-    if (!pipeline_cut(p->arena, cost_s, bytes, link_s, NULL, n, n_stages, p->request->cap_bytes, first))
+    bool *may_cut = ARENA_ARRAY(p->arena, bool, n);
+    for (uint32_t i = 0; i < n; i++)
+        may_cut[i] = i + 1 > p->request->n_together;
+    if (!pipeline_cut(p->arena, cost_s, bytes, link_s, may_cut, n, n_stages, p->request->cap_bytes, first))
     {
-        p->why = arena_printf(p->arena, "no cut of %u units into %u stages fits into %.1f MiB a rank", n, n_stages,
-                              (double)p->request->cap_bytes / (1 << 20));
+        p->why = p->request->n_together + n_stages > n && !p->request->cap_bytes
+                     ? arena_printf(p->arena, "%u stages are too many for the %u units that are not frozen", n_stages,
+                                    n - p->request->n_together)
+                     : arena_printf(p->arena, "no cut of %u units into %u stages fits into %.1f MiB a rank", n,
+                                    n_stages, (double)p->request->cap_bytes / (1 << 20));
         return false;
     }
     for (uint32_t s = 0; s < n_stages; s++)

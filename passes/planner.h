@@ -16,7 +16,8 @@ typedef struct
     int schedule;        /* PipelineKind or -1 */
     const int64_t *cuts; /* the first unit of every stage but the first */
     uint32_t n_cuts;
-    int64_t cap_bytes; /* of a rank */
+    uint32_t n_together; /* units 1..n are not cut apart, and not from the next one */
+    int64_t cap_bytes;   /* of a rank */
     bool deterministic;
     uint32_t batch; /* samples a step */
 } PlanRequest;

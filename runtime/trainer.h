@@ -13,6 +13,7 @@
 #include "base/strbuf.h"
 #include "runtime/dataset.h"
 #include "runtime/executor.h"
+#include "runtime/feature_cache.h"
 #include "runtime/lr_schedule.h"
 #include "runtime/metric.h"
 #include "runtime/metrics_log.h"
@@ -107,6 +108,8 @@ typedef struct
     const char *out_dir;         /* checkpoints and metrics.jsonl; NULL: neither */
     bool resume;                 /* from the newest good checkpoint of out_dir, if there is one */
     const TrainerPosition *from; /* go on from here in this process: params and states are in the executor already */
+    FeatureCache *cache;         /* outputs of the frozen layers (pass cache_prefix); NULL: the program has them */
+    FeatureCache *cache_before;  /* of fewer layers, for @advance; NULL: none */
     uint64_t pause_epochs;       /* trainer_run returns after so many epochs each; 0: it does not */
     uint64_t pause_steps;        /* the same after steps */
     const char *extra;           /* a JSON object that goes into checkpoints; NULL: none */
@@ -137,6 +140,8 @@ bool trainer_paused(const Trainer *trainer);
 /* What goes into the next checkpoints; must outlive them. */
 void trainer_set_extra(Trainer *trainer, const char *json);
 TrainerPosition trainer_position(const Trainer *trainer);
+/* f32 values that the cache keeps of a sample for this program; 0: it needs none. */
+uint64_t trainer_border_elems(const IrModule *m);
 /* For events; NULL on ranks that write none, and without out_dir. */
 MetricsLog *trainer_log(Trainer *trainer);
 /* One pass over the test data with the params as they are. */

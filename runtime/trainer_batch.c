@@ -39,8 +39,9 @@ static void make_feed(Trainer *t, const Dataset *dataset, TrainerFeed *feed)
     for (uint32_t i = 0; i < t->inputs.len; i++)
     {
         const BatchInput *input = &t->inputs.data[i];
-        feed->hosts[i] =
-            (input->micro >= 0) == numbered ? arena_alloc(t->arena, (size_t)ir_type_size_bytes(input->type)) : NULL;
+        const bool is_read =
+            (input->micro >= 0) == numbered && trainer_function_reads(t, training ? "train" : "eval", input->global);
+        feed->hosts[i] = is_read ? arena_alloc(t->arena, (size_t)ir_type_size_bytes(input->type)) : NULL;
     }
 }
 
@@ -61,7 +62,7 @@ Status trainer_find_inputs(Trainer *t)
     {
         const IrGlobalData *global = ir_global(t->m, g);
         if (global->kind != IR_GLOBAL_INPUT || strncmp(global->name, "batch.", 6) != 0 ||
-            !executor_has_global(t->executor, global->name))
+            !executor_has_global(t->executor, global->name) || trainer_is_border(global->name))
             continue;
         ENSURE(global->type.rank >= 1 && global->type.dims[0] == t->options.rows);
         const char *field = global->name + 6, *number = strchr(field, '.');
@@ -77,6 +78,7 @@ Status trainer_find_inputs(Trainer *t)
             TRY(check_field(t->test, &input));
         vec_push(t->arena, &t->inputs, input);
     }
+    trainer_cache_set_up(t);
     if (t->train)
         make_feed(t, t->train, &t->train_feed);
     if (t->test)
@@ -85,12 +87,39 @@ Status trainer_find_inputs(Trainer *t)
     return loader_create(t->options.loader_threads, costly, &t->loader);
 }
 
+/* What is no field of the data; false: it is one. */
+static bool fill_numbers(const Trainer *t, const BatchInput *input, const TrainerRows *rows, void *host)
+{
+    if (is_field(input))
+        return false;
+    for (uint32_t k = 0; k < t->options.rows; k++)
+        if (strcmp(input->field, "sample") == 0)
+            ((int32_t *)host)[k] = (int32_t)(rows->first + k);
+        else
+            ((float *)host)[k] = k < rows->n ? 1.0F : 0.0F;
+    return true;
+}
+
+Status trainer_fill_input(const Trainer *t, const Dataset *dataset, const DatasetPass *pass, const BatchInput *input,
+                          const TrainerRows *rows, void *host)
+{
+    BatchSlot slot = {.elem = input->elem, .data = host};
+    if (fill_numbers(t, input, rows, host))
+        return STATUS_OK;
+    bool found = dataset_field_find(dataset, input->field, &slot.field);
+    ENSURE(found);
+    memset((char *)host + rows->n * dataset_row_bytes(dataset, &slot), 0,
+           (t->options.rows - rows->n) * dataset_row_bytes(dataset, &slot));
+    return dataset_fill_rows(dataset, pass, &slot, rows->indices, 0, rows->n);
+}
+
 void trainer_feed_start(Trainer *t, TrainerFeed *feed, uint32_t n, uint64_t epoch)
 {
     const uint32_t rows = t->options.rows;
     LoaderBatch *batch = &feed->batch;
     batch->pass.epoch = epoch;
     batch->n_slots = 0;
+    feed->n_samples = n;
     feed->variant = trainer_variant_of(t, feed->lengths, feed->indices, n);
     for (uint32_t i = 0; i < t->inputs.len; i++)
     {
@@ -100,13 +129,7 @@ void trainer_feed_start(Trainer *t, TrainerFeed *feed, uint32_t n, uint64_t epoc
         void *host = feed->hosts[i];
         if (!host)
             continue;
-        if (strcmp(input->field, "sample") == 0)
-            for (uint32_t k = 0; k < rows; k++)
-                ((int32_t *)host)[k] = (int32_t)(first + k);
-        else if (strcmp(input->field, "mask") == 0)
-            for (uint32_t k = 0; k < rows; k++)
-                ((float *)host)[k] = k < n_here ? 1.0F : 0.0F;
-        else
+        if (!fill_numbers(t, input, &(TrainerRows){.n = n_here, .first = first}, host))
         {
             LoaderSlot *slot = &feed->slots[batch->n_slots++];
             *slot = (LoaderSlot){.slot = {.elem = input->elem,
@@ -129,7 +152,7 @@ Status trainer_feed_finish(Trainer *t, TrainerFeed *feed)
     for (uint32_t i = 0; i < t->inputs.len; i++)
         if (feed->hosts[i])
             TRY(executor_write_global(t->executor, t->inputs.data[i].global, feed->hosts[i]));
-    return STATUS_OK;
+    return trainer_cache_write(t, feed);
 }
 
 Status trainer_write_scalars(Trainer *t, double lr)

@@ -4,6 +4,7 @@
 #define PTC_RUNTIME_TRAINER_PARTS_H
 
 #include "runtime/batch_order.h"
+#include "runtime/feature_cache.h"
 #include "runtime/loader.h"
 #include "runtime/metrics_log.h"
 #include "runtime/trainer.h"
@@ -25,10 +26,13 @@ typedef struct
     void **hosts;         /* one micro-batch for each of the inputs; NULL: not one of this batch */
     uint64_t *indices;    /* of the whole batch */
     uint32_t *lengths;    /* by sample; NULL: nobody asks */
-    uint32_t variant;     /* of the executor, that it is for */
+    uint32_t n_samples;
+    uint32_t variant; /* of the executor, that it is for */
     LoaderSlot *slots;
     LoaderBatch batch;
 } TrainerFeed;
+
+typedef struct TrainerCache TrainerCache;
 
 struct Trainer
 {
@@ -40,6 +44,8 @@ struct Trainer
     VEC(BatchInput) inputs;
     BatchOrder order;
     Loader *loader;
+    TrainerCache *cache; /* NULL: none */
+    Arena *scratch;      /* of one batch, where the cache is written */
     TrainerFeed train_feed, test_feed;
     const uint64_t *test_order; /* in which evaluation takes the samples; NULL: theirs */
     struct                      /* the training batch under way */
@@ -80,6 +86,27 @@ void trainer_feed_start(Trainer *t, TrainerFeed *feed, uint32_t n, uint64_t epoc
 /* Waits for it and gives it to the step functions. */
 Status trainer_feed_finish(Trainer *t, TrainerFeed *feed);
 Status trainer_write_scalars(Trainer *t, double lr);
+
+/* Rows of a micro-batch: n samples, the first of which is number `first` of the whole batch. */
+typedef struct
+{
+    const uint64_t *indices;
+    uint32_t n, first;
+} TrainerRows;
+
+/* Fills host with the rows of one input, zeros behind them, now. */
+Status trainer_fill_input(const Trainer *t, const Dataset *dataset, const DatasetPass *pass, const BatchInput *input,
+                          const TrainerRows *rows, void *host);
+
+/* ---- trainer_cache.c */
+
+/* "batch.frozen_0": what a cache fills, and no data. */
+bool trainer_is_border(const char *global);
+bool trainer_function_reads(const Trainer *t, const char *func, const char *global);
+/* Once the inputs are known; nothing without options.cache. */
+void trainer_cache_set_up(Trainer *t);
+/* Gives the outputs of the frozen layers for a batch to the step functions. */
+Status trainer_cache_write(Trainer *t, const TrainerFeed *feed);
 
 /* ---- trainer_lengths.c */
 

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 needs_ranks
 settings=(--deterministic --micro-batches=4 --set=layers=4 --set=train.epochs=6 --set=train.eval_every=1)
-gradnorm=(--set=freeze.policy=gradnorm --set=freeze.alpha=0.4)
+gradnorm=(--set=freeze.policy=gradnorm --set=freeze.alpha=0.4 --set=cache.use=on)
 
 on() # OUT FLAG...
 {
@@ -46,6 +46,14 @@ differs_without()
 }
 check "one rank, three transitions" at_least_three
 check "--no-freeze is another run" differs_without
+
+cached() # OUT: every transition
+{
+    ! grep '"event":"transition"' "$1/metrics.jsonl" | grep -v '"cached":1'
+}
+check "what is frozen is cached" cached one
+check "--no-cache: the same bits" same_as one --no-cache "${gradnorm[@]}"
+check "no room in the cache: the same bits" same_as one "${gradnorm[@]}" --set=cache.memory=1e-5
 
 # ---- others
 check "2 stages" same_as one -n 2 --stages=2 "${gradnorm[@]}"
