@@ -11,6 +11,7 @@ enum
     MAX_METRICS = 16,
     MAX_SUMS = 6,
     MAX_CLASSES = 1 << 20,
+    MAX_BEST = 1024, /* SQUAD_MAX_BEST */
     MAX_ANSWER = 1 << 20
 };
 
@@ -264,7 +265,7 @@ void expand_metric(Expander *x, const XmlElem *e)
     JobMetric metric = {.span = xml_elem_span(e)};
     const char *kind;
     if (!attr_name(x, e, "name", &metric.name) || !attr_text(x, e, "kind", &kind) ||
-        !attr_int(x, e, "n_best", 1, MAX_ANSWER, &metric.n_best) ||
+        !attr_int(x, e, "n_best", 1, MAX_BEST, &metric.n_best) ||
         !attr_int(x, e, "max_answer", 1, MAX_ANSWER, &metric.max_answer))
         return;
     if (!ir_metric_by_name(kind, &metric.kind))

@@ -48,9 +48,14 @@ enum
     SQUAD_SPAN_SIZE
 };
 
+enum
+{
+    SQUAD_MAX_BEST = 1024
+};
+
 typedef struct
 {
-    uint32_t n_best;     /* so many best first and last tokens are combined */
+    uint32_t n_best;     /* so many best first and last tokens are combined; at most SQUAD_MAX_BEST */
     uint32_t max_answer; /* tokens */
 } SquadSearch;
 

@@ -12,11 +12,6 @@
 
 /* ---- the best span of a window */
 
-enum
-{
-    MAX_BEST = 1024
-};
-
 /* The places of the n greatest scores, greatest first; of equal ones the first place first. */
 static uint32_t find_best(const float *scores, uint32_t n_scores, uint32_t n_best, uint32_t *out_places)
 {
@@ -43,10 +38,10 @@ void squad_best_span(const SquadSet *set, uint64_t window, const float *first_sc
     const SquadQuestion *q = &set->questions.data[w->question];
     const TextToken *tokens = set->contexts.data[q->context].tokens.tokens + w->first_token;
     const uint32_t begin = set->gaps[0].n + q->tokens.n_tokens + set->gaps[1].n, end = begin + w->n_tokens;
-    const uint32_t n_best = search->n_best < MAX_BEST ? search->n_best : MAX_BEST;
-    uint32_t firsts[MAX_BEST], lasts[MAX_BEST];
-    const uint32_t n_firsts = find_best(first_scores, n_scores, n_best, firsts);
-    const uint32_t n_lasts = find_best(last_scores, n_scores, n_best, lasts);
+    uint32_t firsts[SQUAD_MAX_BEST], lasts[SQUAD_MAX_BEST];
+    ENSURE(search->n_best <= SQUAD_MAX_BEST);
+    const uint32_t n_firsts = find_best(first_scores, n_scores, search->n_best, firsts);
+    const uint32_t n_lasts = find_best(last_scores, n_scores, search->n_best, lasts);
     for (int i = 0; i < SQUAD_SPAN_SIZE; i++)
         out_span[i] = 0;
     for (uint32_t i = 0; i < n_firsts; i++)
