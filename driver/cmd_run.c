@@ -3,6 +3,7 @@
 #include "base/strbuf.h"
 #include "codegen/codegen.h"
 #include "driver/hf_config.h"
+#include "driver/prebuild.h"
 #include "driver/progress.h"
 #include "driver/session.h"
 #include "ir/dot.h"
@@ -150,7 +151,10 @@ static Status run_elastic(Session *s, const TrainerObserver *observer, Trainer *
             TRY(elastic_decide(s, *trainer, eval, &changed));
         if (changed)
             TRY(elastic_transition(s, observer, &stop_flag, trainer));
-        TRY(trainer_run(*trainer, eval));
+        Prebuild *prebuild = prebuild_start(s);
+        const Status status = trainer_run(*trainer, eval);
+        prebuild_finish(prebuild);
+        TRY(status);
         if (!trainer_paused(*trainer))
             return STATUS_OK;
     }

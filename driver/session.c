@@ -175,8 +175,8 @@ static int64_t status_field_bytes(const char *key)
     return kib * 1024;
 }
 
-/* The kernels of n modules, compiled on all cores. */
-static Status build_kernels(Session *s, ExecutorModule *modules, uint32_t n)
+/* The kernels of n modules, compiled by so many compilers at a time. */
+static Status build_kernels(Session *s, ExecutorModule *modules, uint32_t n, uint32_t n_compilers)
 {
     Arena *scratch = arena_create();
     const char **texts = ARENA_ARRAY(scratch, const char *, n);
@@ -187,7 +187,7 @@ static Status build_kernels(Session *s, ExecutorModule *modules, uint32_t n)
         codegen_emit_c(&text, modules[i].m);
         texts[i] = strbuf_text(&text);
     }
-    Status status = codegen_compile_all(s->arena, texts, n, (uint32_t)pool_n_cores(), objects);
+    Status status = codegen_compile_all(s->arena, texts, n, n_compilers, objects);
     s->kernels_cached = true;
     for (uint32_t i = 0; i < n && status == STATUS_OK; i++)
     {
@@ -196,6 +196,11 @@ static Status build_kernels(Session *s, ExecutorModule *modules, uint32_t n)
     }
     arena_destroy(scratch);
     return status;
+}
+
+Status session_build_kernels(Session *s, uint32_t n_compilers)
+{
+    return build_kernels(s, variants_modules(s), s->variants.n_shorter + 1, n_compilers);
 }
 
 /* The plan was made from an estimate; this is what the program takes. */
@@ -232,7 +237,7 @@ Status session_build(Session *s)
         if (status == STATUS_BAD_INPUT)
             return status_fail(STATUS_USAGE, "%s", arena_printf(s->arena, "--device: %s interp", status_detail()));
         TRY(status);
-        TRY(build_kernels(s, modules, n_modules));
+        TRY(build_kernels(s, modules, n_modules, (uint32_t)pool_n_cores()));
         status =
             executor_create(s->device, modules, n_modules, s->ranks.comm.world ? &s->ranks.comm : NULL, &s->executor);
     }

@@ -57,6 +57,8 @@ Status session_tell_sample(Session *s, Status status);
 Status session_compile(Session *s);
 /* Of the longest only, to show it. */
 Status session_compile_longest(Session *s);
+/* Generates kernels and compiles them into the cache of kernels; so many compilers at a time. */
+Status session_build_kernels(Session *s, uint32_t n_compilers);
 /* Generates kernels and makes the executor. */
 Status session_build(Session *s);
 /* status: how the session went. Returns it. */

@@ -269,7 +269,7 @@ static Status train_step(Trainer *t, uint64_t end)
     t->next.started = false;
     TRY(trainer_feed_finish(t, &t->train_feed));
     TRY(trainer_write_scalars(t, s.lr));
-    s.data_s = trainer_now_s() - start_s;
+    s.data_s = trainer_now_s() - start_s - t->made_s;
     if (!ends_here(t, end))
         start_batch(t, position);
     executor_set_step(t->executor, t->step + 1);

@@ -217,7 +217,11 @@ static Status write_micro(Trainer *t, const TrainerFeed *feed, int32_t micro, ui
             scatter(border, k);
     }
     if (any_missing)
+    {
+        const double start_s = trainer_now_s();
         TRY(make_missing(t, feed, split, samples, n, first));
+        t->made_s += trainer_now_s() - start_s;
+    }
     for (uint32_t i = 0; i < border->n_values; i++)
     {
         const char *name = micro < 0 ? arena_printf(t->scratch, "batch.frozen_%u", i)
@@ -235,6 +239,7 @@ Status trainer_cache_write(Trainer *t, const TrainerFeed *feed)
     if (!t->cache || t->options.rank.stage > 0)
         return STATUS_OK;
     Status status = STATUS_OK;
+    t->made_s = 0;
     t->scratch = arena_create();
     for (uint32_t micro = 0; status == STATUS_OK && micro < (numbered ? t->options.rank.n_micro : 1); micro++)
     {

@@ -46,6 +46,7 @@ struct Trainer
     Loader *loader;
     TrainerCache *cache; /* NULL: none */
     Arena *scratch;      /* of one batch, where the cache is written */
+    double made_s;       /* seconds in which the last batch ran frozen layers, for the cache */
     TrainerFeed train_feed, test_feed;
     const uint64_t *test_order; /* in which evaluation takes the samples; NULL: theirs */
     struct                      /* the training batch under way */
