@@ -56,6 +56,7 @@ static void print(const Session *s, BenchTimes *times, const Peaks *peaks)
 {
     const bool json = s->options->json;
     double step_ms = median(times->step_ms, times->n), bubble = median(times->bubble, times->n);
+    executor_select(s->executor, s->variants.n_shorter); /* the longest */
     double gflops = executor_matmul_flops(s->executor, "train") / 1e9;
     double compile_ms = 1e3 * (s->load_s + s->passes_s + s->kernels_s);
     const char *format = json ? "{\"median_ms\": %.3f, \"min_ms\": %.3f, \"max_ms\": %.3f, \"steps\": %u, "
