@@ -67,6 +67,17 @@ unmasked()
 }
 check "padding that is seen" unmasked
 
+# Every length is compiled again when a layer freezes.
+freezes()
+{
+    sed 's|<input name="ids"|<freeze policy="schedule" alpha="0.5" keep="1"/>&|' model.xml >freezing.xml
+    train a "${small[@]}" --set=dropout=0 "${fixed[@]}" freezing.xml &&
+        train b "${small[@]}" --set=dropout=0 "${several[@]}" freezing.xml &&
+        [ "$(grep -c '"event":"transition"' b/metrics.jsonl)" -ge 1 ] &&
+        $COMPARE curves a/metrics.jsonl b/metrics.jsonl 2e-6 && fails_with 1 same_rows b several
+}
+check "layers that freeze" freezes
+
 # Without groups other samples come together.
 order()
 {
