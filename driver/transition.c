@@ -290,6 +290,8 @@ static Status go_over(Session *s, Transition *t, const TrainerObserver *observer
     TRY(build(s, t));
     start_s = driver_now_s();
     TRY(move_tensors(s, t));
+    if (s->options->profile)
+        executor_profile_start(s->executor);
     t->copy_s += driver_now_s() - start_s;
     TRY(session_trainer(s, observer, true, stop_flag, &position, trainer));
     return tell(s, t, *trainer, observer);

@@ -257,6 +257,12 @@ Status comm_memory_take(Comm *comm, size_t size_bytes, void **out_address)
     return status;
 }
 
+void comm_memory_give(Comm *comm, void *address, size_t size_bytes)
+{
+    if (address && !comm->world->failed)
+        comm->world->ops->memory_give(comm, address, size_bytes);
+}
+
 Status comm_all_reduce_start(Comm *comm, uint32_t bucket, const CommSlice *slices, uint32_t n_slices)
 {
     CommWorld *world = comm->world;

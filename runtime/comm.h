@@ -73,9 +73,11 @@ typedef struct
 } CommSlice;
 
 /* Zeroed memory, aligned to pages, that all ranks of comm reach: what lies in it is summed where it is. NULL when they
- * do not share memory (other hosts, back end self). It belongs to the world of comm and is freed with that; only the
- * ranks that want some call this. STATUS_OUT_OF_MEMORY when the host has none. */
+ * do not share memory (other hosts, back end self). It belongs to the world of comm and is freed with that, or before
+ * by comm_memory_give; only the ranks that want some call this. STATUS_OUT_OF_MEMORY when the host has none. */
 Status comm_memory_take(Comm *comm, size_t size_bytes, void **out_address);
+/* Once every sum in it was waited for. size_bytes: as taken. comm: of the same world. NULL is allowed. */
+void comm_memory_give(Comm *comm, void *address, size_t size_bytes);
 
 /* Starts dst = the sum of src over all ranks of comm, for every slice. Numbers are added pairwise over the ranks in
  * order: ((0 + 1) + (2 + 3)) + 4, the order in which a single rank adds micro-batches in deterministic mode. bucket <

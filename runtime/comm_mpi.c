@@ -119,6 +119,11 @@ static Status mpi_memory_take(Comm *comm, size_t size_bytes, void **out_address)
     return shares_memory(comm) ? comm_shared_reserve(comm_mpi(comm->world), size_bytes, out_address) : STATUS_OK;
 }
 
+static void mpi_memory_give(Comm *comm, void *address, size_t size_bytes)
+{
+    comm_shared_release(comm_mpi(comm->world), address, size_bytes);
+}
+
 static Status mpi_sum_start(Comm *comm, CommSum *sum)
 {
     CommMpiSum *s = sum->back;
@@ -353,4 +358,5 @@ const CommOps comm_mpi_ops = {.create = mpi_create,
                               .sum_free = mpi_sum_free,
                               .poll = mpi_poll,
                               .memory_take = mpi_memory_take,
+                              .memory_give = mpi_memory_give,
                               .tell_failure = mpi_tell_failure};

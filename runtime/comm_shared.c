@@ -27,7 +27,8 @@ enum
     PAGE_BYTES = 4096,
     COMMIT_BYTES = 1 << 20,
     PIECE_BYTES = 1 << 18, /* of a long message */
-    N_SIZE_CLASSES = 256
+    N_SIZE_CLASSES = 256,
+    MAX_HOLES = 64
 };
 
 typedef struct
@@ -55,6 +56,12 @@ struct CommSegment
     _Alignas(64) Ring rings[];  /* to each rank of the host, by local_index */
 };
 
+/* Pages of the segment that were given back: [at, end). */
+typedef struct
+{
+    uint64_t at, end;
+} Hole;
+
 struct CommShared
 {
     CommSegment *segment;
@@ -63,6 +70,8 @@ struct CommShared
     uint64_t committed_end; /* the system has granted memory up to here */
     CommBlock *used;
     CommBlock *free_blocks[N_SIZE_CLASSES];
+    Hole holes[MAX_HOLES];
+    uint32_t n_holes;
 };
 
 static uint64_t round_up(uint64_t n, uint64_t to)
@@ -93,6 +102,12 @@ static Status map_segment(int fd, uint64_t size_bytes, CommSegment **out_segment
     return STATUS_OK;
 }
 
+static Status no_memory(const CommShared *shared)
+{
+    return status_fail(STATUS_OUT_OF_MEMORY, "no shared memory for messages: %llu bytes are in use",
+                       (unsigned long long)shared->committed_end);
+}
+
 /* Makes the first n_bytes of the segment real, so that running out of memory is an error and not a signal. */
 static Status commit(CommShared *shared, uint64_t n_bytes)
 {
@@ -103,8 +118,7 @@ static Status commit(CommShared *shared, uint64_t n_bytes)
         end = shared->segment->size_bytes;
     if (n_bytes > end ||
         fallocate(shared->fd, 0, (off_t)shared->committed_end, (off_t)(end - shared->committed_end)) != 0)
-        return status_fail(STATUS_OUT_OF_MEMORY, "no shared memory for messages: %llu bytes are in use",
-                           (unsigned long long)shared->committed_end);
+        return no_memory(shared);
     shared->committed_end = end;
     return STATUS_OK;
 }
@@ -253,11 +267,34 @@ Status comm_shared_alloc(CommMpi *mpi, size_t size_bytes, uint32_t n_readers, Co
 Status comm_shared_reserve(CommMpi *mpi, size_t size_bytes, void **out_address)
 {
     CommShared *shared = mpi->shared;
-    uint64_t at = round_up(shared->heap_end, PAGE_BYTES), end = at + round_up(size_bytes, PAGE_BYTES);
+    const uint64_t n_bytes = round_up(size_bytes, PAGE_BYTES);
+    for (uint32_t i = 0; i < shared->n_holes; i++)
+    {
+        Hole *hole = &shared->holes[i];
+        if (hole->end - hole->at < n_bytes)
+            continue;
+        if (fallocate(shared->fd, 0, (off_t)hole->at, (off_t)n_bytes) != 0)
+            return no_memory(shared);
+        *out_address = (char *)shared->segment + hole->at;
+        hole->at += n_bytes;
+        return STATUS_OK;
+    }
+    uint64_t at = round_up(shared->heap_end, PAGE_BYTES), end = at + n_bytes;
     TRY(commit(shared, end));
     shared->heap_end = end;
     *out_address = (char *)shared->segment + at;
     return STATUS_OK;
+}
+
+void comm_shared_release(CommMpi *mpi, void *address, size_t size_bytes)
+{
+    CommShared *shared = mpi->shared;
+    const uint64_t at = (uint64_t)((char *)address - (char *)shared->segment),
+                   n_bytes = round_up(size_bytes, PAGE_BYTES);
+    const bool is_empty =
+        fallocate(shared->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)n_bytes) == 0;
+    if (is_empty && shared->n_holes < MAX_HOLES) /* else it stays taken until the end */
+        shared->holes[shared->n_holes++] = (Hole){at, at + n_bytes};
 }
 
 bool comm_shared_offset(const CommMpi *mpi, const void *at, size_t size_bytes, uint64_t *out_offset)

@@ -48,6 +48,8 @@ void executor_destroy(Executor *x)
         ir_interp_env_destroy(x->env);
     if (x->memory)
         hal_buffer_destroy(x->memory);
+    if (x->shared && x->comm->data) /* else it has gone with its world */
+        comm_memory_give(x->comm->data, x->shared, x->shared_bytes);
     for (uint32_t i = 0; i < x->n_variants; i++)
         if (x->variants[i].executable)
             hal_executable_unload(x->variants[i].executable);

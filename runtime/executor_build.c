@@ -513,12 +513,12 @@ static Status allocate(Executor *x)
             sums = bytes > sums ? bytes : sums;
         }
     }
-    void *shared = NULL;
+    x->shared_bytes = (size_t)sums;
     if (x->comm && sums > 0)
-        TRY(comm_memory_take(x->comm->data, (size_t)sums, &shared));
-    TRY(hal_buffer_create(x->device, (size_t)(total + x->sizes.arena_bytes + (shared ? 0 : sums)), &x->memory));
+        TRY(comm_memory_take(x->comm->data, x->shared_bytes, &x->shared));
+    TRY(hal_buffer_create(x->device, (size_t)(total + x->sizes.arena_bytes + (x->shared ? 0 : sums)), &x->memory));
     x->arena_base = (char *)hal_buffer_address(x->memory) + total;
-    x->sums_base = shared ? shared : x->arena_base + x->sizes.arena_bytes;
+    x->sums_base = x->shared ? x->shared : x->arena_base + x->sizes.arena_bytes;
     return STATUS_OK;
 }
 

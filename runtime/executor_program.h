@@ -70,6 +70,8 @@ struct Executor
     HalBuffer *memory;        /* globals, then the arena: of all variants */
     char *arena_base;
     char *sums_base; /* the part of the arena from sums_at on: the communicator's memory, or behind the arena */
+    void *shared;    /* of the communicator; NULL: none */
+    size_t shared_bytes;
     VEC(ExecutorProfileRow) profile;
     bool profiling;
     ExecutorMemory sizes;

@@ -182,6 +182,22 @@ static bool takes(uint32_t mix, int area)
     return mix == 0 || (mix == 1 && rank != 0) || (mix == 2 && rank == size - 1) || (mix == 3 && (rank != 1 || !area));
 }
 
+/* What was given back is taken again, empty. */
+static void give_back(void **memories, uint32_t n)
+{
+    void *again;
+    for (uint32_t i = 0; i < n; i++)
+        comm_memory_give(world, memories[i], AREA_ELEMS * sizeof(float));
+    OK(comm_memory_take(world, AREA_ELEMS * sizeof(float), &again));
+    bool found = false;
+    for (uint32_t i = 0; i < n; i++)
+        found = found || again == memories[i];
+    CHECK(found);
+    for (size_t e = 0; again && e < AREA_ELEMS; e += 500)
+        CHECK(((const float *)again)[e] == 0);
+    comm_memory_give(world, again, AREA_ELEMS * sizeof(float));
+}
+
 static void test_places(void)
 {
     enum
@@ -190,13 +206,14 @@ static void test_places(void)
         N_JOBS = 3 /* under way at once */
     };
     float *taken[2 * N_JOBS], *plain[2 * N_JOBS];
+    void *memories[2 * N_JOBS];
     for (int i = 0; i < 2 * N_JOBS; i++)
     {
-        void *memory;
-        OK(comm_memory_take(world, AREA_ELEMS * sizeof(float), &memory));
+        OK(comm_memory_take(world, AREA_ELEMS * sizeof(float), &memories[i]));
+        const void *memory = memories[i];
         CHECK((memory != NULL) == shares_memory());
         plain[i] = malloc(AREA_ELEMS * sizeof(float));
-        taken[i] = memory ? memory : plain[i];
+        taken[i] = memory ? memories[i] : plain[i];
         for (size_t e = 0; e < AREA_ELEMS; e += 500)
             CHECK(!memory || taken[i][e] == 0);
     }
@@ -218,6 +235,8 @@ static void test_places(void)
             check_job(&jobs[(i + round) % N_JOBS]);
         }
     }
+    OK(comm_barrier(world));
+    give_back(memories, 2 * N_JOBS);
     for (int i = 0; i < 2 * N_JOBS; i++)
         free(plain[i]);
 }
