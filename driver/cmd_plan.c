@@ -214,6 +214,7 @@ Status cmd_plan(Arena *arena, const Options *options)
 {
     Options always = *options;
     always.plan_always = true;
+    always.may_lack_weights = true;
     Session session;
     Status status = session_load(arena, &always, &session);
     if (status == STATUS_OK)

@@ -27,6 +27,7 @@ typedef struct
     int n_threads;
     uint32_t n_loader_threads; /* 0: not given */
     uint64_t stop_after;
+    uint64_t n_synthetic; /* 0: not given */
     uint32_t n_steps, n_warmup;
     uint32_t n_ranks; /* -n; 0: not given. Of a rank: what launch_environment says */
     uint32_t max_restarts;
@@ -36,8 +37,9 @@ typedef struct
     uint32_t shown_rank;
     bool plan_always; /* cmd_plan: also when there is nothing to plan */
     double comm_timeout_s;
-    bool force;        /* export */
-    bool with_outputs; /* cmd_predict: @eval sets the values of <output> */
+    bool force;            /* export */
+    bool may_lack_weights; /* cmd_plan: the folder that the model names may be missing */
+    bool with_outputs;     /* cmd_predict: @eval sets the values of <output> */
     bool resume, profile, pin, json, deterministic, no_freeze, no_cache;
     const char **arguments; /* the command line again, every flag in full, for the ranks: without -n and the like */
     uint32_t n_arguments;

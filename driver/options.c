@@ -116,6 +116,11 @@ static Status set_flag(Arena *arena, Options *o, size_t flag, const char *text)
         TRY(read_number(name, text, LOADER_MAX_THREADS, &number));
         o->n_loader_threads = (uint32_t)number;
         break;
+    case 'y':
+        TRY(read_number(name, text, UINT32_MAX, &o->n_synthetic));
+        if (o->n_synthetic == 0)
+            return status_fail(STATUS_USAGE, "--synthetic wants at least 1 sample");
+        break;
     case 'm':
         TRY(read_number(name, text, INT32_MAX, &o->stop_after));
         break;

@@ -79,6 +79,8 @@ Status session_load_length(const Session *s, int64_t micro_batches, int64_t leng
                                 .init = s->options->init,
                                 .config = config_of_run(s),
                                 .length = length,
+                                .synthetic = (int64_t)s->options->n_synthetic,
+                                .may_lack_weights = s->options->may_lack_weights,
                                 .with_outputs = s->options->with_outputs,
                                 .lib_dir = lib_beside_program(s->arena)};
     TRY(frontend_load(s->arena, diag, s->options->operand, &frontend, out_job));

@@ -181,6 +181,7 @@ const XmlElem *job_only_child(Expander *x, const XmlElem *root, ElementId id);
 void job_groups(Expander *x, const XmlElem *root);
 /* Once the inputs are known. */
 void job_check(Expander *x, const XmlElem *root);
+void job_synthetic(Expander *x, int64_t n_samples); /* job_synthetic.c; fields are checked */
 /* --set: changes attribute values in the tree. */
 void job_override(Arena *arena, Diag *diag, XmlElem *root, const FrontendOptions *options);
 

@@ -49,6 +49,8 @@ static void expand_graph(Expander *x, const XmlElem *root, const FrontendOptions
     job_freeze(x, root);
     job_cache(x, root);
     job_check(x, root);
+    if (options->synthetic)
+        job_synthetic(x, options->synthetic);
     hf_check(x);
     if (!x->loss && !x->gave_up)
         expand_error(x, xml_elem_span(root), NULL, "the model has no <loss>");

@@ -24,10 +24,12 @@ typedef struct
     int64_t length;    /* the job for one of its buckets (DataSpec.buckets); 0: for the longest */
     const char *weights, *init; /* --weights and --init, instead of those of <train>; NULL: not given */
     const char *config;         /* a config.json instead of the one beside the weights; NULL: that one */
-    bool with_outputs;          /* @train sets the values of <output>, which cost memory */
-    const char *lib_dir;        /* the library of blocks; NULL: $PTC_LIB, else PTC_LIB_DIR compiled in, else none */
-    uint64_t max_bytes;         /* of one file; 0: 16 MB */
-    uint64_t max_ops;           /* of the expanded graph; 0: one million */
+    int64_t synthetic; /* samples of random values instead of all files, and no test split; 0: the files of the model */
+    bool may_lack_weights; /* the folder of <train weights> may be missing: the model then has none */
+    bool with_outputs;     /* @train sets the values of <output>, which cost memory */
+    const char *lib_dir;   /* the library of blocks; NULL: $PTC_LIB, else PTC_LIB_DIR compiled in, else none */
+    uint64_t max_bytes;    /* of one file; 0: 16 MB */
+    uint64_t max_ops;      /* of the expanded graph; 0: one million */
 } FrontendOptions;
 
 /* The global of <output name="x"> is "output.x.rows". */

@@ -48,7 +48,11 @@ void hf_open(Expander *x, const XmlElem *root, const FrontendOptions *options)
         {
             x->weights_span = attr_or_elem_span(e, "weights");
             train->weights = source_join(x->arena, root->source->dir, text);
-            if (stat(train->weights, &info) != 0)
+            if (stat(train->weights, &info) == 0)
+                continue;
+            if (options->may_lack_weights || options->synthetic)
+                train->weights = NULL;
+            else
                 expand_error(x, x->weights_span, NULL, "cannot open '%s': %s", train->weights, strerror(errno));
         }
     if (options->weights)

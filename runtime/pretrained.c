@@ -150,14 +150,26 @@ const char *pretrained_name(const IrGlobalData *param)
     return hf ? hf : param->name;
 }
 
+/* Older checkpoints of BERT call the weight and the bias of a norm gamma and beta. */
+static const NamedTensor *find_old_or_new(const Pretrained *p, const char *name)
+{
+    static const char *const older[][2] = {{".weight", "gamma"}, {".bias", "beta"}};
+    const NamedTensor *tensor = pretrained_find(p, name);
+    const char *last = strrchr(name, '.');
+    for (size_t i = 0; !tensor && last && i < sizeof older / sizeof older[0]; i++)
+        if (strcmp(last, older[i][0]) == 0)
+            tensor = pretrained_find(p, arena_printf(p->arena, "%.*s.%s", (int)(last - name), name, older[i][1]));
+    return tensor;
+}
+
 /* The tensor of the param, NULL when there is none, and whether it lies there as it does here. */
 static const NamedTensor *tensor_of(const Pretrained *p, const IrGlobalData *param, bool *out_plain)
 {
     const char *name = pretrained_name(param), *dot = strchr(name, '.');
-    const NamedTensor *tensor = pretrained_find(p, name);
+    const NamedTensor *tensor = find_old_or_new(p, name);
     *out_plain = false;
     if (!tensor && dot)
-        tensor = pretrained_find(p, dot + 1);
+        tensor = find_old_or_new(p, dot + 1);
     if (!tensor)
         *out_plain = (tensor = pretrained_find(p, param->name)) != NULL;
     return tensor;

@@ -2,8 +2,9 @@
  * model.safetensors.index.json with its shards), and how the params of a model are found in it: by the attribute hf (or
  * the param's own name), converted to f32 from f16, bf16 and f64, and moved to the param's layout (attributes hf_dims,
  * hf_perm, hf_shape; docs/model-language.md, params). A name that is not there is looked for without its first part
- * ("bert."), as in the folder of a model without a head; and last under the param's own name, in its own layout, as in
- * our checkpoints. */
+ * ("bert."), as in the folder of a model without a head, then with gamma and
+ * beta for weight and bias at its end, as older files of BERT have it; and last under the param's own name, in its own
+ * layout, as in our checkpoints. */
 #ifndef PTC_RUNTIME_PRETRAINED_H
 #define PTC_RUNTIME_PRETRAINED_H
 

@@ -117,6 +117,32 @@ static void test_other_names(void **state)
     arena_destroy(arena);
 }
 
+/* The names of a norm in older BERTs; what has the current names has them. */
+static void test_older_names(void **state)
+{
+    Arena *arena = arena_create();
+    IrModule *m = module_of(arena);
+    static const float other[12] = {5};
+    const NamedTensor tensors[] = {
+        tensor("norm.gamma", ELEM_F32, 3, 4, numbers), tensor("norm.beta", ELEM_F32, 3, 4, other),
+        tensor("last.weight", ELEM_F32, 3, 4, numbers), tensor("last.bias", ELEM_F32, 3, 4, other)};
+    Pretrained *weights = open_one(*state, tensors, 4);
+    static const char *const names[] = {"bert.norm.weight", "bert.norm.bias", "last.weight", "last.bias"};
+    float have[12];
+    for (int i = 0; i < 4; i++)
+    {
+        EXPECT_OK(pretrained_read(weights, add_param(m, names[i], 3, 4, names[i], false), have));
+        assert_memory_equal(have, i % 2 ? other : numbers, sizeof have);
+    }
+    StrBuf table = strbuf_make(arena);
+    EXPECT_OK(pretrained_compare(weights, m, true, &table));
+    assert_int_equal(table.len, 0);
+    const NamedTensor *found;
+    assert_int_equal(pretrained_match(weights, add_param(m, "n", 3, 4, "norm.w", false), &found), PRETRAINED_MISSING);
+    pretrained_close(weights);
+    arena_destroy(arena);
+}
+
 static void test_what_does_not_fit(void **state)
 {
     Arena *arena = arena_create();
@@ -189,8 +215,13 @@ static void test_shards(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names_and_layouts), cmocka_unit_test(test_casts),      cmocka_unit_test(test_other_names),
-        cmocka_unit_test(test_what_does_not_fit), cmocka_unit_test(test_not_finite), cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_names_and_layouts),
+        cmocka_unit_test(test_casts),
+        cmocka_unit_test(test_other_names),
+        cmocka_unit_test(test_older_names),
+        cmocka_unit_test(test_what_does_not_fit),
+        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_shards),
     };
     return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
 }

@@ -50,6 +50,7 @@ check "2: resume without out" says 2 "--out" $PTC "$tiny" --resume
 check "2: eval of nothing" says 2 "--weights" $PTC eval "$tiny"
 check "2: unknown emit" says 2 "--emit" $PTC "$tiny" --emit=rust
 check "2: unknown device" says 2 "tpu" $PTC "$tiny" --device=tpu
+check "2: no random samples" says 2 "--synthetic" $PTC "$tiny" --synthetic=0
 
 # ---- 3: the world failed
 check "3: no compiler" says 3 "" env PTC_CC=/bin/false PTC_CACHE_DIR="$work/no-cache" $PTC "$tiny" --max-steps=1
