@@ -98,7 +98,7 @@ static void check_examples(const char *pattern, size_t at_least)
 static void all_examples_load(void **state)
 {
     (void)state;
-    check_examples("examples/*.xml", 5);
+    check_examples("examples/*.xml", 6);
     check_examples("examples/bench/*.xml", 2);
     check_examples("examples/zoo/*.xml", 12);
     check_examples("tests/fixtures/*.xml", 4);
