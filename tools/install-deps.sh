@@ -7,7 +7,7 @@ build="gcc libc6-dev cmake ninja-build pkgconf libxml2-dev libdnnl-dev libjansso
        libjpeg62-turbo-dev libpng-dev libcmocka-dev libopenmpi-dev openmpi-bin"
 demo="dataset-fashion-mnist"
 format="clang-format-14"
-test="dataset-fashion-mnist clang libclang-rt-14-dev $format"
+test="dataset-fashion-mnist clang libclang-rt-14-dev libxml2-utils $format"
 bench="python3 python3-venv"
 
 case ${1:-} in
