@@ -5,6 +5,8 @@
 #include "driver/hf_config.h"
 #include "driver/prebuild.h"
 #include "driver/progress.h"
+#include "driver/report.h"
+#include "driver/run_log.h"
 #include "driver/session.h"
 #include "ir/dot.h"
 #include "ir/text.h"
@@ -102,16 +104,21 @@ typedef struct
     const Session *session;
     double bubble; /* sum over steps */
     uint64_t n_steps;
-    int64_t real_bytes; /* peak after a few steps: before checkpoints are written */
+    uint64_t n_layout_steps; /* since the last transition */
+    int64_t real_bytes;      /* peak of the first steps of this layout: before checkpoints are written */
 } RunWatch;
+
+enum
+{
+    N_MEMORY_STEPS = 3
+};
 
 static void watch_step(void *context, const TrainerStep *step)
 {
     RunWatch *watch = context;
     watch->bubble += step->bubble;
     watch->n_steps++;
-    if (watch->progress.n_steps < 3 && watch->progress.first_step != UINT64_MAX &&
-        step->step - watch->progress.first_step < 4)
+    if (watch->n_layout_steps++ < N_MEMORY_STEPS)
         watch->real_bytes = session_real_bytes(watch->session);
     watch->shown.step(watch->shown.context, step);
 }
@@ -141,23 +148,49 @@ static void print_plan(const Session *s, const RunWatch *watch)
            100 * watch->bubble / (double)watch->n_steps, 100 * c->bubble);
 }
 
-/* To the end, with a decision at every pause about what is frozen from there on. */
-static Status run_elastic(Session *s, const TrainerObserver *observer, Trainer **trainer, TrainerEval *eval)
+static Status begin_layout(const Session *s, RunWatch *watch, Trainer *trainer)
 {
+    session_reset_peak();
+    watch->n_layout_steps = 0;
+    watch->real_bytes = 0;
+    return run_log_layout(s, trainer);
+}
+
+/* To the end, with a decision at every pause about what is frozen from there on. */
+static Status run_elastic(Session *s, RunWatch *watch, const TrainerObserver *observer, Trainer **trainer,
+                          TrainerEval *eval)
+{
+    TRY(run_log_start(s, *trainer));
+    TRY(begin_layout(s, watch, *trainer));
     for (;;)
     {
         bool changed = false;
         if (elastic_is_due(s, *trainer))
             TRY(elastic_decide(s, *trainer, eval, &changed));
         if (changed)
+        {
             TRY(elastic_transition(s, observer, &stop_flag, trainer));
+            TRY(begin_layout(s, watch, *trainer));
+        }
         Prebuild *prebuild = prebuild_start(s);
         const Status status = trainer_run(*trainer, eval);
         prebuild_finish(prebuild);
         TRY(status);
+        TRY(run_log_resources(s, *trainer, watch->real_bytes));
         if (!trainer_paused(*trainer))
             return STATUS_OK;
     }
+}
+
+static Status write_report(const Session *s)
+{
+    if (!s->options->report || s->ranks.rank != 0)
+        return STATUS_OK;
+    Options to_file = *s->options;
+    to_file.output = s->options->report;
+    TRY(report_write(s->arena, &to_file, s->options->out_dir));
+    printf("report: %s\n", s->options->report);
+    return STATUS_OK;
 }
 
 static Status train(Session *s)
@@ -173,11 +206,10 @@ static Status train(Session *s)
         trainer_destroy(trainer);
         return status;
     }
-    session_reset_peak();
     if (s->options->profile)
         executor_profile_start(s->executor);
     TrainerEval eval = {0};
-    status = run_elastic(s, &observer, &trainer, &eval);
+    status = run_elastic(s, &watch, &observer, &trainer, &eval);
     progress_finish(&watch.progress);
     status = session_tell_sample(s, status);
     if (status == STATUS_OK && s->ranks.rank == 0)
@@ -194,8 +226,10 @@ static Status train(Session *s)
         session_print_profile(s);
     if (status == STATUS_OK)
         status = session_write_trace(s);
+    if (status == STATUS_OK)
+        status = run_log_end(trainer, watch.progress.step_s, watch.progress.data_s);
     trainer_destroy(trainer);
-    return status;
+    return status == STATUS_OK ? write_report(s) : status;
 }
 
 static Status run(Session *s)
@@ -207,6 +241,8 @@ static Status run(Session *s)
     }
     if (s->options->resume && !s->options->out_dir)
         return status_fail(STATUS_USAGE, "--resume wants --out, the folder with the checkpoints");
+    if (s->options->report && !s->options->out_dir)
+        return status_fail(STATUS_USAGE, "--report wants --out, the folder with metrics.jsonl");
     TRY(session_open_data(s));
     if (!s->train)
         return status_fail(STATUS_BAD_INPUT, "'%s' has no training data", s->options->operand);

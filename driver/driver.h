@@ -32,7 +32,7 @@ typedef struct
     uint32_t n_ranks; /* -n; 0: not given. Of a rank: what launch_environment says */
     uint32_t max_restarts;
     uint32_t n_stages, n_replicas, n_micro; /* 0: not given */
-    const char *schedule, *costs, *trace;
+    const char *schedule, *costs, *trace, *report;
     const char *init; /* NULL: strict */
     uint32_t shown_rank;
     bool plan_always; /* cmd_plan: also when there is nothing to plan */

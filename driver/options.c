@@ -221,6 +221,9 @@ static Status set_flag(Arena *arena, Options *o, size_t flag, const char *text)
     case 'F':
         o->trace = text;
         break;
+    case 'H':
+        o->report = text;
+        break;
     case 'B':
         TRY(read_number(name, text, 1000000, &number));
         o->n_steps = (uint32_t)number;
