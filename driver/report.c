@@ -19,28 +19,14 @@ static void tile(StrBuf *page, const char *label, const char *value, const char 
     strbuf_add(page, "</small></div>");
 }
 
-/* Mean of a series over the steps behind from, up to to. */
-static double mean_between(const ReportSeries *series, double from, double to)
-{
-    double sum = 0, n = 0;
-    for (uint32_t i = 0; series && i < series->points.len; i++)
-        if (series->points.data[i].x > from && series->points.data[i].x <= to)
-        {
-            sum += series->points.data[i].y;
-            n++;
-        }
-    return n > 0 ? sum / n : NAN;
-}
-
 static void throughput_tile(StrBuf *page, const ReportRun *run)
 {
-    const ReportSeries *speed = report_series(&run->train, "samples_per_s");
     const ReportEvent *first = NULL, *last = report_last(run, "transition", run->events.len);
     for (uint32_t i = 0; i < run->events.len && !first; i++)
         if (strcmp(run->events.data[i].name, "transition") == 0)
             first = &run->events.data[i];
-    const double at_first = mean_between(speed, -1, first ? first->step : run->last_step);
-    const double at_last = mean_between(speed, last ? last->step : -1, run->last_step);
+    const double at_first = report_speed(run, -1, first ? first->step : run->last_step);
+    const double at_last = report_speed(run, last ? last->step : -1, run->last_step);
     if (!isfinite(at_first) || !isfinite(at_last))
         return;
     Arena *arena = page->arena;

@@ -13,7 +13,8 @@ enum
     TOP = 10,
     BOTTOM = 24,
     MAX_POINTS = 300, /* of a line as it is drawn */
-    MAX_MARKS = 40
+    MAX_MARKS = 40,
+    MANY_TIMES = 50 /* from where on a logarithmic axis shows more */
 };
 
 /* ---- text */
@@ -79,7 +80,8 @@ const char *report_seconds(Arena *arena, double seconds)
 typedef struct
 {
     double low, high, step;
-    double from, to; /* pixels */
+    double from, to;  /* pixels */
+    bool logarithmic; /* low, high and step are of log10 */
 } Scale;
 
 /* 1, 2 or 5 times a power of ten: the first that makes at most n ticks. */
@@ -104,6 +106,8 @@ static Scale scale_of(double low, double high, int n_ticks, bool whole, double f
 
 static double place(const Scale *s, double value)
 {
+    if (s->logarithmic)
+        value = log10(value);
     return s->from + (value - s->low) / (s->high - s->low) * (s->to - s->from);
 }
 
@@ -116,9 +120,12 @@ static Scale y_scale(const ReportChart *c)
             low = fmin(low, c->lines[i].points[k].y);
             high = fmax(high, c->lines[i].points[k].y);
         }
-    if (c->from_zero)
+    const bool spread = c->spread && low > 0 && high > MANY_TIMES * low;
+    if (c->from_zero && !spread)
         low = fmin(low, 0);
-    Scale s = scale_of(low, high, 5, c->whole, HEIGHT - BOTTOM, TOP);
+    Scale s =
+        scale_of(spread ? log10(low) : low, spread ? log10(high) : high, 5, c->whole || spread, HEIGHT - BOTTOM, TOP);
+    s.logarithmic = spread;
     s.low = floor(s.low / s.step + 1e-9) * s.step;
     s.high = ceil(s.high / s.step - 1e-9) * s.step;
     return s;
@@ -129,7 +136,7 @@ static void draw_axes(StrBuf *page, const Scale *x, const Scale *y)
     const double first_x = ceil(x->low / x->step - 1e-9), first_y = round(y->low / y->step);
     for (int i = 0; i <= (int)lround((y->high - y->low) / y->step); i++)
     {
-        const double tick = (first_y + i) * y->step, py = place(y, tick);
+        const double at = (first_y + i) * y->step, tick = y->logarithmic ? pow(10, at) : at, py = place(y, tick);
         strbuf_addf(page, "<path class=\"grid\" d=\"M%d %.1fH%d\"/><text class=\"ty\" x=\"%d\" y=\"%.1f\">%s</text>",
                     LEFT, py, WIDTH - RIGHT, LEFT - 6, py + 4, report_short(page->arena, tick));
     }

@@ -11,8 +11,9 @@ static const struct
 {
     const char *key, *title, *unit;
     double factor;
+    bool spread;
 } curves[] = {
-#define CURVE(key, title, unit, factor) {#key, title, unit, factor},
+#define CURVE(key, title, unit, factor, spread) {#key, title, unit, factor, spread},
 #include "driver/report_curves.def"
 #undef CURVE
 };
@@ -107,10 +108,13 @@ static void draw_curve(StrBuf *page, const ReportRun *run, size_t which)
         vec_push(page->arena, &points,
                  ((ReportPoint){series->points.data[i].x, series->points.data[i].y * curves[which].factor}));
     const ReportLine line = {.label = curves[which].title, .colour = 1, .points = points.data, .n = points.len};
-    draw(
-        page, run,
-        (ReportChart){
-            .title = curves[which].title, .unit = curves[which].unit, .from_zero = true, .lines = &line, .n_lines = 1});
+    draw(page, run,
+         (ReportChart){.title = curves[which].title,
+                       .unit = curves[which].unit,
+                       .spread = curves[which].spread,
+                       .from_zero = true,
+                       .lines = &line,
+                       .n_lines = 1});
 }
 
 /* ---- the layout */

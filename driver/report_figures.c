@@ -113,8 +113,7 @@ void report_norms(StrBuf *page, const ReportRun *run)
         return;
     const NormMap map = norm_map(&decisions);
     strbuf_add(page, "<section><h2>Gradients by layer</h2><div class=\"card\"><p>Norm of the gradients over that of "
-                     "the weights, at every decision (the numbers below are steps). The layer with the smallest one "
-                     "bounds what may be frozen.</p>");
+                     "the weights, at every decision; the numbers below are steps.</p>");
     open_figure(page, (int)(map.n_layers * map.row) + 22);
     for (uint32_t i = 0; i < decisions.len; i++)
         for (uint32_t layer = 0; layer < map.n_layers; layer++)
@@ -141,6 +140,7 @@ typedef struct
     uint32_t n_stages;
     PipelineList *lists;
     PipelineTimes times;
+    double real_s; /* of the run's steps; NAN: there was none */
 } Step;
 
 /* The step that a layout event describes; false: it describes none, or one too large to be seen. */
@@ -194,13 +194,15 @@ static void draw_span(StrBuf *page, const PipelineSpan *span, double y, double p
 static void draw_step(StrBuf *page, const ReportEvent *layout, const Step *step, double longest_s)
 {
     const double pixels_per_s = (WIDTH - LEFT - 4) / longest_s;
-    strbuf_addf(page,
-                "<h3>From step %.0f: K = %u, R = %.0f, M = %.0f, %s</h3><p>%.0f layers frozen; predicted %s a step, "
-                "%.0f %% of it idle.</p>",
-                layout->step, step->n_stages, report_number_of(layout, "replicas"),
-                report_number_of(layout, "micro_batches"), report_text_of(layout, "schedule"),
-                report_number_of(layout, "frozen"), report_seconds(page->arena, step->times.step_s),
-                100 * step->times.bubble);
+    strbuf_addf(
+        page,
+        "<h3>From step %.0f: K = %u, R = %.0f, M = %.0f, %s</h3><p>%.0f layers frozen; predicted %s a step, "
+        "%.0f %% of it idle%s.</p>",
+        layout->step, step->n_stages, report_number_of(layout, "replicas"), report_number_of(layout, "micro_batches"),
+        report_text_of(layout, "schedule"), report_number_of(layout, "frozen"),
+        report_seconds(page->arena, step->times.step_s), 100 * step->times.bubble,
+        isfinite(step->real_s) ? arena_printf(page->arena, "; real %s", report_seconds(page->arena, step->real_s))
+                               : "");
     open_figure(page, (int)step->n_stages * STAGE_HEIGHT);
     for (uint32_t k = 0; k < step->n_stages; k++)
     {
@@ -230,6 +232,9 @@ void report_pipelines(StrBuf *page, const ReportRun *run)
     const bool has_last = after && simulate(page->arena, after, &last);
     if (!has_first && !has_last)
         return;
+    const double batch = report_number_of(report_last(run, "run", run->events.len), "batch");
+    first.real_s = before ? batch / report_speed(run, before->step, after->step) : NAN;
+    last.real_s = batch / report_speed(run, after->step, run->last_step);
     const double longest_s = fmax(has_first ? first.times.step_s : 0, has_last ? last.times.step_s : 0);
     strbuf_add(page, "<section><h2>A step of the pipeline</h2><div class=\"card\"><p>One replica, as the plan has it");
     strbuf_add(page, has_first && has_last ? ", before and after the last transition, on one scale.</p>" : ".</p>");

@@ -52,6 +52,9 @@ double report_item_of(const ReportEvent *event, const char *key, size_t k);
 /* The last event of a name up to the one with number `before`; NULL: none. */
 const ReportEvent *report_last(const ReportRun *run, const char *name, uint32_t before);
 
+/* Samples a second over the steps behind `from`, up to `to`; NAN without any. */
+double report_speed(const ReportRun *run, double from, double to);
+
 /* ---- text */
 
 void report_text(StrBuf *page, const char *text); /* escaped */
@@ -78,7 +81,8 @@ typedef struct
     const char *unit; /* of y; "": none */
     double first_x, last_x;
     bool from_zero;
-    bool whole; /* no ticks between whole numbers */
+    bool whole;  /* no ticks between whole numbers */
+    bool spread; /* a logarithmic axis where values are far apart */
     const ReportLine *lines;
     uint32_t n_lines;
     const ReportPoint *marks; /* vertical lines at their x */

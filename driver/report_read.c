@@ -113,3 +113,17 @@ const ReportEvent *report_last(const ReportRun *run, const char *name, uint32_t 
             return &run->events.data[i];
     return NULL;
 }
+
+/* Steps have about as many samples each, so it is the harmonic mean. */
+double report_speed(const ReportRun *run, double from, double to)
+{
+    const ReportSeries *speed = report_series(&run->train, "samples_per_s");
+    double sum = 0, n = 0;
+    for (uint32_t i = 0; speed && i < speed->points.len; i++)
+        if (speed->points.data[i].x > from && speed->points.data[i].x <= to && speed->points.data[i].y > 0)
+        {
+            sum += 1 / speed->points.data[i].y;
+            n++;
+        }
+    return n > 0 ? n / sum : NAN;
+}
