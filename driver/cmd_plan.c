@@ -2,6 +2,7 @@
  * it. Nothing of the model runs (with --costs=measured its ops are timed). Memory is that of the real programs: every
  * stage is compiled as it would be for a run. */
 #include "driver/session.h"
+#include "driver/simulate.h"
 
 #include "base/bug.h"
 #include "passes/partition.h"
@@ -212,6 +213,10 @@ static Status plan(Session *s)
 
 Status cmd_plan(Arena *arena, const Options *options)
 {
+    if (options->simulate)
+        return simulate_job(arena, options);
+    if (options->cluster)
+        return status_fail(STATUS_USAGE, "--cluster is for --simulate");
     Options always = *options;
     always.plan_always = true;
     always.may_lack_weights = true;

@@ -65,7 +65,7 @@ static Status read_state(Session *s, const Checkpoint *checkpoint)
 
 /* ---- settings */
 
-static FreezeSettings settings_of(const FreezeSpec *spec)
+FreezeSettings elastic_settings(const FreezeSpec *spec)
 {
     FreezeSettings settings = {.alpha = spec->alpha,
                                .exclusive = !spec->inclusive,
@@ -86,7 +86,7 @@ Status elastic_prepare(Session *s)
     *e = (Elastic){.loss = NAN};
     if (!spec->policy)
         return STATUS_OK;
-    e->settings = settings_of(spec);
+    e->settings = elastic_settings(spec);
     e->on = e->settings.policy != FREEZE_none && !s->options->no_freeze;
     e->every_steps = (uint64_t)spec->every_steps;
     e->every_epochs = e->every_steps ? 0 : (uint64_t)spec->every;

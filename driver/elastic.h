@@ -43,6 +43,8 @@ void elastic_drop_cache(Session *s, const char *why);
 void elastic_close(Session *s);
 /* Reads <freeze>; in a run that is gone on from, its newest checkpoint. Before the job is planned. */
 Status elastic_prepare(Session *s);
+/* Of a <freeze> with a policy. */
+FreezeSettings elastic_settings(const FreezeSpec *spec);
 /* The last frozen unit; 0: none. */
 uint32_t elastic_frozen_unit(const Session *s);
 /* Writes what is frozen into the attributes of @train of one of the job's modules. */

@@ -230,3 +230,27 @@ Status measure_costs(Session *s, uint32_t n_micro)
     arena_destroy(arena);
     return status;
 }
+
+Status measure_described(Session *s, uint32_t n_micro, const CostMachine *machine, UnitCost **out_costs,
+                         UnitCost **out_starts)
+{
+    Arena *arena;
+    IrModule *m;
+    TRY(compile_reference(s, n_micro, &arena, &m));
+    const uint32_t n_units = s->job->n_units;
+    CostMachine at_once = *machine;
+    UnitCost *costs = ARENA_ARRAY(s->arena, UnitCost, n_units + 1);
+    UnitCost *starts = ARENA_ARRAY(s->arena, UnitCost, n_units + 1);
+    at_once.op_s = 0;
+    cost_units(arena, m, NULL, machine, n_units, starts);
+    cost_units(arena, m, NULL, &at_once, n_units, costs);
+    for (uint32_t u = 0; u <= n_units; u++)
+        starts[u] = (UnitCost){.forward_s = starts[u].forward_s - costs[u].forward_s,
+                               .backward_s = starts[u].backward_s - costs[u].backward_s,
+                               .weight_s = starts[u].weight_s - costs[u].weight_s,
+                               .update_s = starts[u].update_s - costs[u].update_s};
+    arena_destroy(arena);
+    *out_costs = costs;
+    *out_starts = starts;
+    return STATUS_OK;
+}

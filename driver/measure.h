@@ -8,4 +8,10 @@
  * numbers on every rank. */
 Status measure_costs(Session *s, uint32_t n_micro);
 
+/* The same by model, for another machine; out_starts: of it, the times that starting ops takes, which do not grow with
+ * the rows. Both get n_units + 1 entries; out_costs lacks what out_starts has. The job is then loaded with n_micro
+ * micro-batches. */
+Status measure_described(Session *s, uint32_t n_micro, const CostMachine *machine, UnitCost **out_costs,
+                         UnitCost **out_starts);
+
 #endif

@@ -215,6 +215,12 @@ static Status set_flag(Arena *arena, Options *o, size_t flag, const char *text)
     case 'Z':
         o->no_freeze = true;
         break;
+    case 'U':
+        o->simulate = true;
+        break;
+    case 'G':
+        o->cluster = text;
+        break;
     case 'C':
         o->costs = text;
         break;

@@ -6,6 +6,7 @@
 #include "driver/measure.h"
 #include "driver/session.h"
 #include "ir/text.h"
+#include "passes/planner_paper.h"
 #include "runtime/fault.h"
 #include "runtime/pool.h"
 
@@ -58,8 +59,8 @@ static const char *settings_digest(Session *s)
     strbuf_addf(&text, " flags %u %u %u %s %d %s", o->n_stages, o->n_replicas, o->n_micro,
                 o->schedule ? o->schedule : "", o->deterministic, o->costs ? o->costs : "");
     strbuf_addf(&text, " %d %d %d %s", o->resume, o->weights != NULL, o->out_dir != NULL, o->device);
-    strbuf_addf(&text, " cluster %lld %lld %lld %s %d %a", (long long)c->stages, (long long)c->replicas,
-                (long long)c->micro_batches, c->schedule, c->deterministic, c->memory_gib);
+    strbuf_addf(&text, " cluster %lld %lld %lld %s %d %d %a", (long long)c->stages, (long long)c->replicas,
+                (long long)c->micro_batches, c->schedule, c->paper, c->deterministic, c->memory_gib);
     for (uint32_t i = 0; i < c->n_cuts; i++)
         strbuf_addf(&text, " %lld", (long long)c->cuts[i]);
     return arena_printf(s->arena, "%016llx", (unsigned long long)XXH3_64bits(strbuf_text(&text), text.len));
@@ -168,17 +169,49 @@ static const UnitCost *costs_now(Session *s)
     return costs;
 }
 
+/* What the authors' rule makes of a request (planner="paper"): nothing is left open. */
+static Status ask_by_paper(Session *s, PlanRequest *request)
+{
+    const uint32_t n_units = s->job->n_units, frozen = elastic_frozen_unit(s);
+    const uint32_t n_first = request->n_stages ? request->n_stages : request->n_ranks;
+    if (request->n_cuts || request->n_replicas)
+        return refuse(s, "planner=\"paper\" chooses cuts and replicas by itself");
+    if ((n_first & (n_first - 1)) || request->n_ranks % n_first || n_first > n_units)
+        return refuse(s, arena_printf(s->arena,
+                                      "planner=\"paper\" halves a power of two of stages that divides the ranks and is "
+                                      "no more than the %u units, not %u",
+                                      n_units, n_first));
+    const uint32_t k = paper_stages(s->arena, s->ranks.costs, n_units, frozen, n_first), r = request->n_ranks / k;
+    if (k > n_units - frozen)
+        return refuse(s, arena_printf(s->arena, "%u stages are too many for the %u units that are not frozen", k,
+                                      n_units - frozen));
+    int64_t *first = ARENA_ARRAY(s->arena, int64_t, k + 1);
+    paper_cut(s->ranks.costs, n_units, frozen, k, first);
+    paper_fill(k, first);
+    request->n_stages = k;
+    request->cuts = first + 1;
+    request->n_cuts = k - 1;
+    if (!request->n_micro)
+        request->n_micro = paper_micro(k) * r < request->batch ? paper_micro(k) * r : request->batch;
+    if (request->schedule < 0)
+        request->schedule = PIPELINE_gpipe;
+    return STATUS_OK;
+}
+
 /* Chooses a plan and makes it this rank's. */
 static Status adopt_plan(Session *s)
 {
     Ranks *ranks = &s->ranks;
+    PlanRequest request = ranks->request;
     const char *why;
     bool found;
+    if (s->job->cluster.paper)
+        TRY(ask_by_paper(s, &request));
     do
     {
-        ranks->request.n_together = s->elastic.cached ? elastic_frozen_unit(s) : 0;
-        found = planner_choose(s->arena, &ranks->request, costs_now(s), s->job->n_units, ranks->cost_rows,
-                               &ranks->machine, &ranks->choice, &why);
+        request.n_together = s->elastic.cached ? elastic_frozen_unit(s) : 0;
+        found = planner_choose(s->arena, &request, costs_now(s), s->job->n_units, ranks->cost_rows, &ranks->machine,
+                               &ranks->choice, &why);
         if (!found && s->elastic.cached)
             elastic_drop_cache(s, why);
         else if (!found)

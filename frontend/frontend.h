@@ -137,6 +137,11 @@ typedef struct
     uint32_t n_cuts;
     double memory_gib;
     bool deterministic;
+    bool paper; /* planned by passes/planner_paper.h */
+
+    /* of a described cluster */
+    int64_t nodes, devices; /* devices of one node; nodes 0: none is described */
+    double tflops, memory_gb_s, op_us, link_gb_s, host_link_gb_s, node_link_gb_s, host_gib, switch_s;
     Span span;
 } ClusterSpec;
 
@@ -231,6 +236,9 @@ Status frontend_load(Arena *arena, Diag *diag, const char *path, const FrontendO
 /* The same from memory; path is what messages call it, and its folder is where includes and data are looked for. */
 Status frontend_load_text(Arena *arena, Diag *diag, const char *path, const char *text, size_t n_bytes,
                           const FrontendOptions *options, Job **out_job);
+
+/* Reads a file whose root is <cluster>: what describes machines replaces that of *cluster. */
+Status frontend_load_cluster(Arena *arena, Diag *diag, const char *path, ClusterSpec *cluster);
 
 /* The grammar as an XML Schema, generated from elements.def (`ptc schema`). */
 void frontend_schema_text(StrBuf *buf);

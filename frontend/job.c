@@ -1,4 +1,4 @@
-/* The job around the graph: --set, dimensions, <train> and <cluster>. */
+/* The job around the graph: --set, dimensions and <train>. */
 #include "frontend/expand.h"
 
 #include "base/strbuf.h"
@@ -187,61 +187,6 @@ static TrainSchedule schedule_of(const char *text)
                                          : SCHEDULE_CONSTANT;
 }
 
-/* ---- the layout on ranks */
-
-enum
-{
-    MAX_STAGES = 64
-};
-
-/* "4 8": the first units of the stages after the first. */
-static bool read_cuts(Expander *x, const XmlElem *e, ClusterSpec *cluster)
-{
-    const char *text = NULL;
-    if (!attr_text(x, e, "cuts", &text))
-        return false;
-    int64_t *cuts = ARENA_ARRAY(x->arena, int64_t, MAX_STAGES);
-    uint32_t n = 0;
-    for (const char *at = text ? text : ""; *at;)
-    {
-        char *end;
-        long long unit = strtoll(at, &end, 10);
-        bool ok = end != at && (!*end || *end == ' ') && n + 1 < MAX_STAGES && unit > (n ? cuts[n - 1] : 1);
-        if (!ok)
-        {
-            expand_error(x, attr_or_elem_span(e, "cuts"), NULL,
-                         "cuts is '%s': expected the first unit of every stage but the first, ascending, as in '4 8'",
-                         text);
-            return false;
-        }
-        cuts[n++] = unit;
-        at = end + strspn(end, " ");
-    }
-    cluster->cuts = cuts;
-    cluster->n_cuts = n;
-    return true;
-}
-
-void job_cluster(Expander *x, const XmlElem *root)
-{
-    const XmlElem *e = job_sole_child(x, root, EL_cluster);
-    ClusterSpec *c = &x->job->cluster;
-    *c = (ClusterSpec){.schedule = "auto"};
-    if (!e)
-        return;
-    c->span = xml_elem_span(e);
-    bool ok = attr_int(x, e, "stages", 0, MAX_STAGES, &c->stages);
-    ok = attr_int(x, e, "replicas", 0, 4096, &c->replicas) && ok;
-    ok = attr_int(x, e, "micro_batches", 0, 4096, &c->micro_batches) && ok;
-    ok = attr_text(x, e, "schedule", &c->schedule) && ok;
-    ok = attr_float(x, e, "memory", 0, 1e6, &c->memory_gib) && ok;
-    ok = attr_bool(x, e, "deterministic", &c->deterministic) && ok;
-    ok = read_cuts(x, e, c) && ok;
-    if (ok && c->n_cuts && c->stages && c->stages != c->n_cuts + 1)
-        expand_error(x, attr_or_elem_span(e, "cuts"), NULL, "%u cuts make %u stages, not %lld", c->n_cuts,
-                     c->n_cuts + 1, (long long)c->stages);
-}
-
 /* The rows of a micro-batch. */
 static void split_batch(Expander *x, int64_t wanted)
 {
@@ -301,11 +246,6 @@ void job_train(Expander *x, const XmlElem *root, int64_t micro_batches)
     }
     if (ok)
         optimizer_attrs(x);
-}
-
-void expand_cluster(Expander *x, const XmlElem *e)
-{
-    (void)x, (void)e; /* job_cluster has read it */
 }
 
 void expand_train(Expander *x, const XmlElem *e)

@@ -1,0 +1,226 @@
+/* Reads the model and the cluster, asks passes/forecast.h, and prints what it says. */
+#include "driver/simulate.h"
+
+#include "driver/measure.h"
+#include "driver/session.h"
+#include "passes/forecast.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const double gib = 1073741824.0;
+
+/* ---- what is asked */
+
+static Status read_cluster(Session *s, Cluster *out_cluster)
+{
+    ClusterSpec *c = &s->job->cluster;
+    if (s->options->cluster)
+    {
+        s->diag = diag_create(s->arena);
+        Status status = frontend_load_cluster(s->arena, s->diag, s->options->cluster, c);
+        session_print_diag(s, &status);
+        TRY(status);
+    }
+    if (!c->nodes)
+        return status_fail(STATUS_USAGE,
+                           "--simulate wants a described cluster: --cluster=FILE (see examples/clusters), "
+                           "or <cluster nodes= devices= ...> in the model");
+    if (c->nodes * c->devices > 65536)
+        return status_fail(STATUS_BAD_INPUT, "%lld devices are more than can be simulated (65536)",
+                           (long long)(c->nodes * c->devices));
+    *out_cluster = (Cluster){.n_nodes = (uint32_t)c->nodes,
+                             .n_devices = (uint32_t)c->devices,
+                             .flops_per_s = c->tflops * 1e12,
+                             .bytes_per_s = c->memory_gb_s * 1e9,
+                             .op_s = c->op_us * 1e-6,
+                             .link_bytes_per_s = c->link_gb_s * 1e9,
+                             .link_s = 10e-6,
+                             .host_bytes_per_s = c->host_link_gb_s * 1e9,
+                             .node_bytes_per_s = c->node_link_gb_s * 1e9,
+                             .node_s = 20e-6,
+                             .device_bytes = (int64_t)(c->memory_gib * gib),
+                             .host_bytes = (int64_t)(c->host_gib * gib),
+                             .switch_s = c->switch_s};
+    return STATUS_OK;
+}
+
+/* Training samples: as many as the model says, else as its files have. */
+static Status count_samples(Session *s, uint64_t *out_n)
+{
+    *out_n = (uint64_t)s->job->data.train_limit;
+    if (*out_n)
+        return STATUS_OK;
+    TRY(session_open_data(s));
+    *out_n = s->train ? dataset_n_samples(s->train) : 0;
+    return STATUS_OK;
+}
+
+static Status read_job(Session *s, ForecastJob *out)
+{
+    const Options *o = s->options;
+    const Job *job = s->job;
+    const FreezeSpec *freeze = &job->freeze;
+    const CacheSpec *cache = &job->cache;
+    uint64_t epoch;
+    TRY(count_samples(s, &epoch));
+    const uint64_t batch = (uint64_t)job->train.batch, all = epoch * (uint64_t)job->train.epochs;
+    const uint64_t limit = (uint64_t)job->train.max_steps * batch;
+    const bool by_steps = freeze->policy && freeze->every_steps;
+    if (!all)
+        return status_fail(STATUS_BAD_INPUT, "there is nothing to simulate: no epochs, or no samples");
+    *out = (ForecastJob){.n_units = job->n_units,
+                         .layers = job->layers,
+                         .n_layers = job->n_layers,
+                         .n_samples = limit && limit < all ? limit : all,
+                         .epoch_samples = epoch,
+                         .period_samples = by_steps ? (uint64_t)freeze->every_steps * batch : epoch,
+                         .periods_per_decision = by_steps ? 1 : (uint32_t)freeze->every,
+                         .batch = (uint32_t)batch,
+                         .n_stages = o->n_stages ? o->n_stages : (uint32_t)job->cluster.stages,
+                         .n_micro = o->n_micro ? o->n_micro : (uint32_t)job->cluster.micro_batches,
+                         .schedule = -1,
+                         .paper = job->cluster.paper,
+                         .may_cache = cache->use != CACHE_OFF && !o->no_cache,
+                         .cached_share = cache->bf16 ? 0.5 : 1};
+    if (freeze->policy && !o->no_freeze)
+        out->freeze = elastic_settings(freeze);
+    const char *name = o->schedule ? o->schedule : job->cluster.schedule;
+    PipelineKind kind;
+    if (strcmp(name, "auto") != 0)
+    {
+        if (!pipeline_by_name(name, &kind))
+            return status_fail(STATUS_USAGE, "--schedule wants gpipe, 1f1b or zb-h1, not '%s'", name);
+        out->schedule = (int)kind;
+    }
+    return STATUS_OK;
+}
+
+/* ---- text */
+
+static const char *time_text(Arena *arena, double seconds)
+{
+    const long whole = lround(seconds);
+    if (seconds < 99.95)
+        return arena_printf(arena, "%.1f s", seconds);
+    if (whole < 3600)
+        return arena_printf(arena, "%ldm%02lds", whole / 60, whole % 60);
+    return arena_printf(arena, "%ldh%02ldm", whole / 3600, whole / 60 % 60);
+}
+
+static double rate_of(const ForecastPeriod *p)
+{
+    return (double)p->n_samples / (p->run_s + p->fill_s);
+}
+
+static void print_layout(const char *what, Arena *arena, const ForecastLayout *l, double all_s, double total_s)
+{
+    printf("%-28s %8s  speedup %5.2f   (K = %u, R = %u, M = %u, %s, %.0f samples/s, %.2f GiB)\n", what,
+           time_text(arena, all_s), all_s / total_s, l->plan.n_stages, l->plan.n_replicas, l->plan.n_micro,
+           pipeline_name(l->plan.schedule), l->batch / l->step_s, (double)l->peak_bytes / gib);
+}
+
+static void print_text(const Session *s, const ForecastJob *job, const Forecast *f)
+{
+    const Cluster *c = &job->cluster;
+    printf("%s on %u x %u devices, simulated: %llu samples an epoch, batch %u, planner %s\n\n", s->job->module->name,
+           c->n_nodes, c->n_devices, (unsigned long long)job->epoch_samples, job->batch, job->paper ? "paper" : "time");
+    printf("epoch  frozen   K     R      M  schedule  cached  samples/s  GiB/rank   time    fill  transition  moved "
+           "MiB\n");
+    for (uint32_t i = 0; i < f->n_periods; i++)
+    {
+        const ForecastPeriod *p = &f->periods[i];
+        const Plan *plan = &p->layout.plan;
+        printf("%5.4g  %6u  %2u  %4u  %5u  %-8s  %-6s  %9.0f  %8.2f  %7s  %6s  %8s  %9.1f\n",
+               (double)p->first_sample / (double)job->epoch_samples, p->frozen, plan->n_stages, plan->n_replicas,
+               plan->n_micro, pipeline_name(plan->schedule), p->layout.cached ? "yes" : "no", rate_of(p),
+               (double)p->layout.peak_bytes / gib, time_text(s->arena, p->run_s), time_text(s->arena, p->fill_s),
+               time_text(s->arena, p->transition_s), (double)p->moved_bytes / 1048576.0);
+    }
+    printf("\n%-28s %8s\n", "all of it", time_text(s->arena, f->total_s));
+    print_layout("the best static plan", s->arena, &f->static_best, f->static_best_s, f->total_s);
+    print_layout("the paper's static pipeline", s->arena, &f->static_paper, f->static_paper_s, f->total_s);
+}
+
+/* ---- JSON */
+
+static json_t *layout_json(const ForecastLayout *l)
+{
+    return json_pack("{si si si ss si sb sf sf sI}", "stages", (int)l->plan.n_stages, "replicas",
+                     (int)l->plan.n_replicas, "micro_batches", (int)l->plan.n_micro, "schedule",
+                     pipeline_name(l->plan.schedule), "batch", (int)l->batch, "cached", l->cached, "step_ms",
+                     1e3 * l->step_s, "samples_per_s", l->batch / l->step_s, "peak_bytes", (json_int_t)l->peak_bytes);
+}
+
+static json_t *static_json(const ForecastLayout *l, double all_s, double total_s)
+{
+    json_t *object = layout_json(l);
+    json_object_set_new(object, "seconds", json_real(all_s));
+    json_object_set_new(object, "speedup", json_real(all_s / total_s));
+    return object;
+}
+
+static void print_json(const Session *s, const ForecastJob *job, const Forecast *f)
+{
+    json_t *root = json_object(), *periods = json_array();
+    for (uint32_t i = 0; i < f->n_periods; i++)
+    {
+        const ForecastPeriod *p = &f->periods[i];
+        json_t *row = layout_json(&p->layout);
+        json_object_set_new(row, "epoch", json_real((double)p->first_sample / (double)job->epoch_samples));
+        json_object_set_new(row, "frozen", json_integer(p->frozen));
+        json_object_set_new(row, "run_s", json_real(p->run_s));
+        json_object_set_new(row, "fill_s", json_real(p->fill_s));
+        json_object_set_new(row, "transition_s", json_real(p->transition_s));
+        json_object_set_new(row, "moved_bytes", json_integer(p->moved_bytes));
+        json_object_set_new(row, "cache_bytes", json_integer(p->cache_bytes));
+        json_array_append_new(periods, row);
+    }
+    json_object_set_new(root, "model", json_string(s->job->module->name));
+    json_object_set_new(root, "nodes", json_integer(job->cluster.n_nodes));
+    json_object_set_new(root, "devices", json_integer(job->cluster.n_devices));
+    json_object_set_new(root, "planner", json_string(job->paper ? "paper" : "time"));
+    json_object_set_new(root, "periods", periods);
+    json_object_set_new(root, "seconds", json_real(f->total_s));
+    json_object_set_new(root, "static_best", static_json(&f->static_best, f->static_best_s, f->total_s));
+    json_object_set_new(root, "static_paper", static_json(&f->static_paper, f->static_paper_s, f->total_s));
+    char *text = json_dumps(root, JSON_INDENT(2));
+    printf("%s\n", text);
+    free(text);
+    json_decref(root);
+}
+
+static Status simulate(Session *s)
+{
+    ForecastJob job;
+    Forecast forecast;
+    Cluster cluster;
+    UnitCost *costs, *starts;
+    const char *why;
+    TRY(session_load_job(s, 0));
+    TRY(read_cluster(s, &cluster));
+    TRY(read_job(s, &job));
+    /* the rows of a micro-batch matter little: what does not grow with them is counted apart */
+    const uint32_t n_ranks = cluster.n_nodes * cluster.n_devices, n_micro = job.batch / 16 ? job.batch / 16 : 1;
+    const CostMachine machine = cluster_machine(&cluster, 1, n_ranks);
+    TRY(measure_described(s, n_micro < 4096 ? n_micro : 4096, &machine, &costs, &starts));
+    job.costs = costs;
+    job.starts = starts;
+    job.cost_rows = (uint32_t)s->job->train.rows;
+    job.cluster = cluster;
+    if (!forecast_job(s->arena, &job, &forecast, &why))
+        return status_fail(STATUS_BAD_INPUT, "no forecast for %u devices: %s", n_ranks, why);
+    if (s->options->json)
+        print_json(s, &job, &forecast);
+    else
+        print_text(s, &job, &forecast);
+    return STATUS_OK;
+}
+
+Status simulate_job(Arena *arena, const Options *options)
+{
+    Session session = {.arena = arena, .options = options, .ranks = {.size = 1}};
+    return session_close(&session, simulate(&session));
+}

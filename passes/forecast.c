@@ -1,0 +1,251 @@
+/* Goes through the job from decision to decision. */
+#include "passes/forecast.h"
+
+#include "base/bug.h"
+#include "passes/partition.h"
+#include "passes/planner_paper.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct
+{
+    Arena *arena;
+    const ForecastJob *job;
+    uint32_t n_ranks;
+    uint32_t n_first;     /* K of the paper's rule at the start */
+    uint32_t cached_unit; /* whose outputs are in the cache; 0: there is none */
+    ForecastLayout best;  /* while layouts are compared: what takes the least to the end */
+    double best_s;
+    ForecastLayout now;
+    const char *why; /* the last thing that was impossible */
+} Sim;
+
+static uint32_t last_unit(const ForecastJob *job, uint32_t frozen)
+{
+    return frozen ? (uint32_t)job->layers[frozen] - 1 : 0;
+}
+
+static double steps_s(const ForecastLayout *layout, uint64_t n_samples)
+{
+    return (double)((n_samples + layout->batch - 1) / layout->batch) * layout->step_s;
+}
+
+/* The whole job, in one layout. */
+static double static_s(const ForecastJob *job, const ForecastLayout *layout)
+{
+    const uint64_t n_periods = job->n_samples / job->period_samples;
+    return (double)n_periods * steps_s(layout, job->period_samples) +
+           steps_s(layout, job->n_samples % job->period_samples);
+}
+
+/* Units that were frozen before and have their outputs kept are not run again. */
+static double fill_s(const Sim *sim, const ForecastLayout *layout, uint32_t last)
+{
+    if (!layout->cached || sim->cached_unit == last)
+        return 0;
+    const uint32_t n_replicas = layout->plan.n_replicas;
+    const uint32_t rows = (layout->batch + layout->plan.n_micro - 1) / layout->plan.n_micro;
+    return (double)sim->job->epoch_samples / n_replicas *
+           forecast_forward_s(sim->job, sim->cached_unit + 1, last, rows);
+}
+
+static int64_t cache_bytes(const ForecastJob *job, uint32_t last)
+{
+    return (int64_t)(forecast_row_bytes(job, last) * (double)job->epoch_samples / job->cluster.n_nodes);
+}
+
+/* ---- what moves */
+
+static uint32_t end_of(const ForecastJob *job, const Plan *plan, uint32_t stage)
+{
+    return stage + 1 < plan->n_stages ? (uint32_t)plan->first_unit[stage + 1] - 1 : job->n_units;
+}
+
+static int64_t bytes_of(const ForecastJob *job, uint32_t first, uint32_t last, uint32_t frozen_unit)
+{
+    int64_t bytes = 0;
+    for (uint32_t u = first; u <= last; u++)
+        bytes += job->costs[u].param_bytes + (u > frozen_unit ? job->costs[u].state_bytes : 0);
+    return bytes;
+}
+
+/* Params and states of its stage that a rank has not had in the stage before; a cached prefix need not be anywhere. */
+static int64_t lacking_bytes(const Sim *sim, const ForecastLayout *next, uint32_t last)
+{
+    const ForecastJob *job = sim->job;
+    const Plan *before = &sim->now.plan, *after = &next->plan;
+    int64_t most = 0;
+    if (sim->now.step_s == 0)
+        return 0;
+    for (uint32_t rank = 0; rank < sim->n_ranks; rank++)
+    {
+        const uint32_t from = rank % before->n_stages, to = rank % after->n_stages;
+        const uint32_t had_first = (uint32_t)before->first_unit[from], had_last = end_of(job, before, from);
+        uint32_t first = (uint32_t)after->first_unit[to];
+        const uint32_t end = end_of(job, after, to);
+        first = next->cached && first <= last ? last + 1 : first;
+        int64_t bytes = bytes_of(job, first, end, last);
+        const uint32_t low = first > had_first ? first : had_first, high = end < had_last ? end : had_last;
+        bytes -= low <= high ? bytes_of(job, low, high, last) : 0;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+static double moving_s(const Sim *sim, int64_t bytes)
+{
+    const Cluster *c = &sim->job->cluster;
+    return (double)bytes / c->link_bytes_per_s;
+}
+
+/* ---- choosing */
+
+static void consider(Sim *sim, uint32_t last, bool cached, uint32_t n_stages, uint64_t n_left)
+{
+    ForecastLayout layout;
+    if (!forecast_by_time(sim->arena, sim->job, last, cached, n_stages, &layout, &sim->why))
+        return;
+    const double all_s =
+        steps_s(&layout, n_left) + fill_s(sim, &layout, last) + moving_s(sim, lacking_bytes(sim, &layout, last));
+    if (sim->best.step_s > 0 && sim->best_s <= all_s)
+        return;
+    sim->best = layout;
+    sim->best_s = all_s;
+}
+
+static bool choose_by_time(Sim *sim, uint32_t last, uint64_t n_left)
+{
+    const ForecastJob *job = sim->job;
+    const bool may_cache = job->may_cache && last && cache_bytes(job, last) <= job->cluster.host_bytes;
+    sim->best = (ForecastLayout){0};
+    for (uint32_t k = 1; k <= sim->n_ranks && k <= PARTITION_MAX_STAGES && k <= job->n_units; k++)
+    {
+        if (sim->n_ranks % k != 0 || (job->n_stages && job->n_stages != k))
+            continue;
+        consider(sim, last, false, k, n_left);
+        if (may_cache)
+            consider(sim, last, true, k, n_left);
+    }
+    return sim->best.step_s > 0;
+}
+
+static bool choose(Sim *sim, uint32_t frozen, uint64_t n_left)
+{
+    const ForecastJob *job = sim->job;
+    const uint32_t last = last_unit(job, frozen);
+    if (!job->paper)
+        return choose_by_time(sim, last, n_left);
+    const bool cached =
+        job->may_cache && paper_caches(job->n_layers, frozen) && cache_bytes(job, last) <= job->cluster.host_bytes;
+    forecast_by_paper(sim->arena, job, last, cached, sim->n_first, &sim->best);
+    return true;
+}
+
+/* ---- the job */
+
+static FreezeDecision decide(Sim *sim, uint32_t decision, uint32_t frozen, double bound)
+{
+    const ForecastJob *job = sim->job;
+    double *norms = ARENA_ARRAY(sim->arena, double, job->n_layers + 1);
+    for (uint32_t i = 0; i < job->n_layers; i++)
+        norms[i] = job->n_layers - i; /* the last layer has the smallest: only the bound holds */
+    const FreezeInput input = {.decision = decision,
+                               .n_layers = job->n_layers,
+                               .frozen = frozen,
+                               .bound = bound,
+                               .norms = norms,
+                               .loss = NAN,
+                               .loss_before = NAN};
+    return freeze_decide(&job->freeze, &input);
+}
+
+static bool go(Sim *sim, Forecast *out)
+{
+    const ForecastJob *job = sim->job;
+    const uint32_t n = (uint32_t)((job->n_samples + job->period_samples - 1) / job->period_samples);
+    FreezeDecision decision = {0};
+    out->periods = ARENA_ARRAY(sim->arena, ForecastPeriod, n);
+    for (uint32_t i = 0; i < n; i++)
+    {
+        ForecastPeriod *p = &out->periods[i];
+        const uint32_t before = decision.frozen;
+        if (i && i % job->periods_per_decision == 0)
+            decision = decide(sim, i / job->periods_per_decision, decision.frozen, decision.bound);
+        const uint64_t first = i * job->period_samples, left = job->n_samples - first;
+        const uint32_t last = last_unit(job, decision.frozen);
+        *p = (ForecastPeriod){.first_sample = first,
+                              .n_samples = left < job->period_samples ? left : job->period_samples,
+                              .frozen = decision.frozen};
+        if (i == 0 || decision.frozen > before)
+        {
+            if (!choose(sim, decision.frozen, left))
+                return false;
+            if (i && job->paper)
+                p->transition_s = PAPER_SWITCH_S;
+            else if (i)
+            {
+                p->moved_bytes = lacking_bytes(sim, &sim->best, last);
+                p->transition_s = job->cluster.switch_s + moving_s(sim, p->moved_bytes);
+            }
+            sim->now = sim->best;
+            p->fill_s = fill_s(sim, &sim->now, last);
+            sim->cached_unit = sim->now.cached ? last : 0;
+        }
+        p->layout = sim->now;
+        p->cache_bytes = sim->now.cached ? cache_bytes(job, last) : 0;
+        p->run_s = steps_s(&sim->now, p->n_samples);
+        out->total_s += p->run_s + p->fill_s + p->transition_s;
+    }
+    out->n_periods = n;
+    return true;
+}
+
+static bool compare_static(Sim *sim, Forecast *out)
+{
+    const ForecastJob *job = sim->job;
+    ForecastJob open = *job;
+    open.n_stages = open.n_micro = 0;
+    open.schedule = -1;
+    sim->job = &open;
+    const bool found = choose_by_time(sim, 0, job->n_samples);
+    sim->job = job;
+    if (!found)
+        return false;
+    out->static_best = sim->best;
+    out->static_best_s = static_s(job, &out->static_best);
+    open.n_micro = job->paper ? job->n_micro : 0;
+    forecast_by_paper(sim->arena, &open, 0, false, sim->n_first, &out->static_paper);
+    out->static_paper_s = static_s(job, &out->static_paper);
+    return true;
+}
+
+static bool can(Sim *sim)
+{
+    const ForecastJob *job = sim->job;
+    const FreezePolicy policy = job->freeze.policy;
+    sim->n_ranks = job->cluster.n_nodes * job->cluster.n_devices;
+    sim->n_first = job->paper && job->n_stages ? job->n_stages : 8;
+    while (!(job->paper && job->n_stages) && (job->cluster.n_devices % sim->n_first || sim->n_first > job->n_units))
+        sim->n_first /= 2;
+    if (policy != FREEZE_none && policy != FREEZE_schedule && policy != FREEZE_explicit && policy != FREEZE_gradnorm)
+        sim->why = arena_printf(sim->arena,
+                                "what policy %s decides only a run knows: schedule, explicit and gradnorm "
+                                "(its bound) can be simulated",
+                                freeze_policy_name(policy));
+    else if ((sim->n_first & (sim->n_first - 1)) || sim->n_ranks % sim->n_first || sim->n_first > job->n_units)
+        sim->why = arena_printf(sim->arena,
+                                "the paper's rule halves a power of two of stages that divides the %u ranks "
+                                "and is no more than the %u units, not %u",
+                                sim->n_ranks, job->n_units, sim->n_first);
+    return !sim->why;
+}
+
+bool forecast_job(Arena *arena, const ForecastJob *job, Forecast *out_forecast, const char **out_why)
+{
+    Sim sim = {.arena = arena, .job = job};
+    *out_forecast = (Forecast){0};
+    const bool ok = can(&sim) && compare_static(&sim, out_forecast) && go(&sim, out_forecast);
+    *out_why = sim.why;
+    return ok;
+}
