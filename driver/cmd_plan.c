@@ -213,13 +213,13 @@ static Status plan(Session *s)
 
 Status cmd_plan(Arena *arena, const Options *options)
 {
-    if (options->simulate)
-        return simulate_job(arena, options);
-    if (options->cluster)
-        return status_fail(STATUS_USAGE, "--cluster is for --simulate");
     Options always = *options;
     always.plan_always = true;
     always.may_lack_weights = true;
+    if (options->simulate)
+        return simulate_job(arena, &always);
+    if (options->cluster)
+        return status_fail(STATUS_USAGE, "--cluster is for --simulate");
     Session session;
     Status status = session_load(arena, &always, &session);
     if (status == STATUS_OK)

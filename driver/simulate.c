@@ -19,9 +19,11 @@ static Status read_cluster(Session *s, Cluster *out_cluster)
     ClusterSpec *c = &s->job->cluster;
     if (s->options->cluster)
     {
-        s->diag = diag_create(s->arena);
-        Status status = frontend_load_cluster(s->arena, s->diag, s->options->cluster, c);
-        session_print_diag(s, &status);
+        Diag *diag = diag_create(s->arena); /* its files are not the model's */
+        Status status = frontend_load_cluster(s->arena, diag, s->options->cluster, c);
+        driver_print_diag(diag);
+        if (status != STATUS_OK)
+            status_clear();
         TRY(status);
     }
     if (!c->nodes)

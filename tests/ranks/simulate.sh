@@ -4,20 +4,18 @@
 . "$(dirname "$0")/lib.sh"
 clusters=$PTC_SOURCE_DIR/examples/clusters
 theirs=$clusters/rtx5000-2x8.xml
-export PTC_LIB=$PTC_SOURCE_DIR/examples/lib
 
-model() # ZOO-MODEL CLUSTER-ATTRIBUTES FREEZE-ATTRIBUTES: on standard output
+model() # PAPER-MODEL CLUSTER-ATTRIBUTES FREEZE-ATTRIBUTES: on standard output
 {
-    sed "s|<train |<cluster $2/><freeze $3/>\n  <train |" "$PTC_SOURCE_DIR/examples/zoo/$1.xml"
+    sed "s|<train |<cluster $2/>\n  <train |; s|<freeze .*/>|<freeze $3/>|" "$PTC_SOURCE_DIR/examples/paper/$1.xml"
 }
-third='policy="schedule" alpha="0.33333333333333331"'
-model vit-b16 'planner="paper"' "$third" >vit-paper.xml
-model vit-b16 '' "$third" >vit.xml
-model bert 'planner="paper"' "$third" >bert-paper.xml
-imagenet="--set=data.train_limit=1281167 --set=train.epochs=10 --set=train.batch=800"
-cifar="--set=data.train_limit=50000 --set=train.epochs=10 --set=train.batch=640 --set=classes=100"
-squad="--set=data.train_limit=88524 --set=train.epochs=3 --set=train.batch=128 --set=span=1 --set=layers=24 --set=d=1024
-       --set=heads=16 --set=hidden=4096 --set=tokens=256"
+third='policy="schedule" alpha="{1 / 3.0}"'
+model vit-b16-imagenet 'planner="paper"' "$third" >vit-paper.xml
+model vit-b16-imagenet '' "$third" >vit.xml
+model vit-b16-cifar100 'planner="paper"' "$third" >cifar-paper.xml
+model bert-large-squad 'planner="paper"' "$third" >bert-paper.xml
+model vit-b16-imagenet '' 'policy="autofreeze"' >autofreeze.xml
+imagenet=--synthetic=1281167 cifar=--synthetic=50000 squad=--synthetic=88524
 
 simulate() # FLAG... MODEL
 {
@@ -55,30 +53,25 @@ is_faster() # LOW HIGH FLAG...: against the paper's static pipeline
 }
 
 # ---- the paper's jobs
-# shellcheck disable=SC2086 # flags
-{
-    check "ViT, frozen layers, K and R" goes "0 4 7 9 10 11 11 12 12 12" "8 8 4 2 2 1 1 1 1 1" "2 2 4 8 8 16 16 16 16 16" \
-        --cluster="$theirs" $cifar vit-paper.xml
-    check "BERT-large" goes "0 8 14" "8 8 4" "2 2 4" --cluster="$theirs" $squad bert-paper.xml
-    check "ImageNet: 2.83 within 15 %" is_faster 2.41 3.25 --cluster="$theirs" $imagenet vit-paper.xml
-    check "CIFAR-100: 2.44 within 15 %" is_faster 2.08 2.80 --cluster="$theirs" $cifar --set=freeze.alpha=0.25 vit-paper.xml
-    check "nothing frozen" is_faster 1 1 --cluster="$theirs" --no-freeze $cifar vit-paper.xml
-}
+check "ViT, frozen layers, K and R" goes "0 4 7 9 10 11 11 12 12 12" "8 8 4 2 2 1 1 1 1 1" "2 2 4 8 8 16 16 16 16 16" \
+    --cluster="$theirs" $cifar cifar-paper.xml
+check "BERT-large" goes "0 8 14" "8 8 4" "2 2 4" --cluster="$theirs" $squad bert-paper.xml
+check "ImageNet: 2.83 within 15 %" is_faster 2.41 3.25 --cluster="$theirs" $imagenet vit-paper.xml
+check "CIFAR-100: 2.44 within 15 %" is_faster 2.08 2.80 --cluster="$theirs" $cifar --set=freeze.alpha=0.25 cifar-paper.xml
+check "nothing frozen" is_faster 1 1 --cluster="$theirs" --no-freeze $cifar cifar-paper.xml
 best_micro() # Fig. 11: twice K
 {
     local m best=0 rate most=0
     for m in 8 16 24 32 40 48; do
-        # shellcheck disable=SC2086 # flags
         simulate --cluster="$theirs" --no-freeze --micro-batches=$m $imagenet vit-paper.xml || return
         rate=$(sed -nE 's/^the paper.*gpipe, ([0-9]+) samples.*/\1/p' forecast.txt)
-        [ "$rate" -le $most ] || { most=$rate best=$m; }
+        [ "$rate" -le "$most" ] || { most=$rate best=$m; }
     done
     [ $best = 16 ] && between 369 "$most" 451 # 410 samples/s
 }
 check "Fig. 11, K = 8" best_micro
 ours() # is faster than theirs, and than the best static plan
 {
-    # shellcheck disable=SC2086 # flags
     is_faster 2.9 9 --cluster="$theirs" $imagenet vit.xml && between 1.5 "$(speedup "the best static plan")" 9
 }
 check "our own planner" ours
@@ -89,13 +82,13 @@ many()
     local started limit=2000
     [ -z "${E2E_SANITIZED:-}" ] || limit=20000
     started=$(date +%s%N)
-    simulate --cluster="$clusters/h100-128x8.xml" --json --set=data.train_limit=1281167 --set=train.epochs=10 \
-        --set=train.batch=4096 vit.xml || return
+    simulate --cluster="$clusters/h100-128x8.xml" --json $imagenet --set=train.batch=4096 \
+        vit.xml || return
     between 0 $((($(date +%s%N) - started) / 1000000)) $limit && grep -q '"devices": 8' forecast.txt &&
         [ "$(grep -c '"frozen":' forecast.txt)" = 10 ]
 }
 check "1,024 devices in 2 s" many
-check "one machine" simulate --cluster="$clusters/h100-1x8.xml" --no-cache vit.xml
+check "one machine" simulate --cluster="$clusters/h100-1x8.xml" --no-cache $imagenet vit.xml
 
 # ---- what cannot be
 refused() # CODE PATTERN FLAG...
@@ -104,7 +97,6 @@ refused() # CODE PATTERN FLAG...
     shift 2
     fails_with "$code" $PTC plan "$@" && grep -q "$pattern" check.log
 }
-model vit-b16 '' 'policy="autofreeze"' >autofreeze.xml
 echo '<cluster nodes="1" stages="2"/>' >wish.xml
 echo '<cluster devices="2"/>' >nodes.xml
 echo '<model name="x"/>' >model.xml
@@ -112,12 +104,13 @@ echo '<cluster nodes="1" devices="6"/>' >six.xml
 check "no cluster" refused 2 "wants a described cluster" --simulate vit.xml
 check "a cluster without --simulate" refused 2 "is for --simulate" --cluster="$theirs" vit.xml
 check "no such cluster" refused 1 "none.xml" --simulate --cluster=none.xml vit.xml
-check "a wish in a cluster" refused 1 "wish.xml:1:20: error: 'stages' is for the <cluster> of a model" --simulate --cluster=wish.xml vit.xml
-check "no nodes" refused 1 "wants nodes=" --simulate --cluster=nodes.xml vit.xml
-check "no <cluster>" refused 1 "expected <cluster> as the root, found <model>" --simulate --cluster=model.xml vit.xml
-check "autofreeze" refused 1 "policy autofreeze" --simulate --cluster="$theirs" autofreeze.xml
-check "the paper's K" refused 1 "power of two of stages that divides the 16 ranks" --simulate --cluster="$theirs" --stages=3 vit-paper.xml
-check "six devices" simulate --cluster=six.xml vit.xml
+check "a wish in a cluster" refused 1 "wish.xml:1:20: error: 'stages' is for the <cluster> of a model" --simulate --cluster=wish.xml $imagenet vit.xml
+check "no data" refused 1 "imagenet/train" --simulate --cluster="$theirs" vit.xml
+check "no nodes" refused 1 "wants nodes=" --simulate --cluster=nodes.xml $imagenet vit.xml
+check "no <cluster>" refused 1 "expected <cluster> as the root, found <model>" --simulate --cluster=model.xml $imagenet vit.xml
+check "autofreeze" refused 1 "policy autofreeze" --simulate --cluster="$theirs" $imagenet autofreeze.xml
+check "the paper's K" refused 1 "power of two of stages that divides the 16 ranks" --simulate --cluster="$theirs" --stages=3 $imagenet vit-paper.xml
+check "six devices" simulate --cluster=six.xml $imagenet vit.xml
 
 # ---- planner="paper" for real ranks
 plans_like() # "KxR M SCHEDULE: FIRST UNITS" FLAG...
