@@ -63,6 +63,14 @@ check "2 stages x 2 replicas" same_as one -n 4 --stages=2 --replicas=2 "${gradno
 check "the planner's choices, 2 ranks" same_as one -n 2 "${gradnorm[@]}"
 check "the planner's choices, 4 ranks" same_as one -n 4 "${gradnorm[@]}"
 
+by_paper() # from 4 stages to a single one
+{
+    sed "s|<train |<cluster planner=\"paper\"/>\n  <train |" "$tied" >paper.xml
+    train again "${settings[@]}" "${gradnorm[@]}" -n 4 paper.xml && same_elastic one again &&
+        grep '"event":"transition"' again/metrics.jsonl | tail -1 | grep '"stages":1,'
+}
+check "planner=\"paper\", 4 ranks" by_paper
+
 # ---- other policies; decisions every few steps
 of_policy() # FLAG...
 {
