@@ -60,6 +60,27 @@ static Status count_samples(Session *s, uint64_t *out_n)
     return STATUS_OK;
 }
 
+/* K as asked for, by itself or by R; 0: it is left open. */
+static Status read_stages(const Session *s, uint32_t n_ranks, uint32_t *out_n)
+{
+    const Options *o = s->options;
+    const ClusterSpec *c = &s->job->cluster;
+    const uint32_t n_replicas = o->n_replicas ? o->n_replicas : (uint32_t)c->replicas;
+    *out_n = o->n_stages ? o->n_stages : (uint32_t)c->stages;
+    if (o->n_ranks || o->costs || o->trace)
+        return status_fail(STATUS_USAGE, "--simulate has the ranks of the cluster and models what they cost: no -n, "
+                                         "--costs and --trace");
+    if (c->n_cuts || c->deterministic || o->deterministic)
+        return status_fail(STATUS_UNSUPPORTED, "explicit cuts and deterministic sums are not simulated");
+    if (!n_replicas)
+        return STATUS_OK;
+    if (n_ranks % n_replicas || (*out_n && *out_n * n_replicas != n_ranks))
+        return status_fail(STATUS_BAD_INPUT, "%s stages x %u replicas are not %u ranks",
+                           *out_n ? arena_printf(s->arena, "%u", *out_n) : "any", n_replicas, n_ranks);
+    *out_n = n_ranks / n_replicas;
+    return STATUS_OK;
+}
+
 static Status read_job(Session *s, ForecastJob *out)
 {
     const Options *o = s->options;
@@ -81,7 +102,6 @@ static Status read_job(Session *s, ForecastJob *out)
                          .period_samples = by_steps ? (uint64_t)freeze->every_steps * batch : epoch,
                          .periods_per_decision = by_steps ? 1 : (uint32_t)freeze->every,
                          .batch = (uint32_t)batch,
-                         .n_stages = o->n_stages ? o->n_stages : (uint32_t)job->cluster.stages,
                          .n_micro = o->n_micro ? o->n_micro : (uint32_t)job->cluster.micro_batches,
                          .schedule = -1,
                          .paper = job->cluster.paper,
@@ -204,6 +224,7 @@ static Status simulate(Session *s)
     TRY(session_load_job(s, 0));
     TRY(read_cluster(s, &cluster));
     TRY(read_job(s, &job));
+    TRY(read_stages(s, cluster.n_nodes * cluster.n_devices, &job.n_stages));
     /* the rows of a micro-batch matter little: what does not grow with them is counted apart */
     const uint32_t n_ranks = cluster.n_nodes * cluster.n_devices, n_micro = job.batch / 16 ? job.batch / 16 : 1;
     const CostMachine machine = cluster_machine(&cluster, 1, n_ranks);

@@ -58,6 +58,11 @@ check "ViT, frozen layers, K and R" goes "0 4 7 9 10 11 11 12 12 12" "8 8 4 2 2 
 check "BERT-large" goes "0 8 14" "8 8 4" "2 2 4" --cluster="$theirs" $squad bert-paper.xml
 check "ImageNet: 2.83 within 15 %" is_faster 2.41 3.25 --cluster="$theirs" $imagenet vit-paper.xml
 check "CIFAR-100: 2.44 within 15 %" is_faster 2.08 2.80 --cluster="$theirs" $cifar --set=freeze.alpha=0.25 cifar-paper.xml
+check "Fig. 9, without a cache: 2.27 within 15 %" is_faster 1.93 2.61 --cluster="$theirs" --no-cache $cifar cifar-paper.xml
+check "gradnorm, as much as it may" goes "0 4 7 9 10 11 12 12 12 12" "1 1 1 1 1 1 1 1 1 1" \
+    "16 16 16 16 16 16 16 16 16 16" --cluster="$theirs" $cifar "$PTC_SOURCE_DIR/examples/paper/vit-b16-cifar100.xml"
+check "decisions every 100 steps, 350 in all" goes "0 4 7 9" "8 8 8 8" "2 2 2 2" --cluster="$theirs" --replicas=2 $cifar \
+    --set=freeze.every_steps=100 --set=train.max_steps=350 "$PTC_SOURCE_DIR/examples/paper/vit-b16-cifar100.xml"
 check "nothing frozen" is_faster 1 1 --cluster="$theirs" --no-freeze $cifar cifar-paper.xml
 best_micro() # Fig. 11: twice K
 {
@@ -110,6 +115,11 @@ check "no nodes" refused 1 "wants nodes=" --simulate --cluster=nodes.xml $imagen
 check "no <cluster>" refused 1 "expected <cluster> as the root, found <model>" --simulate --cluster=model.xml $imagenet vit.xml
 check "autofreeze" refused 1 "policy autofreeze" --simulate --cluster="$theirs" $imagenet autofreeze.xml
 check "the paper's K" refused 1 "power of two of stages that divides the 16 ranks" --simulate --cluster="$theirs" --stages=3 $imagenet vit-paper.xml
+check "ranks" refused 2 "no -n, --costs and --trace" --simulate -n 4 --cluster="$theirs" $imagenet vit.xml
+check "deterministic" refused 3 "are not simulated" --simulate --deterministic --cluster="$theirs" $imagenet vit.xml
+check "3 replicas" refused 1 "any stages x 3 replicas are not 16 ranks" --simulate --replicas=3 --cluster="$theirs" $imagenet vit.xml
+check "a small batch" refused 1 "16 replicas are more than the 4 samples" --simulate --stages=1 --set=train.batch=4 \
+    --cluster="$theirs" $imagenet vit.xml
 check "six devices" simulate --cluster=six.xml $imagenet vit.xml
 
 # ---- planner="paper" for real ranks
