@@ -134,6 +134,11 @@ static FreezeDecision decide_explicit(const FreezeSettings *settings, const Free
 FreezeDecision freeze_decide(const FreezeSettings *settings, const FreezeInput *input)
 {
     FreezeDecision stay = {.frozen = input->frozen, .bound = input->bound, .smallest = -1};
+    if (input->frozen >= input->n_layers)
+    {
+        stay.why = "all layers are frozen";
+        return stay;
+    }
     if (input->decision <= settings->warmup)
     {
         stay.why = "warm-up";

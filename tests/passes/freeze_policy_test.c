@@ -106,6 +106,7 @@ static void explicit_and_limits(void **state)
     assert_int_equal(decide(&settings, 3, 0, norms, NULL).frozen, 1);
     settings.guard = true; /* the loss has risen from 1 to 2 */
     assert_int_equal(decide(&settings, 3, 0, norms, NULL).frozen, 0);
+    assert_string_equal(decide(&settings, 3, 6, norms, NULL).why, "all layers are frozen");
     settings.policy = FREEZE_none;
     settings.guard = false;
     assert_int_equal(decide(&settings, 3, 2, norms, NULL).frozen, 2);
