@@ -247,8 +247,13 @@ static Status run(Session *s)
     if (!s->train)
         return status_fail(STATUS_BAD_INPUT, "'%s' has no training data", s->options->operand);
     print_model(s);
-    TRY(session_compile(s));
-    TRY(session_build(s));
+    if (s->elastic.frozen) /* gone on from a checkpoint */
+        TRY(elastic_build(s, &(ElasticTimes){0}));
+    else
+    {
+        TRY(session_compile(s));
+        TRY(session_build(s));
+    }
     print_compiled(s);
     return train(s);
 }

@@ -56,6 +56,14 @@ bool elastic_is_due(const Session *s, const Trainer *trainer);
 /* Makes it: eval is the last evaluation. Says so, and sets *out_changed when more layers are frozen than before.
  * Collective. */
 Status elastic_decide(Session *s, Trainer *trainer, const TrainerEval *eval, bool *out_changed);
+typedef struct
+{
+    double regroup_s, build_s; /* planning and splitting the world; passes, kernels and executor */
+} ElasticTimes;
+
+/* Plans and builds the job with what is frozen now, from the cache where that is worth it. The session has its data,
+ * and nothing built. Collective. */
+Status elastic_build(Session *s, ElasticTimes *times);
 /* Plans, compiles and lays out the job again with what is frozen now: s gets another module, executor and plan, and
  * *trainer is another one at the same step. Collective. */
 Status elastic_transition(Session *s, const TrainerObserver *observer, const volatile sig_atomic_t *stop_flag,

@@ -27,7 +27,8 @@ typedef struct
     Arena *arena; /* names */
     VEC(Kept) kept;
     int64_t moved_bytes; /* received by this rank */
-    double build_s, regroup_s, copy_s;
+    ElasticTimes times;
+    double copy_s;
 } Transition;
 
 static bool is_kept(const IrGlobalData *global)
@@ -233,9 +234,9 @@ static Status tell(Session *s, const Transition *t, Trainer *trainer, const Trai
                                     "copy %.2f s (%.1f MiB moved)",
                                     (unsigned long long)trainer_steps_done(trainer), e->frozen, s->job->n_layers,
                                     e->why, plan_text(s),
-                                    e->cached ? "cached" : "not cached: ", e->cached ? "" : e->not_cached, t->build_s,
-                                    s->kernels_cached ? " (kernels cached)" : "", t->regroup_s, t->copy_s,
-                                    moved / (1 << 20)));
+                                    e->cached ? "cached" : "not cached: ", e->cached ? "" : e->not_cached,
+                                    t->times.build_s, s->kernels_cached ? " (kernels cached)" : "", t->times.regroup_s,
+                                    t->copy_s, moved / (1 << 20)));
     MetricsLog *log = trainer_log(trainer);
     if (!log)
         return STATUS_OK;
@@ -248,15 +249,15 @@ static Status tell(Session *s, const Transition *t, Trainer *trainer, const Trai
                            METRIC_TEXT("schedule", plan ? pipeline_name(plan->schedule) : ""),
                            METRIC_F64("predicted_step_s", plan ? s->ranks.choice.chosen->step_s : NAN),
                            METRIC_U64("cached", e->cached),
-                           METRIC_F64("compile_s", t->build_s),
-                           METRIC_F64("regroup_s", t->regroup_s),
+                           METRIC_F64("compile_s", t->times.build_s),
+                           METRIC_F64("regroup_s", t->times.regroup_s),
                            METRIC_F64("copy_s", t->copy_s),
                            METRIC_F64("moved_bytes", moved),
                            METRIC_U64("planned_bytes", (uint64_t)session_predicted_bytes(s))};
     return metrics_log_event(log, trainer_steps_done(trainer), "transition", rows, sizeof rows / sizeof *rows);
 }
 
-static Status build(Session *s, Transition *t)
+Status elastic_build(Session *s, ElasticTimes *times)
 {
     bool worth = true;
     elastic_choose_cache(s);
@@ -266,11 +267,11 @@ static Status build(Session *s, Transition *t)
             session_unbuild(s);
         double start_s = driver_now_s();
         TRY(ranks_replan(s));
-        t->regroup_s += driver_now_s() - start_s;
+        times->regroup_s += driver_now_s() - start_s;
         start_s = driver_now_s();
         TRY(session_compile(s));
         TRY(session_build(s));
-        t->build_s += driver_now_s() - start_s;
+        times->build_s += driver_now_s() - start_s;
         TRY(elastic_open_cache(s, &worth));
     } while (!worth);
     return STATUS_OK;
@@ -287,7 +288,7 @@ static Status go_over(Session *s, Transition *t, const TrainerObserver *observer
     TRY(status);
     t->copy_s = driver_now_s() - start_s;
     session_unbuild(s);
-    TRY(build(s, t));
+    TRY(elastic_build(s, &t->times));
     start_s = driver_now_s();
     TRY(move_tensors(s, t));
     if (s->options->profile)

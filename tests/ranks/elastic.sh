@@ -104,6 +104,14 @@ check "then one rank" go_on parts 21
 check "then 4 ranks" go_on parts 1000 -n 4
 check "ends like the one that never stopped" ends_like
 
+# What is frozen already is cached from the first step on, without a decision.
+resumed_is_cached()
+{
+    go_on warm 8 && go_on warm 9 -n 2 && ! grep '"step":9,"event":"freeze"' warm/metrics.jsonl &&
+        grep '"step":9,"event":"resources"' warm/metrics.jsonl | grep -E '"cache_memory_rows":[1-9]'
+}
+check "a resumed run is cached" resumed_is_cached
+
 # ---- a frozen param does not change by a bit; the others do
 frozen_stay()
 {
