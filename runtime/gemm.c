@@ -50,7 +50,10 @@ struct Gemm
     GemmDesc desc;
     int64_t key[KEY_LEN];
     Tiling tiling;
-    GemmKernel *kernels[2][2]; /* [last row of the grid][last column] */
+    GemmKernel *kernels[4];
+    int64_t sizes[4][2]; /* of a kernel's tile: rows, columns */
+    int n_kernels;
+    int kernel_of[2][2]; /* [last row of the grid][last column] */
     bool add_after;            /* see kernels_create */
     size_t add_after_offset;   /* of the product in the worker's scratch, bytes */
 };
@@ -149,6 +152,12 @@ static Tiling tiling_make(const GemmDesc *d)
     t.tile_m = min_i64(d->m, max_i64(slice(d->m, rows_wanted, TILE_M_STEP), tile_m_min));
     t.grid_m = div_up(d->m, t.tile_m);
     t.n_tiles = d->batch * t.grid_m * t.grid_n;
+    if (t.grid_m > 1 && t.n_tiles % 2)
+    {
+        t.tile_m = slice(d->m, t.grid_m + 1, TILE_M_STEP); /* three tiles would keep two workers busy as long as four */
+        t.grid_m = div_up(d->m, t.tile_m);
+        t.n_tiles = d->batch * t.grid_m * t.grid_n;
+    }
     double tile_flops = 2.0 * (double)t.tile_m * (double)t.tile_n * (double)d->k;
     t.tiles_per_task = max_i64(1, min_i64((int64_t)(TILE_FLOPS_MIN / tile_flops), t.n_tiles));
     return t;
@@ -191,8 +200,8 @@ Status gemm_lib_create(Pool *pool, GemmLib **out_lib)
 
 static void gemm_destroy(Gemm *gemm)
 {
-    for (int i = 0; i < 4; i++)
-        gemm_kernel_destroy(gemm->kernels[i / 2][i % 2]);
+    for (int i = 0; i < gemm->n_kernels; i++)
+        gemm_kernel_destroy(gemm->kernels[i]);
     free(gemm);
 }
 
@@ -243,6 +252,23 @@ static size_t align_up(size_t bytes)
     return (bytes + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
 }
 
+/* Tiles in the last row or column may be as large as the others. */
+static Status kernel_find(Gemm *gemm, const GemmDesc *tile, int *out_index)
+{
+    for (int i = 0; i < gemm->n_kernels; i++)
+        if (gemm->sizes[i][0] == tile->m && gemm->sizes[i][1] == tile->n)
+        {
+            *out_index = i;
+            return STATUS_OK;
+        }
+    const int i = gemm->n_kernels;
+    TRY(gemm_kernel_create(gemm->lib->engine, tile, &gemm->kernels[i]));
+    gemm->sizes[i][0] = tile->m;
+    gemm->sizes[i][1] = tile->n;
+    *out_index = gemm->n_kernels++;
+    return STATUS_OK;
+}
+
 /* The library adds into C at full speed only without an activation before the sum (else its reference loops run, a
  * thousand times slower). With one, the product goes to scratch memory as f32 and we add. */
 static Status kernels_create(Gemm *gemm)
@@ -266,8 +292,8 @@ static Status kernels_create(Gemm *gemm)
                 continue; /* every tile is in the last row or column */
             tile.m = tile_extent(gemm->desc.m, t->tile_m, t->grid_m, row);
             tile.n = tile_extent(gemm->desc.n, t->tile_n, t->grid_n, col);
-            TRY(gemm_kernel_create(gemm->lib->engine, &tile, &gemm->kernels[row][col]));
-            size_t bytes = align_up(gemm_kernel_scratch_bytes(gemm->kernels[row][col]));
+            TRY(kernel_find(gemm, &tile, &gemm->kernel_of[row][col]));
+            size_t bytes = align_up(gemm_kernel_scratch_bytes(gemm->kernels[gemm->kernel_of[row][col]]));
             kernel_bytes = bytes > kernel_bytes ? bytes : kernel_bytes;
         }
     gemm->add_after_offset = kernel_bytes;
@@ -436,7 +462,7 @@ static Status tile_run(const Gemm *gemm, const GemmArgs *args, int64_t index, in
         .c = product ? (void *)product : c,
         .bias = d->bias ? args->bias + tile.n0 : NULL,
     };
-    TRY(gemm_kernel_run(gemm->kernels[tile.last_row][tile.last_col], worker, &part, scratch));
+    TRY(gemm_kernel_run(gemm->kernels[gemm->kernel_of[tile.last_row][tile.last_col]], worker, &part, scratch));
     if (product)
         add_rows(d, &tile, product, gemm->tiling.tile_n, c, residual ? residual : c, residual ? d->ldr : d->ldc);
     return STATUS_OK;
