@@ -220,10 +220,10 @@ static Status check_cap(const Session *s)
 Status session_build(Session *s)
 {
     double start_s = driver_now_s();
-    if (!s->rss_before_bytes)
+    if (!s->held_before_bytes)
     {
         malloc_trim(0); /* what measuring has left behind would be taken again, and be missing in the peak */
-        s->rss_before_bytes = status_field_bytes("VmRSS:");
+        s->held_before_bytes = status_field_bytes("VmRSS:") - status_field_bytes("RssFile:");
     }
     Status status;
     if (is_interp(s) && s->ranks.size > 1)
@@ -391,7 +391,7 @@ void session_reset_peak(void)
 
 int64_t session_real_bytes(const Session *s)
 {
-    return status_field_bytes("VmHWM:") - s->rss_before_bytes;
+    return status_field_bytes("VmHWM:") - status_field_bytes("RssFile:") - s->held_before_bytes;
 }
 
 void session_print_profile(Session *s)

@@ -29,7 +29,7 @@ struct Session
     uint64_t n_frozen;                  /* of them, in params that are never updated */
     double load_s, passes_s, kernels_s; /* compile times: XML to IR, passes, kernels and executor */
     bool kernels_cached;
-    int64_t rss_before_bytes; /* of the process, before the executor was made */
+    int64_t held_before_bytes; /* by the process, before the executor was made */
     Ranks ranks;
     Elastic elastic;
 };
@@ -74,7 +74,8 @@ Status session_trainer(Session *s, const TrainerObserver *observer, bool with_ou
 /* Writes the traced steps to the file of --trace; nothing without it. Collective. */
 Status session_write_trace(Session *s);
 
-/* Bytes planned on the device, and bytes the process has really had at its peak since session_reset_peak. */
+/* Bytes planned on the device, and bytes the process has really had at its peak since session_reset_peak, beyond those
+ * before the executor was made. Pages of files (programs, libraries, mapped data) do not count: they can be dropped. */
 int64_t session_predicted_bytes(const Session *s);
 void session_reset_peak(void);
 int64_t session_real_bytes(const Session *s);

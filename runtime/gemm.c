@@ -53,9 +53,9 @@ struct Gemm
     GemmKernel *kernels[4];
     int64_t sizes[4][2]; /* of a kernel's tile: rows, columns */
     int n_kernels;
-    int kernel_of[2][2]; /* [last row of the grid][last column] */
-    bool add_after;            /* see kernels_create */
-    size_t add_after_offset;   /* of the product in the worker's scratch, bytes */
+    int kernel_of[2][2];     /* [last row of the grid][last column] */
+    bool add_after;          /* see kernels_create */
+    size_t add_after_offset; /* of the product in the worker's scratch, bytes */
 };
 
 struct GemmLib
@@ -219,7 +219,10 @@ void gemm_lib_destroy(GemmLib *lib)
 
 size_t gemm_lib_bytes(const GemmLib *lib)
 {
-    return lib->scratch_bytes * (size_t)pool_n_threads(lib->pool);
+    size_t n_kernels = 0;
+    for (size_t i = 0; i < lib->n_gemms; i++)
+        n_kernels += (size_t)lib->gemms[i]->n_kernels;
+    return lib->scratch_bytes * (size_t)pool_n_threads(lib->pool) + n_kernels * gemm_kernel_held_bytes();
 }
 
 static Status scratch_grow(GemmLib *lib, size_t bytes)

