@@ -121,9 +121,9 @@ static void print_alternatives(const PlanChoice *choice)
 static void print_text(const Session *s, const StagePlan *stages)
 {
     const PlanCandidate *c = s->ranks.choice.chosen;
-    printf("%s on %u rank%s: %u stages x %u replicas, %u micro-batches of %lld samples, %s\n", s->job->module->name,
-           s->ranks.size, s->ranks.size == 1 ? "" : "s", c->plan.n_stages, c->plan.n_replicas, c->plan.n_micro,
-           (long long)s->job->train.rows, pipeline_name(c->plan.schedule));
+    printf("%s on %u rank%s: %u stages x %u replicas%s, %u micro-batches of %lld samples, %s\n", s->job->module->name,
+           s->ranks.size, s->ranks.size == 1 ? "" : "s", c->plan.n_stages, c->plan.n_replicas, ranks_idle_text(s),
+           c->plan.n_micro, (long long)s->job->train.rows, pipeline_name(c->plan.schedule));
     printf("predicted step %.1f ms, bubble %.1f %%; sent %.2f MiB, reduced %.2f MiB a step (costs %s)\n",
            1e3 * c->step_s, 100 * c->bubble, (double)c->sent_bytes / mib, (double)c->reduced_bytes / mib,
            s->ranks.costs_from);
@@ -168,6 +168,7 @@ static void print_json(const Session *s, const StagePlan *stages)
         json_array_append_new(alternatives, candidate_json(&choice->candidates[i]));
     json_object_set_new(plan, "model", json_string(s->job->module->name));
     json_object_set_new(plan, "ranks", json_integer(s->ranks.size));
+    json_object_set_new(plan, "idle", json_integer(ranks_n_idle(s)));
     json_object_set_new(plan, "costs", json_string(s->ranks.costs_from));
     json_object_set_new(plan, "per_stage", list);
     json_object_set_new(plan, "alternatives", alternatives);

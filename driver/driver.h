@@ -41,7 +41,8 @@ typedef struct
     bool may_lack_weights; /* cmd_plan: the folder that the model names may be missing */
     bool with_outputs;     /* cmd_predict: @eval sets the values of <output> */
     const char *cluster;   /* file; NULL: none */
-    bool resume, profile, pin, json, deterministic, no_freeze, no_cache, simulate;
+    bool resume, profile, pin, json, deterministic, simulate;
+    bool no_freeze, no_repipe, no_replicate, no_cache;
     const char **arguments; /* the command line again, every flag in full, for the ranks: without -n and the like */
     uint32_t n_arguments;
     int ranks_exit_code; /* of a job that the launcher ran; else 0 */

@@ -215,6 +215,12 @@ static Status set_flag(Arena *arena, Options *o, size_t flag, const char *text)
     case 'Z':
         o->no_freeze = true;
         break;
+    case 'Y':
+        o->no_repipe = true;
+        break;
+    case 'X':
+        o->no_replicate = true;
+        break;
     case 'U':
         o->simulate = true;
         break;

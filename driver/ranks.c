@@ -58,6 +58,7 @@ static const char *settings_digest(Session *s)
         strbuf_addf(&text, " %lld", (long long)d->buckets[i]);
     strbuf_addf(&text, " flags %u %u %u %s %d %s", o->n_stages, o->n_replicas, o->n_micro,
                 o->schedule ? o->schedule : "", o->deterministic, o->costs ? o->costs : "");
+    strbuf_addf(&text, " %d %d %d %d", o->no_freeze, o->no_repipe, o->no_replicate, o->no_cache);
     strbuf_addf(&text, " %d %d %d %s", o->resume, o->weights != NULL, o->out_dir != NULL, o->device);
     strbuf_addf(&text, " cluster %lld %lld %lld %s %d %d %a", (long long)c->stages, (long long)c->replicas,
                 (long long)c->micro_batches, c->schedule, c->paper, c->deterministic, c->memory_gib);
@@ -162,17 +163,18 @@ void ranks_apply_plan(Session *s, IrModule *m)
 }
 
 /* Of what is left to do. */
-static const UnitCost *costs_now(Session *s)
+static const UnitCost *costs_now(Session *s, uint32_t frozen)
 {
     UnitCost *costs = ARENA_ARRAY(s->arena, UnitCost, s->job->n_units + 1);
-    cost_freeze(s->ranks.costs, s->job->n_units, elastic_frozen_unit(s), s->elastic.cached, costs);
+    cost_freeze(s->ranks.costs, s->job->n_units, frozen, s->elastic.cached, costs);
     return costs;
 }
 
-/* What the authors' rule makes of a request (planner="paper"): nothing is left open. */
-static Status ask_by_paper(Session *s, PlanRequest *request)
+/* What the authors' rule makes of a request (planner="paper"): nothing is left open. n_held: R, 0: what is free is
+ * used. */
+static Status ask_by_paper(Session *s, PlanRequest *request, uint32_t frozen, uint32_t n_held)
 {
-    const uint32_t n_units = s->job->n_units, frozen = elastic_frozen_unit(s);
+    const uint32_t n_units = s->job->n_units;
     const uint32_t n_first = request->n_stages ? request->n_stages : request->n_ranks;
     if (request->n_cuts || request->n_replicas)
         return refuse(s, "planner=\"paper\" chooses cuts and replicas by itself");
@@ -181,7 +183,8 @@ static Status ask_by_paper(Session *s, PlanRequest *request)
                                       "planner=\"paper\" halves a power of two of stages that divides the ranks and is "
                                       "no more than the %u units, not %u",
                                       n_units, n_first));
-    const uint32_t k = paper_stages(s->arena, s->ranks.costs, n_units, frozen, n_first), r = request->n_ranks / k;
+    const uint32_t k = paper_stages(s->arena, s->ranks.costs, n_units, frozen, n_first);
+    const uint32_t r = n_held ? n_held : request->n_ranks / k;
     if (k > n_units - frozen)
         return refuse(s, arena_printf(s->arena, "%u stages are too many for the %u units that are not frozen", k,
                                       n_units - frozen));
@@ -198,29 +201,45 @@ static Status ask_by_paper(Session *s, PlanRequest *request)
     return STATUS_OK;
 }
 
-/* Chooses a plan and makes it this rank's. */
-static Status adopt_plan(Session *s)
+static PlanRequest request_of(const PlanRequest *request, const Plan *plan)
+{
+    PlanRequest same = *request;
+    same.n_stages = plan->n_stages;
+    same.n_replicas = plan->n_replicas;
+    same.n_micro = plan->n_micro;
+    same.schedule = (int)plan->schedule;
+    same.cuts = plan->first_unit + 1;
+    same.n_cuts = plan->n_stages - 1;
+    same.may_idle = true;
+    return same;
+}
+
+/* Chooses a plan with the units 1..frozen frozen. */
+static Status choose_plan(Session *s, PlanRequest request, uint32_t frozen)
 {
     Ranks *ranks = &s->ranks;
-    PlanRequest request = ranks->request;
     const char *why;
     bool found;
-    if (s->job->cluster.paper)
-        TRY(ask_by_paper(s, &request));
     do
     {
-        request.n_together = s->elastic.cached ? elastic_frozen_unit(s) : 0;
-        found = planner_choose(s->arena, &request, costs_now(s), s->job->n_units, ranks->cost_rows, &ranks->machine,
-                               &ranks->choice, &why);
+        request.n_together = s->elastic.cached ? frozen : 0;
+        found = planner_choose(s->arena, &request, costs_now(s, frozen), s->job->n_units, ranks->cost_rows,
+                               &ranks->machine, &ranks->choice, &why);
         if (!found && s->elastic.cached)
             elastic_drop_cache(s, why);
         else if (!found)
             return refuse(s, why);
     } while (!found);
+    return STATUS_OK;
+}
+
+/* Makes the chosen plan this rank's. */
+static Status adopt_plan(Session *s)
+{
+    Ranks *ranks = &s->ranks;
     const Plan *plan = &ranks->choice.chosen->plan;
     ranks->planned = plan->n_micro > 1 || ranks->size > 1;
-    ranks->stage = ranks->rank % plan->n_stages;
-    ranks->replica = ranks->rank / plan->n_stages;
+    plan_place(plan, ranks->rank, &ranks->replica, &ranks->stage);
     if (!ranks->planned)
         return session_load_job(s, 1);
     TRY(session_load_job(s, plan->n_micro));
@@ -241,7 +260,12 @@ Status ranks_plan(Session *s)
     if (is_trivial(&ranks->request) && !s->options->plan_always)
         return STATUS_OK;
     TRY(measure_costs(s, reference_micro(&ranks->request)));
+    PlanRequest request = ranks->request;
+    if (s->job->cluster.paper)
+        TRY(ask_by_paper(s, &request, 0, 0));
+    TRY(choose_plan(s, request, 0));
     TRY(adopt_plan(s));
+    ranks->start = ranks->choice.chosen->plan;
     /* the arithmetic of a step is that of its micro-batches: it is to stay the same whatever is planned later */
     if (ranks->request.deterministic)
         ranks->request.n_micro = ranks->choice.chosen->plan.n_micro;
@@ -256,7 +280,31 @@ Status ranks_replan(Session *s)
     comm_destroy(ranks->comm.data);
     comm_destroy(ranks->comm.pipe);
     ranks->comm.data = ranks->comm.pipe = NULL;
+    PlanRequest request = ranks->request;
+    const uint32_t frozen = elastic_frozen_unit(s), n_held = s->options->no_replicate ? ranks->start.n_replicas : 0;
+    if (s->options->no_repipe)
+        request = request_of(&ranks->request, &ranks->start);
+    else if (s->job->cluster.paper)
+        TRY(ask_by_paper(s, &request, frozen, n_held));
+    if (n_held)
+    {
+        request.n_replicas = n_held;
+        request.may_idle = true;
+    }
+    TRY(choose_plan(s, request, frozen));
     return adopt_plan(s);
+}
+
+uint32_t ranks_n_idle(const Session *s)
+{
+    const Plan *plan = s->ranks.planned ? &s->ranks.choice.chosen->plan : NULL;
+    return plan ? s->ranks.size - plan->n_stages * plan->n_replicas : 0;
+}
+
+const char *ranks_idle_text(const Session *s)
+{
+    const uint32_t n = ranks_n_idle(s);
+    return n ? arena_printf(s->arena, ", %u rank%s idle", n, n == 1 ? "" : "s") : "";
 }
 
 int ranks_threads(const Session *s)

@@ -10,9 +10,10 @@ typedef struct Session Session;
 
 typedef struct
 {
-    uint32_t size, rank; /* of the job; of this process, or of the one whose program is shown */
-    uint32_t stage, replica;
-    bool planned; /* the plan is more than one rank doing one micro-batch */
+    uint32_t size, rank;     /* of the job; of this process, or of the one whose program is shown */
+    uint32_t stage, replica; /* as plan_place says; those of an idle rank are K and R */
+    bool planned;            /* the plan is more than one rank doing one micro-batch */
+    Plan start;              /* as it was chosen with nothing frozen */
     PlanChoice choice;
     PlanRequest request;
     const UnitCost *costs; /* [1..n_units], of micro-batches of cost_rows samples */
@@ -25,13 +26,18 @@ typedef struct
 /* Finds out about the ranks and meets the others: all must run the same version on the same model. Before a model is
  * loaded s->ranks is that of one rank. */
 Status ranks_join(Session *s);
-/* Chooses the plan (the same on every rank), loads the model again with its micro-batches and writes this rank's part
- * into the module's attributes. */
+/* Chooses the plan with nothing frozen (the same on every rank), loads the model again with its micro-batches and
+ * writes this rank's part into the module's attributes. A run that is gone on from with frozen layers is planned again.
+ */
 Status ranks_plan(Session *s);
-/* The plan for what is left to do since more units are frozen (elastic_frozen_unit), like ranks_plan. Collective. */
+/* The plan for what is left to do since units are frozen (elastic_frozen_unit), as far as --no-repipe and
+ * --no-replicate leave it open; like ranks_plan. Collective. */
 Status ranks_replan(Session *s);
 /* Writes this rank's part of the plan into the attributes of another module of the same job. */
 void ranks_apply_plan(Session *s, IrModule *m);
+/* Ranks that the plan leaves without a stage; ", 1 rank idle", or "" when there is none. */
+uint32_t ranks_n_idle(const Session *s);
+const char *ranks_idle_text(const Session *s);
 /* Threads of this rank: those asked for, else its share of the cores that the ranks of its host may use. */
 int ranks_threads(const Session *s);
 /* What the trainer wants to know. */

@@ -140,13 +140,21 @@ static void draw_layout(StrBuf *page, const ReportRun *run)
 {
     const Points stages = field_of(page->arena, run, "layout", "stages", 1);
     const Points replicas = field_of(page->arena, run, "layout", "replicas", 1);
+    const Points idle = field_of(page->arena, run, "layout", "idle", 1);
     if (largest(&stages) <= 1 && largest(&replicas) <= 1)
         return;
+    const bool some_idle = largest(&idle) > 0;
     const ReportLine lines[] = {
         {.label = "stages K", .colour = 1, .points = stages.data, .n = stages.len, .stairs = true, .dots = true},
-        {.label = "replicas R", .colour = 2, .points = replicas.data, .n = replicas.len, .stairs = true, .dots = true}};
+        {.label = "replicas R", .colour = 2, .points = replicas.data, .n = replicas.len, .stairs = true, .dots = true},
+        {.label = "idle ranks", .colour = 3, .points = idle.data, .n = idle.len, .stairs = true, .dots = true}};
     draw(page, run,
-         (ReportChart){.title = "Layout", .unit = "", .from_zero = true, .whole = true, .lines = lines, .n_lines = 2});
+         (ReportChart){.title = "Layout",
+                       .unit = "",
+                       .from_zero = true,
+                       .whole = true,
+                       .lines = lines,
+                       .n_lines = 2 + (uint32_t)some_idle});
 }
 
 /* ---- the cache */

@@ -133,6 +133,7 @@ Status run_log_layout(const Session *s, Trainer *trainer)
     uint32_t n = 0;
     row[n++] = METRIC_U64("stages", plan ? plan->n_stages : 1);
     row[n++] = METRIC_U64("replicas", plan ? plan->n_replicas : 1);
+    row[n++] = METRIC_U64("idle", ranks_n_idle(s));
     row[n++] = METRIC_U64("micro_batches", plan ? plan->n_micro : 1);
     row[n++] = METRIC_U64("frozen", s->elastic.frozen);
     row[n++] = METRIC_U64("cached", s->elastic.cached);

@@ -365,7 +365,10 @@ Status session_write_trace(Session *s)
 {
     if (!s->options->trace)
         return STATUS_OK;
-    return trace_write(s->options->trace, s->executor, s->ranks.comm.world, s->ranks.stage, s->ranks.replica);
+    const bool idle = s->ranks.planned && s->ranks.stage == s->ranks.choice.chosen->plan.n_stages;
+    const char *place =
+        idle ? "idle" : arena_printf(s->arena, "stage %u of replica %u", s->ranks.stage, s->ranks.replica);
+    return trace_write(s->options->trace, s->executor, s->ranks.comm.world, place);
 }
 
 /* ---- memory */

@@ -214,9 +214,9 @@ static const char *plan_text(const Session *s)
     if (!s->ranks.planned)
         return "";
     const Plan *plan = &s->ranks.choice.chosen->plan;
-    return arena_printf(s->arena, "; %u stage%s x %u replica%s, %u micro-batches, %s", plan->n_stages,
+    return arena_printf(s->arena, "; %u stage%s x %u replica%s%s, %u micro-batches, %s", plan->n_stages,
                         plan->n_stages == 1 ? "" : "s", plan->n_replicas, plan->n_replicas == 1 ? "" : "s",
-                        plan->n_micro, pipeline_name(plan->schedule));
+                        ranks_idle_text(s), plan->n_micro, pipeline_name(plan->schedule));
 }
 
 static Status tell(Session *s, const Transition *t, Trainer *trainer, const TrainerObserver *observer)
@@ -245,6 +245,7 @@ static Status tell(Session *s, const Transition *t, Trainer *trainer, const Trai
                            METRIC_U64("layers", s->job->n_layers),
                            METRIC_U64("stages", plan ? plan->n_stages : 1),
                            METRIC_U64("replicas", plan ? plan->n_replicas : 1),
+                           METRIC_U64("idle", ranks_n_idle(s)),
                            METRIC_U64("micro_batches", plan ? plan->n_micro : 1),
                            METRIC_TEXT("schedule", plan ? pipeline_name(plan->schedule) : ""),
                            METRIC_F64("predicted_step_s", plan ? s->ranks.choice.chosen->step_s : NAN),

@@ -1,7 +1,8 @@
 /* Keeps, of every step function, what one pipeline stage does; a value that another stage makes becomes a `recv`, one
  * that another stage needs gets a `send` behind it.
  *
- * On entry: @train has the attributes `stages` (the first unit of each) and `stage`; without them nothing changes. Runs
+ * On entry: @train has the attributes `stages` (the first unit of each) and `stage`; without them nothing changes. A
+ * `stage` behind the last is none: the rank is idle, and nothing is kept. Runs
  * on the whole program of a step, so that every rank finds the same edges and gives them the same tags. On exit: the
  * stage's own part; what the update of a param that lives on several stages gives is sent to the others.
  *
@@ -227,24 +228,38 @@ static void partition_function(PassContext *ctx, IrFunc func, const IrAttr *stag
     *next_tag = p.next_tag;
 }
 
+/* Of all step functions. */
+static void remove_ops(IrModule *m)
+{
+    IR_FOR_FUNCS(m, f)
+    for (IrOp op = ir_func(m, f)->kind == IR_FUNC_STEP ? ir_func(m, f)->first : 0, next; op; op = next)
+    {
+        next = ir_op(m, op)->next;
+        ir_op_remove(m, op);
+    }
+}
+
 bool pass_partition(PassContext *ctx)
 {
     IrModule *m = ctx->m;
     IrFunc train = ir_func_find(m, "train");
     const IrAttrs plan = train ? ir_func(m, train)->attrs : (IrAttrs){0};
     const IrAttr *stages = ir_attrs_find(&plan, IR_ATTR_stages);
-    if (!stages || stages->n <= 1)
+    const int64_t stage = ir_attrs_int(&plan, IR_ATTR_stage, -1);
+    if (stages && stage == stages->n)
+        remove_ops(m);
+    if (!stages || stages->n <= 1 || stage == stages->n)
         return true;
-    int64_t stage = ir_attrs_int(&plan, IR_ATTR_stage, -1);
     bool ascending = stages->n <= PARTITION_MAX_STAGES && stage >= 0 && stage < stages->n;
     for (uint32_t i = 1; i < stages->n; i++)
         ascending = ascending && stages->ints[i] > stages->ints[i - 1];
     if (!ascending)
     {
-        diag_error(
-            ctx->diag, (Span){0},
-            "@train: `stages` wants the first unit of each of at most %d stages, ascending, and `stage` one of them",
-            PARTITION_MAX_STAGES);
+        diag_error(ctx->diag, (Span){0},
+                   "@train: `stages` wants the first unit of each of at most %d stages, ascending, and `stage` one of "
+                   "them, or "
+                   "their number for none",
+                   PARTITION_MAX_STAGES);
         return false;
     }
     uint32_t next_tag = 0;

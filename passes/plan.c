@@ -16,6 +16,8 @@ static uint32_t round_up_to_power(uint32_t n)
 uint32_t plan_first_micro(const Plan *plan, uint32_t replica)
 {
     const uint32_t n = plan->n_micro, r = plan->n_replicas;
+    if (replica >= r)
+        return n;
     if (plan->deterministic)
     {
         uint32_t share = round_up_to_power((n + r - 1) / r);
@@ -49,11 +51,20 @@ bool plan_check(Arena *arena, const Plan *plan, uint32_t n_units, const char **o
     return !*out_why;
 }
 
+void plan_place(const Plan *plan, uint32_t rank, uint32_t *out_replica, uint32_t *out_stage)
+{
+    const bool idle = rank >= plan->n_stages * plan->n_replicas;
+    *out_replica = idle ? plan->n_replicas : rank / plan->n_stages;
+    *out_stage = idle ? plan->n_stages : rank % plan->n_stages;
+}
+
 void plan_apply(Arena *scratch, IrModule *m, const Plan *plan, uint32_t replica, uint32_t stage)
 {
     IrFunc train = ir_func_find(m, "train");
-    ENSURE(train && stage < plan->n_stages && replica < plan->n_replicas);
-    const uint32_t n_micro = plan_first_micro(plan, replica + 1) - plan_first_micro(plan, replica);
+    const bool idle = stage == plan->n_stages && replica == plan->n_replicas;
+    ENSURE(train && (idle || (stage < plan->n_stages && replica < plan->n_replicas)));
+    const uint32_t model = idle ? 0 : replica; /* nothing of its order is left by pass partition */
+    const uint32_t n_micro = plan_first_micro(plan, model + 1) - plan_first_micro(plan, model);
     const PipelineStage *costs = plan->costs;
     if (!costs)
     {
@@ -68,7 +79,7 @@ void plan_apply(Arena *scratch, IrModule *m, const Plan *plan, uint32_t replica,
                           ir_attr_ints(IR_ATTR_stages, plan->first_unit, plan->n_stages),
                           ir_attr_int(IR_ATTR_stage, stage),
                           ir_attr_int(IR_ATTR_replicas, plan->n_replicas),
-                          ir_attr_str(IR_ATTR_order, pipeline_list_text(scratch, &lists[stage])),
+                          ir_attr_str(IR_ATTR_order, pipeline_list_text(scratch, &lists[idle ? 0 : stage])),
                           ir_attr_bool(IR_ATTR_deterministic, true)};
     for (uint32_t i = 0; i < 5u + plan->deterministic; i++)
         ir_attrs_put(m->arena, attrs, put[i]);

@@ -2,9 +2,10 @@
  * instructions for every (replica, stage). A plan becomes attributes of @train (plan_apply); the passes partition,
  * replicate and schedule carry it out.
  *
- * Rank of (replica r, stage s) is r * K + s. The batch of B samples is cut into M micro-batches of ceil(B / M) rows,
- * the last one padded; replica r has the micro-batches plan_first_micro(r) .. plan_first_micro(r + 1) - 1, at least
- * one. The batch and the size of a micro-batch never depend on K or R. */
+ * Rank of (replica r, stage s) is r * K + s. Ranks from R * K on are idle: they are said to have stage K of replica R,
+ * which are no stage and no replica, and their program does nothing. The batch of B samples is cut into M micro-batches
+ * of ceil(B / M) rows, the last one padded; replica r has the micro-batches plan_first_micro(r) .. plan_first_micro(r +
+ * 1) - 1, at least one. The batch and the size of a micro-batch never depend on K or R. */
 #ifndef PTC_PASSES_PLAN_H
 #define PTC_PASSES_PLAN_H
 
@@ -22,7 +23,7 @@ typedef struct
     const PipelineStage *costs; /* K: times for zb-h1; NULL: equal ones */
 } Plan;
 
-/* The number of micro-batches before those of replica r; r = R gives M. Without `deterministic` they are spread as
+/* The number of micro-batches before those of replica r; from R on, M. Without `deterministic` they are spread as
  * evenly as they can be, the first replicas having one more; with it every replica but the last has the same power of
  * two, so that its sum is a node of the pairwise tree over all. */
 uint32_t plan_first_micro(const Plan *plan, uint32_t replica);
@@ -31,7 +32,10 @@ uint32_t plan_first_micro(const Plan *plan, uint32_t replica);
  * micro-batches of a replica are no power of two. */
 bool plan_check(Arena *arena, const Plan *plan, uint32_t n_units, const char **out_why);
 
-/* Writes the part of one rank into the attributes of @train of a frontend module. */
+/* Where a rank of the world is. */
+void plan_place(const Plan *plan, uint32_t rank, uint32_t *out_replica, uint32_t *out_stage);
+
+/* Writes the part of one rank (a place of plan_place) into the attributes of @train of a frontend module. */
 void plan_apply(Arena *scratch, IrModule *m, const Plan *plan, uint32_t replica, uint32_t stage);
 
 #endif

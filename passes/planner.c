@@ -223,10 +223,11 @@ bool planner_choose(Arena *arena, const PlanRequest *request, const UnitCost *co
                  .cost_rows = cost_rows,
                  .machine = machine};
     const uint32_t n_stages = request->n_cuts ? request->n_cuts + 1 : request->n_stages;
+    const bool may_idle = request->may_idle || (!n_stages && !request->n_replicas);
     for (uint32_t k = 1; k <= request->n_ranks && k <= PARTITION_MAX_STAGES; k++)
     {
-        const uint32_t r = request->n_ranks / k;
-        if (r * k != request->n_ranks || (n_stages && n_stages != k) ||
+        const uint32_t most = request->n_ranks / k, r = may_idle && request->n_replicas ? request->n_replicas : most;
+        if (r > most || (r * k != request->n_ranks && !may_idle) || (n_stages && n_stages != k) ||
             (request->n_replicas && request->n_replicas != r))
             continue;
         if (request->n_micro)

@@ -1,7 +1,8 @@
 /* The planner: from what units cost to the plan with the shortest predicted step, and why the others lost.
  *
- * For every (K, R) with K R = ranks, every number of micro-batches M and every schedule that the request leaves open:
- * the exact cut (pipeline_cut) on the units' times under the memory cap, then the simulator (pipeline_simulate). */
+ * For every (K, R) with K R = ranks (or as many of them as K leaves, where the request says so), every number of
+ * micro-batches M and every schedule that the request leaves open: the exact cut (pipeline_cut) on the units' times
+ * under the memory cap, then the simulator (pipeline_simulate). */
 #ifndef PTC_PASSES_PLANNER_H
 #define PTC_PASSES_PLANNER_H
 
@@ -19,6 +20,7 @@ typedef struct
     uint32_t n_together; /* units 1..n are not cut apart, and not from the next one */
     int64_t cap_bytes;   /* of a rank */
     bool deterministic;
+    bool may_idle;  /* K R may be less than the ranks; it may, too, where neither K nor R is given */
     uint32_t batch; /* samples a step */
 } PlanRequest;
 

@@ -37,15 +37,12 @@ static void add_event(StrBuf *buf, uint32_t rank, const ExecutorEvent *e, double
 }
 
 /* This rank's events, each followed by a comma. */
-static void add_rank(StrBuf *buf, const Executor *executor, uint32_t rank, uint32_t stage, uint32_t replica,
-                     double base_s)
+static void add_rank(StrBuf *buf, const Executor *executor, uint32_t rank, const char *place, double base_s)
 {
     uint32_t n;
     const ExecutorEvent *events = executor_trace_events(executor, &n);
-    strbuf_addf(buf,
-                "{\"ph\":\"M\",\"pid\":%u,\"name\":\"process_name\",\"args\":{\"name\":\"rank %u: stage %u of replica "
-                "%u\"}},\n",
-                rank, rank, stage, replica);
+    strbuf_addf(buf, "{\"ph\":\"M\",\"pid\":%u,\"name\":\"process_name\",\"args\":{\"name\":\"rank %u: %s\"}},\n", rank,
+                rank, place);
     add_row_name(buf, rank, KERNELS, "kernels");
     add_row_name(buf, rank, COMMUNICATION, "communication");
     for (uint32_t i = 0; i < n; i++)
@@ -79,7 +76,7 @@ static Status gather(StrBuf *buf, Comm *world)
     return STATUS_OK;
 }
 
-Status trace_write(const char *path, const Executor *executor, Comm *world, uint32_t stage, uint32_t replica)
+Status trace_write(const char *path, const Executor *executor, Comm *world, const char *place)
 {
     Arena *arena = arena_create();
     StrBuf buf = strbuf_make(arena);
@@ -90,7 +87,7 @@ Status trace_write(const char *path, const Executor *executor, Comm *world, uint
     const ExecutorEvent *events = executor_trace_events(executor, &n);
     double base_s = n ? events[0].start_s : 0;
     Status status = world ? comm_broadcast(world, 0, &base_s, sizeof base_s) : STATUS_OK;
-    add_rank(&buf, executor, rank, stage, replica, base_s);
+    add_rank(&buf, executor, rank, place, base_s);
     if (status == STATUS_OK && world)
         status = gather(&buf, world);
     if (status == STATUS_OK && rank == 0)

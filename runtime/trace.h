@@ -7,8 +7,8 @@
 #include "runtime/comm.h"
 #include "runtime/executor.h"
 
-/* Writes the events of all ranks (world NULL: of this one) to path, on rank 0. stage, replica: of this rank.
- * Collective. IO when the file cannot be written. */
-Status trace_write(const char *path, const Executor *executor, Comm *world, uint32_t stage, uint32_t replica);
+/* Writes the events of all ranks (world NULL: of this one) to path, on rank 0. place: what this rank is,
+ * "stage 0 of replica 1". Collective. IO when the file cannot be written. */
+Status trace_write(const char *path, const Executor *executor, Comm *world, const char *place);
 
 #endif

@@ -38,6 +38,16 @@ void trainer_note(Trainer *t, const char *format, ...)
     t->options.observer.note(t->options.observer.context, text);
 }
 
+uint32_t trainer_first_idle(const Trainer *t)
+{
+    return t->options.rank.n_stages * t->options.rank.n_replicas;
+}
+
+bool trainer_is_idle(const Trainer *t)
+{
+    return t->rank >= trainer_first_idle(t);
+}
+
 Status trainer_agree(const Trainer *t, Status status)
 {
     double worst = (double)status;
@@ -67,8 +77,9 @@ static Status open_log(Trainer *t)
     TRY(t->step || t->options.from ? metrics_log_resume(path, t->step, &t->log) : metrics_log_create(path, &t->log));
     const TrainerRank *rank = &t->options.rank;
     const Metric plan[] = {METRIC_U64("stages", rank->n_stages), METRIC_U64("replicas", rank->n_replicas),
-                           METRIC_U64("micro_batches", rank->n_all_micro)};
-    return rank->world ? metrics_log_event(t->log, t->step, "plan", plan, 3) : STATUS_OK;
+                           METRIC_U64("micro_batches", rank->n_all_micro),
+                           METRIC_U64("idle", rank->world ? comm_size(rank->world) - trainer_first_idle(t) : 0)};
+    return rank->world ? metrics_log_event(t->log, t->step, "plan", plan, 4) : STATUS_OK;
 }
 
 static Status set_up(Trainer *t)
@@ -217,15 +228,14 @@ static Status read_outputs(Trainer *t, TrainerStep *s)
         TRY(metric_set_add_sums(t->metrics, t->executor, shared + N_SHARED));
     shared[SHARED_STOP] = is_signalled(t);
     const ExecutorTimes times = executor_times(t->executor);
-    double longest_s = times.pipe_s, n_ranks = 1;
+    double longest_s = times.pipe_s;
     shared[SHARED_BUSY] = times.pipe_s - times.pipe_wait_s;
     if (rank->world)
     {
-        n_ranks = comm_size(rank->world);
         TRY(comm_all_reduce_f64(rank->world, shared, n_shared, COMM_SUM));
         TRY(comm_all_reduce_f64(rank->world, &longest_s, 1, COMM_MAX));
     }
-    s->bubble = longest_s > 0 ? 1 - shared[SHARED_BUSY] / (n_ranks * longest_s) : 0;
+    s->bubble = longest_s > 0 ? 1 - shared[SHARED_BUSY] / (trainer_first_idle(t) * longest_s) : 0;
     TRY(metric_set_finish(t->metrics, shared + N_SHARED, NULL, s->n_samples, NULL, s->results));
     s->results[0] = shared[SHARED_LOSS];
     s->grad_norm = has_norm ? shared[SHARED_GRAD_NORM] : NAN;
@@ -273,6 +283,8 @@ static Status train_step(Trainer *t, uint64_t end)
     if (!ends_here(t, end))
         start_batch(t, position);
     executor_set_step(t->executor, t->step + 1);
+    if (trainer_is_idle(t))
+        comm_set_place(t->options.rank.world, "idle", (int64_t)t->step + 1, -1);
     if (t->options.trace_steps && t->n_steps_here == TRAINER_TRACE_AFTER)
         executor_trace_start(t->executor, TRAINER_TRACE_EVENTS);
     if (t->options.trace_steps && t->n_steps_here == TRAINER_TRACE_AFTER + t->options.trace_steps)

@@ -3,7 +3,8 @@
  * On several ranks each trains its part: it reads the rows of its replica's micro-batches, and only the fields that its
  * stage uses. Rank 0 logs, evaluates for all to see, and writes the checkpoints, for which the others send it the
  * params and states that they own; every rank loads its own from any checkpoint. A signal to any rank stops all at the
- * same step.
+ * same step. A rank without a stage reads nothing and computes nothing, and takes part in what all ranks decide
+ * together.
  *
  * The state of a run is (params, optimizer state, steps done, sampler position, seed); everything else is a function
  * of it, so a run resumed at any step is bit-identical to one that was never interrupted. */
@@ -46,7 +47,8 @@ typedef struct
     double grad_norm; /* NAN without clipping */
     double step_s;    /* wall time of the whole step */
     double data_s;    /* of it, waiting for data */
-    double bubble;    /* idle share of all ranks' time until the last of them has done its last backward op */
+    double bubble;    /* idle share of the time of all ranks with a stage, until the last of them has done its last
+                       backward    op */
 } TrainerStep;
 
 /* Told what happens; all entries may be NULL. */
@@ -62,8 +64,8 @@ typedef struct
 typedef struct
 {
     Comm *world;                   /* NULL: one rank */
-    uint32_t stage, n_stages;      /* n_stages 0: 1 */
-    uint32_t replica, n_replicas;  /* n_replicas 0: 1 */
+    uint32_t stage, n_stages;      /* n_stages 0: 1; stage = n_stages: the rank is idle */
+    uint32_t replica, n_replicas;  /* n_replicas 0: 1; replica = n_replicas: the rank is idle */
     uint32_t first_micro, n_micro; /* this replica's micro-batches; n_micro 0: 1 */
     uint32_t n_all_micro;          /* of all replicas */
 } TrainerRank;

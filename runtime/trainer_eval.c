@@ -6,6 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum
+{
+    CHUNK_TAG = (1 << 19) + 3 /* in the world, where programs send nothing */
+};
+
 static uint32_t chunk_size(const Trainer *t, uint64_t chunk)
 {
     const uint64_t n_samples = dataset_n_samples(t->test), rows = t->options.rows, first = chunk * rows;
@@ -26,6 +31,26 @@ static bool start_chunk(Trainer *t, uint64_t chunk)
     return n > 0;
 }
 
+/* An idle rank is told of every chunk of rank 0, so that it never waits for longer than that. */
+static Status tell_idle(const Trainer *t)
+{
+    Comm *world = t->options.rank.world;
+    const char byte = 0;
+    for (uint32_t r = trainer_first_idle(t); world && t->rank == 0 && r < comm_size(world); r++)
+        TRY(comm_send(world, r, CHUNK_TAG, &byte, sizeof byte));
+    return STATUS_OK;
+}
+
+static Status watch_chunks(const Trainer *t)
+{
+    Comm *world = t->options.rank.world;
+    char byte;
+    comm_set_place(world, "idle, evaluation", (int64_t)t->step, -1);
+    for (uint64_t chunk = 0; chunk_size(t, chunk) > 0; chunk += t->options.rank.n_replicas)
+        TRY(comm_recv(world, 0, CHUNK_TAG, &byte, sizeof byte));
+    return STATUS_OK;
+}
+
 /* Of what this rank has: the sums of metrics, and the rows of every sample at its place. */
 static Status run_chunks(Trainer *t, double *sums, double *rows)
 {
@@ -40,6 +65,7 @@ static Status run_chunks(Trainer *t, double *sums, double *rows)
         TRY(executor_run(t->executor, "eval"));
         TRY(metric_set_add_sums(t->metrics, t->executor, sums));
         TRY(metric_set_keep_rows(t->metrics, t->executor, t->samples, n, rows));
+        TRY(tell_idle(t));
     }
     return STATUS_OK;
 }
@@ -59,7 +85,7 @@ static Status evaluate(Trainer *t, double *numbers, TrainerEval *out_eval)
     const uint64_t n_samples = dataset_n_samples(t->test);
     const uint32_t n_sums = metric_set_n_sums(t->metrics);
     double *rows = numbers + n_sums;
-    TRY(run_chunks(t, numbers, rows));
+    TRY(trainer_is_idle(t) ? watch_chunks(t) : run_chunks(t, numbers, rows));
     TRY(add_ranks(t, numbers, n_sums + n_samples * metric_set_row_size(t->metrics)));
     out_eval->n_samples = n_samples;
     return metric_set_finish(t->metrics, numbers, rows, n_samples, t->rank == 0 ? t->options.predictions : NULL,

@@ -74,6 +74,10 @@ struct Trainer
 
 double trainer_now_s(void);
 __attribute__((format(printf, 2, 3))) void trainer_note(Trainer *t, const char *format, ...);
+/* This rank has no stage. */
+bool trainer_is_idle(const Trainer *t);
+/* The ranks of the world from this number on are idle; all of them have a stage: their number. */
+uint32_t trainer_first_idle(const Trainer *t);
 /* All ranks fail when one does; each with its own words, or saying that it was another. Collective. */
 Status trainer_agree(const Trainer *t, Status status);
 

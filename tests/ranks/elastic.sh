@@ -71,6 +71,33 @@ by_paper() # from 4 stages to a single one
 }
 check "planner=\"paper\", 4 ranks" by_paper
 
+# ---- the parts of it, switched off
+layouts() # OUT: "STAGES REPLICAS IDLE FIRST-UNITS" of each
+{
+    grep '"event":"layout"' "$1/metrics.jsonl" | sed -E 's/.*"stages":([0-9]+),"replicas":([0-9]+),"idle":([0-9]+),.*"first_unit":(\[[^]]*\]).*/\1 \2 \3 \4/'
+}
+stays() # FLAG...: in the layout of the start
+{
+    same_as one --no-repipe "$@" "${gradnorm[@]}" && layouts again && [ "$(layouts again | sort -u | wc -l)" = 1 ]
+}
+check "--no-repipe, 2 stages" stays -n 2 --stages=2
+check "--no-repipe, 3 stages" stays -n 3 --stages=3
+check "--no-repipe, 2 stages x 2 replicas" stays -n 4 --stages=2 --replicas=2
+check "--no-repipe, the planner's start" stays -n 4
+
+packs() # "STAGES REPLICAS IDLE" FLAG...: at the end, with the replicas of the start
+{
+    local want=$1
+    shift
+    train again "${settings[@]}" "${gradnorm[@]}" --no-replicate "$@" && same_elastic one again && layouts again &&
+        [ "$(layouts again | cut -d' ' -f2 | sort -u | wc -l)" = 1 ] &&
+        [ "$(layouts again | tail -1 | cut -d' ' -f1-3)" = "$want" ]
+}
+check "--no-replicate, 2 ranks" packs "1 1 1" -n 2 paper.xml
+check "--no-replicate, 3 ranks" packs "2 1 1" -n 3 "$tied"
+check "--no-replicate, 4 ranks" packs "1 1 3" -n 4 paper.xml
+check "--no-replicate, 2 replicas" packs "1 2 2" -n 4 --stages=2 paper.xml
+
 # ---- other policies; decisions every few steps
 of_policy() # FLAG...
 {
@@ -90,7 +117,7 @@ go_on() # OUT STEP FLAG...: until that step
     [ -d "$out" ] || resume=
     # shellcheck disable=SC2086 # one word or none
     $PTC --threads=1 --costs=model --comm-timeout=60 --out="$out" --max-steps="$step" $resume "${settings[@]}" \
-        "${gradnorm[@]}" "$@" "$tied"
+        "${gradnorm[@]}" "$@" "${model:-$tied}"
 }
 ends_like()
 {
@@ -103,6 +130,25 @@ check "then 2 replicas" go_on parts 17 -n 2 --replicas=2
 check "then one rank" go_on parts 21
 check "then 4 ranks" go_on parts 1000 -n 4
 check "ends like the one that never stopped" ends_like
+
+# Ranks that were idle have work again, and others become idle.
+stops_idle() # of 4 ranks 3
+{
+    rm -rf idle
+    model=paper.xml go_on idle 12 -n 4 --no-replicate --report=idle.html &&
+        layouts idle | tail -1 | grep '^1 1 3 ' && grep 'idle ranks' idle.html
+}
+idle_traced()
+{
+    go_on idle 19 -n 3 --trace=trace.json && grep 'rank 2: idle' trace.json && layouts idle | tail -1 | grep '^2 1 1 '
+}
+ends_too()
+{
+    go_on idle 1000 -n 2 --stages=2 && same_rows one idle train && same_weights one idle
+}
+check "stops while ranks are idle" stops_idle
+check "goes on, another rank is idle" idle_traced
+check "ends like it, too" ends_too
 
 # What is frozen already is cached from the first step on, without a decision.
 resumed_is_cached()
@@ -137,12 +183,16 @@ evaluates_alike()
 check "eval" evaluates_alike
 
 # ---- a rank is lost behind a transition; what is left goes on to the same end
-survives()
+survives() # RANK:STEP FLAG...
 {
+    local fault=$1
+    shift
     rm -rf killed
-    PTC_FAULT=kill:1:12 $PTC --threads=1 --costs=model --comm-timeout=60 --out=killed --max-restarts=1 -n 2 \
-        --set=train.checkpoint_every=4 "${settings[@]}" "${gradnorm[@]}" "$tied" && same_rows one killed train &&
+    PTC_FAULT=kill:$fault $PTC --threads=1 --costs=model --comm-timeout=60 --out=killed --max-restarts=1 \
+        --set=train.checkpoint_every=4 "${settings[@]}" "${gradnorm[@]}" "$@" "$tied" && same_rows one killed train &&
         same_weights one killed
 }
-check "a rank is lost" survives
+check "a rank is lost" survives 1:12 -n 2
+check "an idle rank is lost" survives 2:18 -n 3
+check "the others are lost while it is idle" survives 1:18 -n 3 --max-restarts=2
 finish

@@ -1,8 +1,8 @@
 /* Reads what `ptc plan --json` printed and checks what must hold of any plan:
  *   plan_json FILE N_UNITS N_PARAMS
- * Every unit is in one stage, in order; the params of the stages are those of the model; ranks are stages x replicas;
- * one of the alternatives is the plan, and all others say why they lost; memory adds up; every order has M F's and M
- * B's. Prints "KxR M SCHEDULE: FIRST-LAST FIRST-LAST ...". Exit code: 0, 1 with a sentence, 2 no JSON. */
+ * Every unit is in one stage, in order; the params of the stages are those of the model; ranks are stages x replicas
+ * and idle ones; one of the alternatives is the plan, and all others say why they lost; memory adds up; every order has
+ * M F's and M B's. Prints "KxR M SCHEDULE: FIRST-LAST FIRST-LAST ...". Exit code: 0, 1 with a sentence, 2 no JSON. */
 #include <jansson.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -100,7 +100,7 @@ int main(int argc, char **argv)
     long long k = number(plan, "stages"), r = number(plan, "replicas"), m = number(plan, "micro_batches");
     long long unit = 1, n_params = 0, param_bytes = 0;
     json_t *stages = member(plan, "per_stage"), *first_units = member(plan, "first_units");
-    if (k * r != number(plan, "ranks") || json_array_size(stages) != (size_t)k ||
+    if (k * r + number(plan, "idle") != number(plan, "ranks") || json_array_size(stages) != (size_t)k ||
         json_array_size(first_units) != (size_t)k)
         fail(1, "%lld stages x %lld replicas, %lld ranks, %zu stages listed", k, r, number(plan, "ranks"),
              json_array_size(stages));
