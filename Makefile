@@ -13,10 +13,11 @@ build: ## build/release/bin/ptc
 	@tools/install-deps.sh build
 	@tools/build.sh release
 
-demo: ## train a Vision Transformer on Fashion-MNIST
+demo: ## train a Vision Transformer on Fashion-MNIST on two ranks while its layers freeze; build/demo/report.html
 	@tools/install-deps.sh demo
 	@tools/build.sh release
-	$(PTC) examples/vit-fashion-mnist.xml
+	@rm -rf build/demo
+	@tools/demo.sh $(PTC) build/demo
 
 test: ## everything: gcc, AddressSanitizer, clang, formatting
 	@tools/install-deps.sh test
