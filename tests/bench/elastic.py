@@ -39,7 +39,7 @@ ROWS = [
     ("static-pipeline", "static pipeline, K = 2, 1F1B, M = 4", [*PIPELINE, "--no-freeze"], 1.0),
     ("static-best", "best static plan", ["--no-freeze"], None),
     ("freeze-*", "freeze only", [*PIPELINE, "--no-repipe", "--no-cache"], 0.95),
-    ("repipe-cache-*", "+ repipe + cache", ["--no-replicate"], 1.26),
+    ("repipe-cache-*", "+ repipe + cache", ["--replicas=1", "--no-replicate"], 1.26),
     ("repipe-replicate-*", "+ repipe + replicate", ["--no-cache"], 2.27),
     ("all-*", "all", [], 2.83),
     ("torch-*", "PyTorch, DistributedDataParallel", None, None),
