@@ -210,6 +210,7 @@ static Status train(Session *s)
         executor_profile_start(s->executor);
     TrainerEval eval = {0};
     status = run_elastic(s, &watch, &observer, &trainer, &eval);
+    s->elastic.is_over = status == STATUS_OK && trainer_steps_done(trainer) >= trainer_total_steps(trainer);
     progress_finish(&watch.progress);
     status = session_tell_sample(s, status);
     if (status == STATUS_OK && s->ranks.rank == 0)

@@ -128,8 +128,6 @@ void elastic_set_options(Session *s, TrainerOptions *options)
     options->pause_epochs = s->elastic.every_epochs;
     options->pause_steps = s->elastic.every_steps;
     options->extra = state_text(s);
-    options->cache = s->elastic.cached ? s->elastic.cache : NULL;
-    options->cache_before = s->elastic.cached ? s->elastic.cache_before : NULL;
 }
 
 /* ---- decisions */

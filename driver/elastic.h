@@ -26,20 +26,27 @@ typedef struct
 
     /* the cache of what the frozen layers make */
     bool cached;
-    uint32_t cached_unit;       /* the last unit whose outputs `cache` keeps; 0: there is none */
-    uint32_t cached_from;       /* the same of cache_before */
-    FeatureCache *cache;        /* of the program as it is now */
-    FeatureCache *cache_before; /* of the one before */
-    const char *not_cached;     /* why; NULL: it is, or nothing is frozen */
+    uint32_t cached_unit;        /* the last unit whose outputs `cache` keeps; 0: there is none */
+    uint32_t cached_from;        /* the same of cache_before */
+    FeatureStores *cache;        /* of the program as it is now */
+    FeatureStores *cache_before; /* of the one before */
+    const char *not_cached;      /* why; NULL: it is, or nothing is frozen */
+    bool is_over;                /* all steps are done: no later run wants what is on disk */
+    uint64_t inputs;             /* digest of the data; 0: not made yet */
 } Elastic;
 
 /* Whether the program for what is frozen now is to start from the cache (elastic.cached). Before it is planned. */
 void elastic_choose_cache(Session *s);
-/* Once it is built: opens the store, and measures whether it is worth it; if not, *out_worth is false, and it is to be
- * built again without. Collective. */
-Status elastic_open_cache(Session *s, bool *out_worth);
+/* Once it is built: measures whether the cache is worth it; if not, *out_worth is false, and the program is to be built
+ * again without. Collective. */
+Status elastic_judge_cache(Session *s, bool *out_worth);
+/* Once it has its params: opens the store, with the rows that an earlier run has left on disk if they are outputs of
+ * the same layers, weights and data, and gives it to the trainer. Collective. */
+Status elastic_open_cache(Session *s, Trainer *trainer);
 /* The program is not to start from the cache after all. */
 void elastic_drop_cache(Session *s, const char *why);
+void elastic_remove_cache(Session *s);
+/* What is on disk stays for a later run, unless this one is over. */
 void elastic_close(Session *s);
 /* Reads <freeze>; in a run that is gone on from, its newest checkpoint. Before the job is planned. */
 Status elastic_prepare(Session *s);

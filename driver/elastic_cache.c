@@ -1,4 +1,4 @@
-/* When the outputs of frozen layers are kept, and where. */
+/* When the outputs of frozen layers are kept. */
 #include "base/bug.h"
 #include "driver/elastic.h"
 #include "driver/session.h"
@@ -6,12 +6,10 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum
 {
-    N_TRIALS = 3,
-    WINDOW_BYTES = 64 << 20
+    N_TRIALS = 3
 };
 
 /* ---- whether */
@@ -40,8 +38,6 @@ static const char *obstacle(Session *s)
         return "<cache use=\"off\">";
     if (is_random(&job->data))
         return "the images are augmented at random, which would be the same ever after";
-    if (job->data.n_buckets > 1)
-        return "texts have several lengths";
     if (strcmp(s->options->device, "interp") == 0)
         return "the reference interpreter computes";
     if (!frozen_border(s->arena, job->module, ir_func_find(job->module, "train"), elastic_frozen_unit(s), &border,
@@ -59,7 +55,7 @@ void elastic_choose_cache(Session *s)
         elastic_drop_cache(s, why);
         return;
     }
-    feature_cache_remove(e->cache_before);
+    feature_stores_remove(e->cache_before);
     e->cache_before = e->cache; /* its rows move up */
     e->cached_from = e->cached_unit;
     e->cache = NULL;
@@ -70,72 +66,10 @@ void elastic_choose_cache(Session *s)
 void elastic_drop_cache(Session *s, const char *why)
 {
     Elastic *e = &s->elastic;
-    elastic_close(s);
+    elastic_remove_cache(s);
     e->cached = false;
     e->cached_from = e->cached_unit = 0;
     e->not_cached = why;
-}
-
-/* ---- the store */
-
-static void warn(void *context, const char *sentence)
-{
-    (void)context;
-    fprintf(stderr, "ptc: warning: %s\n", sentence);
-}
-
-static FeatureCacheOptions options_of(const Session *s, uint64_t row_elems)
-{
-    const CacheSpec *spec = &s->job->cache;
-    const uint64_t host_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    const double gib = 1073741824.0;
-    const bool disk = spec->disk_gib > 0 && s->options->out_dir;
-    const uint64_t memory_bytes = spec->memory_gib > 0 ? (uint64_t)(spec->memory_gib * gib) : host_bytes / 4;
-    return (FeatureCacheOptions){
-        .key = arena_printf(s->arena, "units 1-%u of process %ld", elastic_frozen_unit(s), (long)getpid()),
-        .row_elems = row_elems,
-        .n_samples = {dataset_n_samples(s->train), s->test ? dataset_n_samples(s->test) : 0},
-        .precision = spec->bf16 ? FEATURE_BF16 : FEATURE_F32,
-        .memory_bytes = memory_bytes,
-        .disk_bytes = disk ? (uint64_t)(spec->disk_gib * gib) : 0,
-        .folder = disk ? arena_printf(s->arena, "%s/cache", s->options->out_dir) : NULL,
-        .window_bytes = disk && memory_bytes > 4 * (uint64_t)WINDOW_BYTES ? WINDOW_BYTES : 0,
-        .previous = s->elastic.cache_before,
-        .warn = warn};
-}
-
-/* What the first rank of a host makes the others of the host join. */
-typedef struct
-{
-    char host[64];
-    char key[64];
-    char address[FEATURE_CACHE_ADDRESS_BYTES];
-} Meeting;
-
-static Status open_shared(Session *s, FeatureCacheOptions *options)
-{
-    Comm *world = s->ranks.comm.world;
-    Elastic *e = &s->elastic;
-    Meeting mine = {0}, *all = ARENA_ARRAY(s->arena, Meeting, comm_size(world));
-    Status status = STATUS_OK;
-    snprintf(mine.host, sizeof mine.host, "%s", comm_host(world, comm_rank(world)));
-    if (comm_local_rank(world) == 0)
-    {
-        status = feature_cache_create(options, &e->cache);
-        snprintf(mine.key, sizeof mine.key, "%s", options->key);
-        if (status == STATUS_OK)
-            feature_cache_address(e->cache, mine.address);
-    }
-    TRY(comm_all_gather(world, &mine, sizeof mine, all));
-    TRY(status);
-    if (comm_local_rank(world) == 0)
-        return STATUS_OK;
-    uint32_t first = 0;
-    while (strcmp(all[first].host, mine.host) != 0 || !*all[first].address)
-        if (++first == comm_size(world))
-            return status_fail(STATUS_IO, "no rank of host %s has opened the cache", mine.host);
-    options->key = all[first].key;
-    return feature_cache_join(options, all[first].address, &e->cache);
 }
 
 /* ---- whether it is worth it */
@@ -152,10 +86,10 @@ static bool reads_border(const Session *s)
     return false;
 }
 
-/* Seconds a sample: made by @prefix, and read from the store. */
-static Status time_both(Session *s, double *out_make_s, double *out_read_s)
+/* Seconds a sample: made by the selected @prefix, and read from the store. */
+static Status time_both(Session *s, uint64_t elems, double *out_make_s, double *out_read_s)
 {
-    const uint64_t rows = (uint64_t)s->job->train.rows, elems = trainer_border_elems(s->m);
+    const uint64_t rows = (uint64_t)s->job->train.rows;
     float *row = calloc(elems, sizeof *row);
     double start_s = 0;
     if (!row)
@@ -183,40 +117,35 @@ static Status time_both(Session *s, double *out_make_s, double *out_read_s)
     return status;
 }
 
-Status elastic_open_cache(Session *s, bool *out_worth)
+/* At the shortest length, where running is cheapest for what it makes. */
+static Status time_shortest(Session *s, double *out_make_s, double *out_read_s)
+{
+    const uint32_t longest = s->variants.n_shorter;
+    executor_select(s->executor, 0);
+    Status status = time_both(s, trainer_border_elems(variants_module(s, 0)), out_make_s, out_read_s);
+    executor_select(s->executor, longest);
+    return status;
+}
+
+Status elastic_judge_cache(Session *s, bool *out_worth)
 {
     Elastic *e = &s->elastic;
     Comm *world = s->ranks.comm.world;
-    double times[2] = {0}, elems = (double)trainer_border_elems(s->m), misplaced;
+    double times[2] = {0}, misplaced;
     *out_worth = true;
     if (!e->cached)
         return STATUS_OK;
     misplaced = s->ranks.stage > 0 && reads_border(s); /* only the first stage can make what is missing */
     if (world)
         TRY(comm_all_reduce_f64(world, &misplaced, 1, COMM_MAX));
-    if (world)
-        TRY(comm_all_reduce_f64(world, &elems, 1, COMM_MAX));
     if (misplaced == 0 && s->ranks.stage == 0 && s->job->cache.use == CACHE_AUTO)
-        TRY(time_both(s, &times[0], &times[1]));
+        TRY(time_shortest(s, &times[0], &times[1]));
     if (world)
         TRY(comm_all_reduce_f64(world, times, 2, COMM_SUM));
     *out_worth = misplaced == 0 && (s->job->cache.use == CACHE_ON || times[1] < times[0]);
     if (!*out_worth)
-    {
         elastic_drop_cache(s, misplaced != 0 ? "stages behind the first read the outputs"
                                              : arena_printf(s->arena, "reading takes %.0f us a sample, running %.0f",
                                                             1e6 * times[1], 1e6 * times[0]));
-        return STATUS_OK;
-    }
-    FeatureCacheOptions options = options_of(s, (uint64_t)elems);
-    TRY(world ? open_shared(s, &options) : feature_cache_create(&options, &e->cache));
-    e->cached_unit = elastic_frozen_unit(s);
     return STATUS_OK;
-}
-
-void elastic_close(Session *s)
-{
-    feature_cache_remove(s->elastic.cache_before);
-    feature_cache_remove(s->elastic.cache);
-    s->elastic.cache = s->elastic.cache_before = NULL;
 }

@@ -160,7 +160,7 @@ enum
 static Status sum_cache(const Session *s, CacheSums *out)
 {
     Comm *world = s->ranks.comm.world;
-    const FeatureCacheCounters c = feature_cache_counters(s->elastic.cache);
+    const FeatureCacheCounters c = feature_stores_counters(s->elastic.cache);
     *out = (CacheSums){.hits = (double)(c.memory_hits + c.window_hits + c.disk_hits),
                        .disk_hits = (double)(c.window_hits + c.disk_hits),
                        .misses = (double)c.misses,

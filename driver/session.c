@@ -358,7 +358,13 @@ Status session_trainer(Session *s, const TrainerObserver *observer, bool with_ou
     if (observer && s->ranks.rank == 0)
         options.observer = *observer;
     elastic_set_options(s, &options);
-    return trainer_create(s->executor, s->m, s->train, s->test, &options, out_trainer);
+    TRY(trainer_create(s->executor, s->m, s->train, s->test, &options, out_trainer));
+    Status status = elastic_open_cache(s, *out_trainer);
+    if (status == STATUS_OK)
+        return STATUS_OK;
+    trainer_destroy(*out_trainer);
+    *out_trainer = NULL;
+    return status;
 }
 
 Status session_write_trace(Session *s)

@@ -273,7 +273,7 @@ Status elastic_build(Session *s, ElasticTimes *times)
         TRY(session_compile(s));
         TRY(session_build(s));
         times->build_s += driver_now_s() - start_s;
-        TRY(elastic_open_cache(s, &worth));
+        TRY(elastic_judge_cache(s, &worth));
     } while (!worth);
     return STATUS_OK;
 }

@@ -129,6 +129,11 @@ Status variants_compile(Session *s)
     return STATUS_OK;
 }
 
+const IrModule *variants_module(const Session *s, uint32_t i)
+{
+    return i < s->variants.n_shorter ? s->variants.shorter[i].m : s->m;
+}
+
 ExecutorModule *variants_modules(Session *s)
 {
     const Variants *variants = &s->variants;
@@ -136,7 +141,7 @@ ExecutorModule *variants_modules(Session *s)
     ExecutorModule *modules = ARENA_ARRAY(s->arena, ExecutorModule, variants->n_shorter + 1);
     for (uint32_t i = 0; i <= variants->n_shorter; i++)
     {
-        modules[i].m = i < variants->n_shorter ? variants->shorter[i].m : s->m;
+        modules[i].m = variants_module(s, i);
         if (variants->n_shorter)
             modules[i].label = arena_printf(s->arena, "%s=%lld", data->bucket_dim, (long long)data->buckets[i]);
     }

@@ -30,6 +30,8 @@ typedef struct
 Status variants_compile(Session *s);
 /* All modules, the longest last, without their kernels: n_shorter + 1 of them, in the job's arena. */
 ExecutorModule *variants_modules(Session *s);
+/* The i-th of them, after the passes. */
+const IrModule *variants_module(const Session *s, uint32_t i);
 void variants_close(Session *s);
 
 #endif

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 struct Dataset
 {
@@ -217,6 +218,40 @@ Status dataset_check_range(const Dataset *dataset, uint32_t field, double low, d
             status = check_sample(info, i, values, low, high);
     }
     free(values);
+    return status;
+}
+
+/* ---- digests */
+
+enum
+{
+    MOST_READ = 8 /* samples whose files are stamped */
+};
+
+Status dataset_digest(const Dataset *dataset, uint32_t field, uint64_t *out_digest)
+{
+    const FieldReader *reader = &dataset->readers[field];
+    const DatasetField *info = dataset_field(dataset, field);
+    const DatasetPass as_it_is = {0};
+    void *values = malloc(info->sample_bytes ? info->sample_bytes : 1);
+    if (!values)
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for a sample of '%s'", info->name);
+    Status status = STATUS_OK;
+    uint64_t digest = XXH3_64bits(&dataset->n_samples, sizeof dataset->n_samples), stamp;
+    for (uint64_t i = 0; i < dataset->n_samples && status == STATUS_OK; i++)
+    {
+        if (reader->stamp)
+        {
+            status = reader->stamp(reader, i, &stamp);
+            digest = status == STATUS_OK ? XXH3_64bits_withSeed(&stamp, sizeof stamp, digest) : 0;
+        }
+        if (status != STATUS_OK || (reader->stamp && i >= MOST_READ))
+            continue;
+        status = dataset_read(dataset, field, i, &as_it_is, values);
+        digest = status == STATUS_OK ? XXH3_64bits_withSeed(values, info->sample_bytes, digest) : 0;
+    }
+    free(values);
+    *out_digest = digest;
     return status;
 }
 

@@ -106,6 +106,10 @@ Status dataset_check_range(const Dataset *dataset, uint32_t field, double low, d
  * kind and size? All cores; the first sample that fails is told. */
 Status dataset_verify(const Dataset *dataset);
 
+/* Of what the samples of a field are without augmentation: of all of them as they are read; where reading one is
+ * costly, of when their files were last changed, and of the first few as they are read. */
+Status dataset_digest(const Dataset *dataset, uint32_t field, uint64_t *out_digest);
+
 /* Where samples of one field go: rows of sample_elems elements of type elem, which may be a wider type than the field's
  * (elem_converts; dataset_check_slot tells beforehand). */
 typedef struct

@@ -64,7 +64,9 @@ struct FieldReader
     /* Copies a sample to dst; called from several threads at once. */
     Status (*read)(const FieldReader *reader, uint64_t sample, const DatasetPass *pass, void *dst);
     Status (*verify)(const FieldReader *reader, uint64_t sample); /* dataset_verify; NULL: opening has seen to it */
-    void (*close)(FieldReader *reader);                           /* frees state */
+    /* Costly ones: a digest of the sample's file that changes when it is written to; NULL: dataset_digest reads it. */
+    Status (*stamp)(const FieldReader *reader, uint64_t sample, uint64_t *out_stamp);
+    void (*close)(FieldReader *reader); /* frees state */
     /* Formats that pad samples (of one axis): how many elements are no padding, and the first n of all. Else NULL. */
     uint32_t (*length)(const FieldReader *reader, uint64_t sample);
     void (*read_first)(const FieldReader *reader, uint64_t sample, uint32_t n, void *dst);

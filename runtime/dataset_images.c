@@ -14,6 +14,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
+#include <xxhash.h>
 
 enum
 {
@@ -212,16 +213,22 @@ typedef struct
     ImageTransform transform;
 } ImageField;
 
-/* Opens the file of a sample, and says of which sample a failure is. */
-static Status open_file(const ImageFiles *files, uint64_t sample, char *path, size_t cap, MappedFile *out_file)
+static Status path_of(const ImageFiles *files, uint64_t sample, char *path, size_t cap)
 {
     const char *name = files->names.data[sample];
     const int n = name[0] == '/' ? snprintf(path, cap, "%s", name) : snprintf(path, cap, "%s/%s", files->root, name);
     if (n < 0 || (size_t)n >= cap)
         return status_fail(STATUS_BAD_INPUT, "%.60s...: the path is too long", name);
+    return STATUS_OK;
+}
+
+static Status open_file(const ImageFiles *files, uint64_t sample, char *path, size_t cap, MappedFile *out_file)
+{
+    TRY(path_of(files, sample, path, cap));
     return mapped_file_open(path, out_file);
 }
 
+/* Says of which sample a failure is. */
 static Status name_sample(const ImageFiles *files, uint64_t sample, const char *path, Status status)
 {
     if (status == STATUS_OK)
@@ -243,6 +250,22 @@ static Status read_image(const FieldReader *reader, uint64_t sample, const Datas
         status = image_load(&field->transform, file.data, file.size_bytes, &draw, dst);
     mapped_file_close(&file);
     return name_sample(field->files, sample, path, status);
+}
+
+static Status stamp_image(const FieldReader *reader, uint64_t sample, uint64_t *out_stamp)
+{
+    const ImageFiles *files = ((const ImageField *)reader->state)->files;
+    char path[4096];
+    struct stat info;
+    Status status = path_of(files, sample, path, sizeof path);
+    if (status == STATUS_OK && stat(path, &info) != 0)
+        status = status_fail(STATUS_IO, "%s", strerror(errno));
+    if (status != STATUS_OK)
+        return name_sample(files, sample, path, status);
+    const int64_t numbers[] = {info.st_size, info.st_mtim.tv_sec, info.st_mtim.tv_nsec};
+    const char *name = files->names.data[sample];
+    *out_stamp = XXH3_64bits_withSeed(name, strlen(name), XXH3_64bits(numbers, sizeof numbers));
+    return STATUS_OK;
 }
 
 static Status verify_image(const FieldReader *reader, uint64_t sample)
@@ -277,6 +300,7 @@ static Status open_images(const DatasetSource *source, DatasetShared *shared, co
                                 .costly = true,
                                 .read = read_image,
                                 .verify = verify_image,
+                                .stamp = stamp_image,
                                 .close = close_image,
                                 .field = {.elem = source->elem, .rank = source->rank}};
     memcpy(out_reader->field.dims, source->dims, source->rank * sizeof source->dims[0]);

@@ -61,11 +61,12 @@ typedef struct
     uint64_t row_elems; /* f32 values of a row, > 0 */
     uint64_t n_samples[FEATURE_SPLITS];
     FeaturePrecision precision;
-    uint64_t memory_bytes;  /* of the host; 0: no rows in memory */
-    uint64_t disk_bytes;    /* 0: no disk level */
-    const char *folder;     /* of this job on this host; made when missing; NULL without a disk level */
-    uint64_t window_bytes;  /* of each process: rows read ahead; out of memory_bytes; 0: prefetch does nothing */
-    const char *other_key;  /* its file in the folder is left alone, to be opened next; or NULL */
+    uint64_t memory_bytes;         /* of the host; 0: no rows in memory */
+    uint64_t disk_bytes;           /* 0: no disk level */
+    const char *folder;            /* of this job on this host; made when missing; NULL without a disk level */
+    uint64_t window_bytes;         /* of each process: rows read ahead; out of memory_bytes; 0: prefetch does nothing */
+    const char *const *other_keys; /* their files in the folder are left alone, to be opened next */
+    uint32_t n_other_keys;
     FeatureCache *previous; /* share its budgets (those above are then not read); the caller still closes it; or NULL */
     FeatureCacheWarn *warn; /* NULL: nobody is told */
     void *warn_context;
@@ -78,7 +79,7 @@ typedef struct
 Status feature_cache_create(const FeatureCacheOptions *options, FeatureCache **out_cache);
 /* Where other processes of the host find it while this one has it open. */
 void feature_cache_address(const FeatureCache *cache, char out_address[FEATURE_CACHE_ADDRESS_BYTES]);
-/* The options of feature_cache_create; budgets, folder, other_key and previous are not read. IO when nothing is there,
+/* The options of feature_cache_create; budgets, folder, other_keys and previous are not read. IO when nothing is there,
  * BAD_INPUT when it is another store than the options say. */
 Status feature_cache_join(const FeatureCacheOptions *options, const char *address, FeatureCache **out_cache);
 /* This process is done. When all have closed, the memory is free (in a successor's budget after a remove only), and a

@@ -70,16 +70,31 @@ static void remove_when_unused(const char *path)
     close(fd);
 }
 
-static void remove_others(const char *folder, const char *name, const char *other_name)
+static bool is_left_alone(const FeatureCacheOptions *options, const char *name)
 {
-    DIR *entries = opendir(folder);
+    for (uint32_t i = 0; i < options->n_other_keys; i++)
+    {
+        uint64_t digest[2];
+        char other[NAME_BYTES];
+        feature_key_digest(options->other_keys[i], digest);
+        file_name(digest, other);
+        if (strcmp(name, other) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void remove_others(const FeatureCacheOptions *options, const char *name)
+{
+    DIR *entries = opendir(options->folder);
     for (struct dirent *entry; entries && (entry = readdir(entries));)
     {
         const char *found = entry->d_name;
         char path[PATH_MAX];
         if (strlen(found) == strlen(name) && strncmp(found, "features-", 9) == 0 &&
             strcmp(found + strlen(found) - 4, ".ptc") == 0 && strcmp(found, name) != 0 &&
-            strcmp(found, other_name) != 0 && snprintf(path, sizeof path, "%s/%s", folder, found) < (int)sizeof path)
+            !is_left_alone(options, found) &&
+            snprintf(path, sizeof path, "%s/%s", options->folder, found) < (int)sizeof path)
             remove_when_unused(path);
     }
     if (entries)
@@ -178,22 +193,16 @@ static const char *open_file(FeatureCache *cache, const char *path)
     return flock(fd, LOCK_SH | LOCK_NB) == 0 ? NULL : strerror(errno);
 }
 
-void feature_disk_open(FeatureCache *cache, const char *folder, const char *other_key)
+void feature_disk_open(FeatureCache *cache, const FeatureCacheOptions *options)
 {
-    char name[NAME_BYTES], other_name[NAME_BYTES] = "", path[PATH_MAX];
+    const char *folder = options->folder, *wrong = "the path is too long";
+    char name[NAME_BYTES], path[PATH_MAX];
     file_name(cache->key, name);
-    if (other_key)
-    {
-        uint64_t digest[2];
-        feature_key_digest(other_key, digest);
-        file_name(digest, other_name);
-    }
-    const char *wrong = "the path is too long";
     if (durable_folder_create(folder) != STATUS_OK)
         wrong = status_detail();
     else if (snprintf(path, sizeof path, "%s/%s", folder, name) < (int)sizeof path)
     {
-        remove_others(folder, name, other_name);
+        remove_others(options, name);
         wrong = open_file(cache, path);
     }
     if (!wrong)

@@ -184,7 +184,7 @@ static Status create(FeatureCache *cache, const FeatureCacheOptions *options)
     if (cache->budget->most_bytes[FEATURE_MEMORY] > 0)
         make_memory(cache);
     if (has_disk)
-        feature_disk_open(cache, options->folder, options->other_key);
+        feature_disk_open(cache, options);
     if (!options->previous)
         feature_ahead_create(cache);
     return STATUS_OK;

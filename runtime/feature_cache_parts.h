@@ -136,7 +136,7 @@ int feature_file_write(int fd, const void *bytes, uint64_t n_bytes, uint64_t at)
 /* ---- feature_cache_disk.c */
 
 /* The disk level of a store that is being made: finds the rows of an earlier run or begins anew. */
-void feature_disk_open(FeatureCache *cache, const char *folder, const char *other_key);
+void feature_disk_open(FeatureCache *cache, const FeatureCacheOptions *options);
 /* The same file, for a process that joins. */
 Status feature_disk_join(FeatureCache *cache, int fd);
 /* Unlinks it. */

@@ -14,7 +14,7 @@
 #include "base/strbuf.h"
 #include "runtime/dataset.h"
 #include "runtime/executor.h"
-#include "runtime/feature_cache.h"
+#include "runtime/feature_stores.h"
 #include "runtime/lr_schedule.h"
 #include "runtime/metric.h"
 #include "runtime/metrics_log.h"
@@ -110,8 +110,6 @@ typedef struct
     const char *out_dir;         /* checkpoints and metrics.jsonl; NULL: neither */
     bool resume;                 /* from the newest good checkpoint of out_dir, if there is one */
     const TrainerPosition *from; /* go on from here in this process: params and states are in the executor already */
-    FeatureCache *cache;         /* outputs of the frozen layers (pass cache_prefix); NULL: the program has them */
-    FeatureCache *cache_before;  /* of fewer layers, for @advance; NULL: none */
     uint64_t pause_epochs;       /* trainer_run returns after so many epochs each; 0: it does not */
     uint64_t pause_steps;        /* the same after steps */
     const char *extra;           /* a JSON object that goes into checkpoints; NULL: none */
@@ -132,6 +130,11 @@ Status trainer_create(Executor *executor, const IrModule *m, const Dataset *trai
                       const TrainerOptions *options, Trainer **out_trainer);
 void trainer_destroy(Trainer *trainer); /* NULL is allowed */
 
+/* For a program that starts from the outputs of the frozen layers (pass cache_prefix), before it runs: a store for each
+ * variant of the executor, with rows of trainer_border_elems. before: of fewer layers, for @advance; NULL: none. Both
+ * must outlive the trainer. */
+void trainer_set_cache(Trainer *trainer, const FeatureStores *cache, const FeatureStores *before);
+
 /* Trains to the end (or stop_after), evaluating and writing checkpoints as the options say; *out_eval is the last
  * evaluation (n_samples 0: there was none). NON_FINITE: nothing was updated or written after the bad loss,
  * and no checkpoint holds numbers that are not finite.
@@ -142,7 +145,7 @@ bool trainer_paused(const Trainer *trainer);
 /* What goes into the next checkpoints; must outlive them. */
 void trainer_set_extra(Trainer *trainer, const char *json);
 TrainerPosition trainer_position(const Trainer *trainer);
-/* f32 values that the cache keeps of a sample for this program; 0: it needs none. */
+/* f32 values that the cache keeps of a sample for this program (one of the variants); 0: it needs none. */
 uint64_t trainer_border_elems(const IrModule *m);
 /* For events; NULL on ranks that write none, and without out_dir. */
 MetricsLog *trainer_log(Trainer *trainer);

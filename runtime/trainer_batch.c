@@ -78,7 +78,6 @@ Status trainer_find_inputs(Trainer *t)
             TRY(check_field(t->test, &input));
         vec_push(t->arena, &t->inputs, input);
     }
-    trainer_cache_set_up(t);
     if (t->train)
         make_feed(t, t->train, &t->train_feed);
     if (t->test)
@@ -103,7 +102,7 @@ static bool fill_numbers(const Trainer *t, const BatchInput *input, const Traine
 Status trainer_fill_input(const Trainer *t, const Dataset *dataset, const DatasetPass *pass, const BatchInput *input,
                           const TrainerRows *rows, void *host)
 {
-    BatchSlot slot = {.elem = input->elem, .data = host};
+    BatchSlot slot = {.elem = input->elem, .data = host, .length = input->has_length ? rows->length : 0};
     if (fill_numbers(t, input, rows, host))
         return STATUS_OK;
     bool found = dataset_field_find(dataset, input->field, &slot.field);
@@ -143,6 +142,7 @@ void trainer_feed_start(Trainer *t, TrainerFeed *feed, uint32_t n, uint64_t epoc
         }
     }
     loader_start(t->loader, batch);
+    trainer_cache_read_ahead(t, feed);
 }
 
 Status trainer_feed_finish(Trainer *t, TrainerFeed *feed)

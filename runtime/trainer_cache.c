@@ -1,5 +1,6 @@
-/* The outputs of the frozen layers, kept by sample: what stands in the cache is read, what does not is made by @prefix,
- * or by @advance from what was kept of an earlier border, and put there. */
+/* The outputs of the frozen layers, kept by sample and length: what stands in the cache is read, what does not is made
+ * by
+ * @prefix, or by @advance from what was kept of an earlier border, and put there. */
 #include "base/bug.h"
 #include "runtime/trainer_parts.h"
 
@@ -16,20 +17,27 @@ typedef struct
 {
     const char *stem;
     uint32_t n_values;
-    uint64_t value_elems[MAX_BORDER]; /* of one sample */
-    uint64_t row_elems;
-    float *values[MAX_BORDER]; /* of a micro-batch */
-    float *row;                /* of one sample */
+    uint64_t value_elems[MAX_BORDER]; /* of one sample, in the variant of the batch */
+    float *values[MAX_BORDER];        /* of a micro-batch */
+    float *row;                       /* of one sample */
 } Border;
+
+/* What @prefix or @advance reads of a batch. */
+typedef struct
+{
+    const char *func;
+    uint32_t *inputs; /* of t->inputs */
+    uint32_t n;
+} Maker;
 
 struct TrainerCache
 {
-    FeatureCache *store, *before;
+    const FeatureStores *stores, *stores_before;
+    FeatureCache *store, *before; /* of the batch's length; before: NULL: none */
     Border frozen, earlier;
     bool *is_missing; /* by row of a micro-batch */
-    uint32_t *raw;    /* inputs of @prefix, by t->inputs */
-    uint32_t n_raw;
-    void **raw_hosts; /* of a micro-batch */
+    Maker prefix, advance;
+    void **hosts; /* by t->inputs: a micro-batch, where a maker reads it */
 };
 
 /* ---- set up */
@@ -53,22 +61,37 @@ bool trainer_function_reads(const Trainer *t, const char *func, const char *glob
     return false;
 }
 
+/* With room for the longest variant. */
 static Border make_border(Trainer *t, const char *stem)
 {
     Border border = {.stem = stem};
+    uint64_t row_elems = 0;
     for (; border.n_values < MAX_BORDER; border.n_values++)
     {
         const IrGlobal g = ir_global_find(t->m, arena_printf(t->arena, "%s_%u", stem, border.n_values));
         if (!g)
             break;
         const IrType *type = &ir_global(t->m, g)->type;
-        const uint64_t elems = (uint64_t)(ir_type_n_elems(type) / type->dims[0]);
-        border.value_elems[border.n_values] = elems;
         border.values[border.n_values] = ARENA_ARRAY(t->arena, float, (size_t)ir_type_n_elems(type));
-        border.row_elems += elems;
+        row_elems += (uint64_t)(ir_type_n_elems(type) / type->dims[0]);
     }
-    border.row = ARENA_ARRAY(t->arena, float, border.row_elems + 1);
+    border.row = ARENA_ARRAY(t->arena, float, row_elems + 1);
     return border;
+}
+
+static Maker make_maker(Trainer *t, void **hosts, const char *func)
+{
+    Maker maker = {.func = func, .inputs = ARENA_ARRAY(t->arena, uint32_t, t->inputs.len + 1)};
+    for (uint32_t i = 0; i < t->inputs.len; i++)
+    {
+        const BatchInput *input = &t->inputs.data[i];
+        if (!trainer_function_reads(t, func, input->global))
+            continue;
+        maker.inputs[maker.n++] = i;
+        if (!hosts[i])
+            hosts[i] = arena_alloc(t->arena, (size_t)ir_type_size_bytes(input->type));
+    }
+    return maker;
 }
 
 uint64_t trainer_border_elems(const IrModule *m)
@@ -85,29 +108,34 @@ uint64_t trainer_border_elems(const IrModule *m)
     return n;
 }
 
-void trainer_cache_set_up(Trainer *t)
+void trainer_set_cache(Trainer *t, const FeatureStores *cache, const FeatureStores *before)
 {
-    if (!t->options.cache)
-        return;
     TrainerCache *c = ARENA_NEW(t->arena, TrainerCache);
-    *c = (TrainerCache){.store = t->options.cache,
-                        .before = ir_func_find(t->m, "advance") ? t->options.cache_before : NULL,
+    *c = (TrainerCache){.stores = cache,
+                        .stores_before = ir_func_find(t->m, "advance") ? before : NULL,
                         .frozen = make_border(t, "frozen"),
                         .is_missing = ARENA_ARRAY(t->arena, bool, t->options.rows),
-                        .raw = ARENA_ARRAY(t->arena, uint32_t, t->inputs.len + 1),
-                        .raw_hosts = ARENA_ARRAY(t->arena, void *, t->inputs.len + 1)};
-    if (c->before)
+                        .hosts = ARENA_ARRAY(t->arena, void *, t->inputs.len + 1)};
+    c->prefix = make_maker(t, c->hosts, "prefix");
+    if (c->stores_before)
+    {
         c->earlier = make_border(t, "batch.before");
-    for (uint32_t i = 0; i < t->inputs.len; i++)
-        if (trainer_function_reads(t, "prefix", t->inputs.data[i].global))
-        {
-            c->raw_hosts[c->n_raw] = arena_alloc(t->arena, (size_t)ir_type_size_bytes(t->inputs.data[i].type));
-            c->raw[c->n_raw++] = i;
-        }
+        c->advance = make_maker(t, c->hosts, "advance");
+    }
     t->cache = c;
 }
 
 /* ---- rows */
+
+static void set_length(const Trainer *t, Border *border)
+{
+    for (uint32_t i = 0; i < border->n_values; i++)
+    {
+        char name[64];
+        snprintf(name, sizeof name, "%s_%u", border->stem, i);
+        border->value_elems[i] = executor_n_elems(t->executor, name) / t->options.rows;
+    }
+}
 
 static void scatter(const Border *border, uint32_t k)
 {
@@ -155,16 +183,19 @@ static Status read_earlier(Trainer *t, FeatureSplit split, const uint64_t *sampl
 }
 
 /* The samples as the data has them: without what is random, which a cache could not keep. */
-static Status read_raw(Trainer *t, const TrainerFeed *feed, const uint64_t *samples, uint32_t n, uint32_t first)
+static Status read_inputs(Trainer *t, const Maker *maker, const TrainerFeed *feed, const uint64_t *samples, uint32_t n,
+                          uint32_t first)
 {
     TrainerCache *c = t->cache;
     const DatasetPass pass = {.seed = t->options.seed};
-    for (uint32_t i = 0; i < c->n_raw; i++)
+    for (uint32_t i = 0; i < maker->n; i++)
     {
-        const BatchInput *input = &t->inputs.data[c->raw[i]];
-        const TrainerRows rows = {.indices = samples, .n = n, .first = first};
-        TRY(trainer_fill_input(t, feed->batch.dataset, &pass, input, &rows, c->raw_hosts[i]));
-        TRY(executor_write_global(t->executor, input->global, c->raw_hosts[i]));
+        const BatchInput *input = &t->inputs.data[maker->inputs[i]];
+        void *host = c->hosts[maker->inputs[i]];
+        const TrainerRows rows = {
+            .indices = samples, .n = n, .first = first, .length = trainer_length_of(t, feed->variant)};
+        TRY(trainer_fill_input(t, feed->batch.dataset, &pass, input, &rows, host));
+        TRY(executor_write_global(t->executor, input->global, host));
     }
     return STATUS_OK;
 }
@@ -177,9 +208,9 @@ static Status make_missing(Trainer *t, const TrainerFeed *feed, FeatureSplit spl
     float *outputs[MAX_BORDER];
     bool earlier;
     TRY(read_earlier(t, split, samples, n, &earlier));
-    if (!earlier)
-        TRY(read_raw(t, feed, samples, n, first));
-    TRY(executor_run(t->executor, earlier ? "advance" : "prefix"));
+    const Maker *maker = earlier ? &c->advance : &c->prefix; /* masks are made of the batch again by either */
+    TRY(read_inputs(t, maker, feed, samples, n, first));
+    TRY(executor_run(t->executor, maker->func));
     for (uint32_t i = 0; i < border->n_values; i++)
     {
         outputs[i] = ARENA_ARRAY(t->scratch, float, t->options.rows * border->value_elems[i]);
@@ -201,11 +232,34 @@ static Status make_missing(Trainer *t, const TrainerFeed *feed, FeatureSplit spl
 
 /* ---- a batch */
 
+static FeatureSplit split_of(const Trainer *t, const TrainerFeed *feed)
+{
+    return feed == &t->train_feed ? FEATURE_TRAIN : FEATURE_TEST;
+}
+
+static uint32_t n_micro_of(const Trainer *t, const TrainerFeed *feed)
+{
+    return feed == &t->train_feed ? t->options.rank.n_micro : 1;
+}
+
+void trainer_cache_read_ahead(Trainer *t, const TrainerFeed *feed)
+{
+    const TrainerCache *c = t->cache;
+    const uint32_t first = feed->first_micro * t->options.rows, most = n_micro_of(t, feed) * t->options.rows;
+    if (!c || t->options.rank.stage > 0 || first >= feed->n_samples)
+        return;
+    const uint32_t n = feed->n_samples - first < most ? feed->n_samples - first : most;
+    const FeatureSplit split = split_of(t, feed);
+    feature_cache_prefetch(feature_stores_of(c->stores, feed->variant), split, feed->indices + first, n);
+    if (c->stores_before)
+        feature_cache_prefetch(feature_stores_of(c->stores_before, feed->variant), split, feed->indices + first, n);
+}
+
 static Status write_micro(Trainer *t, const TrainerFeed *feed, int32_t micro, uint32_t n, uint32_t first)
 {
     TrainerCache *c = t->cache;
     const Border *border = &c->frozen;
-    const FeatureSplit split = feed == &t->train_feed ? FEATURE_TRAIN : FEATURE_TEST;
+    const FeatureSplit split = split_of(t, feed);
     const uint64_t *samples = feed->indices + (n ? first : 0);
     bool any_missing = false;
     clear_rows(t, border);
@@ -234,20 +288,24 @@ static Status write_micro(Trainer *t, const TrainerFeed *feed, int32_t micro, ui
 
 Status trainer_cache_write(Trainer *t, const TrainerFeed *feed)
 {
-    const bool numbered = feed == &t->train_feed && t->options.rank.n_micro > 1;
-    const uint32_t rows = t->options.rows;
-    if (!t->cache || t->options.rank.stage > 0)
+    TrainerCache *c = t->cache;
+    const uint32_t rows = t->options.rows, n_micro = n_micro_of(t, feed);
+    if (!c || t->options.rank.stage > 0)
         return STATUS_OK;
     Status status = STATUS_OK;
     t->made_s = 0;
+    c->store = feature_stores_of(c->stores, feed->variant);
+    c->before = c->stores_before ? feature_stores_of(c->stores_before, feed->variant) : NULL;
+    set_length(t, &c->frozen);
+    set_length(t, &c->earlier);
     t->scratch = arena_create();
-    for (uint32_t micro = 0; status == STATUS_OK && micro < (numbered ? t->options.rank.n_micro : 1); micro++)
+    for (uint32_t micro = 0; status == STATUS_OK && micro < n_micro; micro++)
     {
         const uint32_t first = (feed->first_micro + micro) * rows;
         const uint32_t n = first >= feed->n_samples         ? 0
                            : feed->n_samples - first < rows ? feed->n_samples - first
                                                             : rows;
-        status = write_micro(t, feed, numbered ? (int32_t)micro : -1, n, first);
+        status = write_micro(t, feed, n_micro > 1 ? (int32_t)micro : -1, n, first);
     }
     arena_destroy(t->scratch);
     t->scratch = NULL;

@@ -1,10 +1,9 @@
-/* What the files of the trainer share: trainer.c (creation and the loop), trainer_batch.c, trainer_lengths.c,
- * trainer_state.c, trainer_eval.c. */
+/* What the files of the trainer share: trainer.c (creation and the loop), trainer_batch.c, trainer_cache.c,
+ * trainer_lengths.c, trainer_state.c, trainer_eval.c. */
 #ifndef PTC_RUNTIME_TRAINER_PARTS_H
 #define PTC_RUNTIME_TRAINER_PARTS_H
 
 #include "runtime/batch_order.h"
-#include "runtime/feature_cache.h"
 #include "runtime/loader.h"
 #include "runtime/metrics_log.h"
 #include "runtime/trainer.h"
@@ -97,6 +96,7 @@ typedef struct
 {
     const uint64_t *indices;
     uint32_t n, first;
+    uint32_t length; /* of inputs that have one; 0: the longest */
 } TrainerRows;
 
 /* Fills host with the rows of one input, zeros behind them, now. */
@@ -108,8 +108,8 @@ Status trainer_fill_input(const Trainer *t, const Dataset *dataset, const Datase
 /* "batch.frozen_0": what a cache fills, and no data. */
 bool trainer_is_border(const char *global);
 bool trainer_function_reads(const Trainer *t, const char *func, const char *global);
-/* Once the inputs are known; nothing without options.cache. */
-void trainer_cache_set_up(Trainer *t);
+/* Has what is on disk for a batch that is coming read ahead. */
+void trainer_cache_read_ahead(Trainer *t, const TrainerFeed *feed);
 /* Gives the outputs of the frozen layers for a batch to the step functions. */
 Status trainer_cache_write(Trainer *t, const TrainerFeed *feed);
 

@@ -137,6 +137,11 @@ static void test_synthetic(void **state)
     EXPECT_OK(dataset_open(sources, 2, &other));
     EXPECT_OK(dataset_check_range(dataset, 0, -1, 1));
     EXPECT_OK(dataset_check_range(dataset, 1, 0, 9));
+    uint64_t digests[3];
+    EXPECT_OK(dataset_digest(dataset, 0, &digests[0]));
+    EXPECT_OK(dataset_digest(same, 0, &digests[1]));
+    EXPECT_OK(dataset_digest(other, 0, &digests[2]));
+    assert_true(digests[0] == digests[1] && digests[0] != digests[2]);
 
     uint32_t count[10] = {0};
     double sum = 0;

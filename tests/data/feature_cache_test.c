@@ -355,11 +355,13 @@ static void test_other_keys(void **state)
     feature_cache_close(second);
 
     options.key = "boundary 3, weights abc";
-    options.other_key = "boundary 4, weights abc";
+    const char *others[] = {"boundary 5, weights abc", "boundary 4, weights abc"};
+    options.other_keys = others;
+    options.n_other_keys = 2;
     first = create(&options);
     assert_int_equal(get_all(first), N_TRAIN + N_TEST);
     feature_cache_close(first);
-    options.other_key = NULL;
+    options.n_other_keys = 0;
     options.key = "boundary 4, weights abc";
     second = create(&options); /* removes the first one's */
     assert_int_equal(get_all(second), N_TRAIN + N_TEST);

@@ -3,6 +3,7 @@
 
 #include "runtime/loader.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -84,6 +85,14 @@ static void test_folder(void **state)
     assert_string_equal(labels->names[0], "ant");
     assert_string_equal(labels->names[1], "cat");
     EXPECT_OK(dataset_verify(dataset));
+    uint64_t digest, again;
+    EXPECT_OK(dataset_digest(dataset, 0, &digest));
+    EXPECT_OK(dataset_digest(dataset, 0, &again));
+    assert_true(digest == again);
+    const struct timespec times[] = {{.tv_sec = 1}, {.tv_sec = 1}};
+    assert_int_equal(utimensat(AT_FDCWD, path_in(folder, "train/cat/a.png"), times, 0), 0); /* written to */
+    EXPECT_OK(dataset_digest(dataset, 0, &again));
+    assert_true(digest != again);
 
     /* a split without the first class keeps the numbers of the others */
     make_folder(folder, "test");
