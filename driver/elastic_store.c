@@ -11,7 +11,8 @@
 
 enum
 {
-    WINDOW_BYTES = 64 << 20
+    MOST_WINDOW_BYTES = 64 << 20,
+    WINDOW_SHARE = 16 /* of the memory, at most, for one rank's rows read ahead */
 };
 
 /* ---- the key: rows of an earlier run are the same when this is */
@@ -131,12 +132,14 @@ static FeatureCacheOptions options_of(const Session *s)
     const double gib = 1073741824.0;
     const bool disk = spec->disk_gib > 0 && s->options->out_dir;
     const uint64_t memory_bytes = spec->memory_gib > 0 ? (uint64_t)(spec->memory_gib * gib) : host_bytes / 4;
+    const uint64_t share = memory_bytes / WINDOW_SHARE;
+    const uint64_t window_bytes = share < MOST_WINDOW_BYTES ? share : MOST_WINDOW_BYTES;
     return (FeatureCacheOptions){.n_samples = {dataset_n_samples(s->train), s->test ? dataset_n_samples(s->test) : 0},
                                  .precision = spec->bf16 ? FEATURE_BF16 : FEATURE_F32,
                                  .memory_bytes = memory_bytes,
                                  .disk_bytes = disk ? (uint64_t)(spec->disk_gib * gib) : 0,
                                  .folder = disk ? arena_printf(s->arena, "%s/cache", s->options->out_dir) : NULL,
-                                 .window_bytes = disk && memory_bytes > 4 * (uint64_t)WINDOW_BYTES ? WINDOW_BYTES : 0,
+                                 .window_bytes = disk ? window_bytes : 0,
                                  .warn = warn};
 }
 

@@ -60,6 +60,7 @@ one_length()
 }
 check "one length: the same bits" one_length
 check "on disk: the same bits" same_as_one "${on_disk[@]}"
+check "in memory and on disk, read ahead" same_as_one --set=cache.memory=1e-4 --set=cache.disk=0.01
 nothing_left() { [ -d again/cache ] && [ -z "$(ls again/cache)" ]; }
 check "nothing is left of a run that is over" nothing_left
 
@@ -136,6 +137,7 @@ needs_ranks
 check "2 stages" same_as_one -n 2 --stages=2
 check "2 replicas" same_as_one -n 2 --replicas=2
 check "2 replicas, on disk" same_as_one -n 2 --replicas=2 "${on_disk[@]}"
+check "2 replicas, read ahead" same_as_one -n 2 --replicas=2 --set=cache.memory=1e-4 --set=cache.disk=0.01
 check "the planner's choices, 2 ranks" same_as_one -n 2
 check "found again by 2 ranks" found -n 2
 others_find()
