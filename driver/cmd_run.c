@@ -172,7 +172,7 @@ static Status run_elastic(Session *s, RunWatch *watch, const TrainerObserver *ob
             TRY(elastic_transition(s, observer, &stop_flag, trainer));
             TRY(begin_layout(s, watch, *trainer));
         }
-        Prebuild *prebuild = prebuild_start(s);
+        Prebuild *prebuild = prebuild_start(s, *trainer);
         const Status status = trainer_run(*trainer, eval);
         prebuild_finish(prebuild);
         TRY(status);

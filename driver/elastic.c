@@ -142,6 +142,16 @@ bool elastic_is_due(const Session *s, const Trainer *trainer)
     return n_due > e->n_decisions;
 }
 
+uint64_t elastic_steps_behind(const Session *s, const Trainer *trainer)
+{
+    const Elastic *e = &s->elastic;
+    const uint64_t all = trainer_total_steps(trainer), batch = (uint64_t)s->job->train.batch;
+    const uint64_t epoch = (dataset_n_samples(s->train) + batch - 1) / batch;
+    const uint64_t every = e->every_steps ? e->every_steps : e->every_epochs * epoch;
+    const uint64_t pause = every ? (trainer_steps_done(trainer) / every + 1) * every : all;
+    return pause < all ? all - pause : 0;
+}
+
 /* Sums of squares by unit: of the gradients since the last decision, and of the weights now. Collective. */
 static Status gather_squares(Session *s, double *gradients, double *weights)
 {

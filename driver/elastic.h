@@ -60,6 +60,8 @@ void elastic_mark(const Session *s, const Job *job);
 void elastic_set_options(Session *s, TrainerOptions *options);
 /* Whether a decision is to be made now: at a pause, or after a resume from a checkpoint that was written at one. */
 bool elastic_is_due(const Session *s, const Trainer *trainer);
+/* Steps that are left behind the next pause. */
+uint64_t elastic_steps_behind(const Session *s, const Trainer *trainer);
 /* Makes it: eval is the last evaluation. Says so, and sets *out_changed when more layers are frozen than before.
  * Collective. */
 Status elastic_decide(Session *s, Trainer *trainer, const TrainerEval *eval, bool *out_changed);

@@ -19,6 +19,7 @@ enum
 struct Prebuild
 {
     const Session *session;
+    uint64_t steps_left;           /* when the next decision is made */
     uint32_t guesses[MAX_GUESSES]; /* frozen layers, the likeliest first */
     uint32_t n_guesses;
     atomic_bool ends;
@@ -44,7 +45,7 @@ static void guess(Prebuild *p, const Session *s)
 }
 
 /* The session as it would be with so many layers frozen: what it owns is its own, what it reads is lent. */
-static void build_for(const Session *s, uint32_t frozen)
+static void build_for(const Session *s, uint32_t frozen, uint64_t steps_left)
 {
     Arena *arena = arena_create();
     Session shadow = *s;
@@ -59,6 +60,7 @@ static void build_for(const Session *s, uint32_t frozen)
     shadow.elastic.cache = shadow.elastic.cache_before = NULL;
     elastic_choose_cache(&shadow);
     shadow.elastic.cached_from = shadow.elastic.cached && s->elastic.cache ? s->elastic.cached_unit : 0;
+    ranks_hold(&shadow, steps_left);
     Status status = ranks_replan(&shadow);
     if (status == STATUS_OK)
         status = session_compile(&shadow);
@@ -74,16 +76,17 @@ static void *thread_main(void *context)
     Prebuild *p = context;
     setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE); /* compilers started here inherit it */
     for (uint32_t i = 0; i < p->n_guesses && !atomic_load(&p->ends); i++)
-        build_for(p->session, p->guesses[i]);
+        build_for(p->session, p->guesses[i], p->steps_left);
     return NULL;
 }
 
-Prebuild *prebuild_start(const Session *s)
+Prebuild *prebuild_start(const Session *s, const Trainer *trainer)
 {
     Prebuild *p = calloc(1, sizeof *p);
     if (!p)
         base_out_of_memory(sizeof *p);
     p->session = s;
+    p->steps_left = elastic_steps_behind(s, trainer);
     if (s->elastic.on && s->executor)
         guess(p, s);
     if (p->n_guesses && pthread_create(&p->thread, NULL, thread_main, p) == 0)

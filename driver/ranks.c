@@ -214,14 +214,41 @@ static PlanRequest request_of(const PlanRequest *request, const Plan *plan)
     return same;
 }
 
-/* Chooses a plan with the units 1..frozen frozen. */
-static Status choose_plan(Session *s, PlanRequest request, uint32_t frozen)
+/* All samples through the newly frozen layers, on one replica. */
+static double fill_s(const Session *s, uint32_t frozen)
+{
+    double sample_s = 0;
+    for (uint32_t u = s->elastic.cached_from + 1; s->elastic.cached && u <= frozen; u++)
+        sample_s += s->ranks.costs[u].forward_s / s->ranks.cost_rows;
+    return sample_s * (double)dataset_n_samples(s->train);
+}
+
+static Horizon horizon_of(const Session *s, uint32_t frozen)
+{
+    const Ranks *ranks = &s->ranks;
+    const double rate = ranks->moved_bytes_per_s > 0 ? ranks->moved_bytes_per_s : ranks->machine.link_bytes_per_s;
+    return (Horizon){.n_steps = (double)ranks->steps_left,
+                     .fill_s = fill_s(s, frozen),
+                     .now = &ranks->now,
+                     .sizes = horizon_sizes(s->arena, ranks->costs, s->job->n_units, frozen),
+                     .n_units = s->job->n_units,
+                     .moved_bytes_per_s = rate};
+}
+
+/* Chooses a plan with the units 1..frozen frozen. judged: by what it takes to the end. */
+static Status choose_plan(Session *s, PlanRequest request, uint32_t frozen, bool judged)
 {
     Ranks *ranks = &s->ranks;
     const char *why;
+    Horizon horizon;
     bool found;
     do
     {
+        if (judged)
+        {
+            horizon = horizon_of(s, frozen);
+            request.horizon = &horizon;
+        }
         request.n_together = s->elastic.cached ? frozen : 0;
         found = planner_choose(s->arena, &request, costs_now(s, frozen), s->job->n_units, ranks->cost_rows,
                                &ranks->machine, &ranks->choice, &why);
@@ -263,13 +290,21 @@ Status ranks_plan(Session *s)
     PlanRequest request = ranks->request;
     if (s->job->cluster.paper)
         TRY(ask_by_paper(s, &request, 0, 0));
-    TRY(choose_plan(s, request, 0));
+    TRY(choose_plan(s, request, 0, false));
     TRY(adopt_plan(s));
     ranks->start = ranks->choice.chosen->plan;
     /* the arithmetic of a step is that of its micro-batches: it is to stay the same whatever is planned later */
     if (ranks->request.deterministic)
         ranks->request.n_micro = ranks->choice.chosen->plan.n_micro;
     return STATUS_OK;
+}
+
+void ranks_hold(Session *s, uint64_t steps_left)
+{
+    if (!s->ranks.costs)
+        return;
+    s->ranks.now = s->ranks.choice.chosen->plan;
+    s->ranks.steps_left = steps_left;
 }
 
 Status ranks_replan(Session *s)
@@ -291,7 +326,7 @@ Status ranks_replan(Session *s)
         request.n_replicas = n_held;
         request.may_idle = true;
     }
-    TRY(choose_plan(s, request, frozen));
+    TRY(choose_plan(s, request, frozen, ranks->steps_left && !s->options->no_repipe && !s->job->cluster.paper));
     return adopt_plan(s);
 }
 

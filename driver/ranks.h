@@ -14,13 +14,16 @@ typedef struct
     uint32_t stage, replica; /* as plan_place says; those of an idle rank are K and R */
     bool planned;            /* the plan is more than one rank doing one micro-batch */
     Plan start;              /* as it was chosen with nothing frozen */
+    Plan now;                /* at a decision: the plan that holds */
+    uint64_t steps_left;     /* at a decision; 0: nothing is in place yet */
     PlanChoice choice;
     PlanRequest request;
     const UnitCost *costs; /* [1..n_units], of micro-batches of cost_rows samples */
     uint32_t cost_rows;
     CostMachine machine;
-    const char *costs_from; /* how: "measured", "modelled", ... */
-    ExecutorComm comm;      /* world NULL: no other rank lives */
+    double moved_bytes_per_s; /* of the last transition that moved much; 0: there was none yet */
+    const char *costs_from;   /* how: "measured", "modelled", ... */
+    ExecutorComm comm;        /* world NULL: no other rank lives */
 } Ranks;
 
 /* Finds out about the ranks and meets the others: all must run the same version on the same model. Before a model is
@@ -31,8 +34,11 @@ Status ranks_join(Session *s);
  */
 Status ranks_plan(Session *s);
 /* The plan for what is left to do since units are frozen (elastic_frozen_unit), as far as --no-repipe and
- * --no-replicate leave it open; like ranks_plan. Collective. */
+ * --no-replicate leave it open; like ranks_plan. After ranks_hold, that with the shortest time to the end.
+ * Collective. */
 Status ranks_replan(Session *s);
+/* A decision is made: so many steps are left, and the plan as it is holds until the next one. */
+void ranks_hold(Session *s, uint64_t steps_left);
 /* Writes this rank's part of the plan into the attributes of another module of the same job. */
 void ranks_apply_plan(Session *s, IrModule *m);
 /* Ranks that the plan leaves without a stage; ", 1 rank idle", or "" when there is none. */

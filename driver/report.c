@@ -115,11 +115,12 @@ static const char *layout_text(Arena *arena, const ReportEvent *event)
     if (strcmp(event->name, "transition") != 0)
         return "";
     const double n_idle = report_number_of(event, "idle");
-    return arena_printf(arena, "K %.0f, R %.0f%s, M %.0f%s%s%s", report_number_of(event, "stages"),
-                        report_number_of(event, "replicas"),
-                        n_idle > 0 ? arena_printf(arena, ", %.0f idle", n_idle) : "",
-                        report_number_of(event, "micro_batches"), schedule && *schedule ? ", " : "",
-                        schedule ? schedule : "", report_number_of(event, "cached") == 1 ? ", cached" : "");
+    const char *why = report_text_of(event, "plan_why");
+    return arena_printf(
+        arena, "K %.0f, R %.0f%s, M %.0f%s%s%s%s%s", report_number_of(event, "stages"),
+        report_number_of(event, "replicas"), n_idle > 0 ? arena_printf(arena, ", %.0f idle", n_idle) : "",
+        report_number_of(event, "micro_batches"), schedule && *schedule ? ", " : "", schedule ? schedule : "",
+        report_number_of(event, "cached") == 1 ? ", cached" : "", why && *why ? ": " : "", why ? why : "");
 }
 
 static void add_change(StrBuf *page, const ReportEvent *event)

@@ -105,6 +105,8 @@ static Status read_job(Session *s, ForecastJob *out)
                          .n_micro = o->n_micro ? o->n_micro : (uint32_t)job->cluster.micro_batches,
                          .schedule = -1,
                          .paper = job->cluster.paper,
+                         .no_repipe = o->no_repipe,
+                         .no_replicate = o->no_replicate,
                          .may_cache = cache->use != CACHE_OFF && !o->no_cache,
                          .cached_share = cache->bf16 ? 0.5 : 1};
     if (freeze->policy && !o->no_freeze)
@@ -186,13 +188,16 @@ static json_t *static_json(const ForecastLayout *l, double all_s, double total_s
 
 static void print_json(const Session *s, const ForecastJob *job, const Forecast *f)
 {
+    const uint32_t n_devices = job->cluster.n_nodes * job->cluster.n_devices;
     json_t *root = json_object(), *periods = json_array();
     for (uint32_t i = 0; i < f->n_periods; i++)
     {
         const ForecastPeriod *p = &f->periods[i];
+        const Plan *plan = &p->layout.plan;
         json_t *row = layout_json(&p->layout);
         json_object_set_new(row, "epoch", json_real((double)p->first_sample / (double)job->epoch_samples));
         json_object_set_new(row, "frozen", json_integer(p->frozen));
+        json_object_set_new(row, "idle", json_integer((int)n_devices - (int)(plan->n_stages * plan->n_replicas)));
         json_object_set_new(row, "run_s", json_real(p->run_s));
         json_object_set_new(row, "fill_s", json_real(p->fill_s));
         json_object_set_new(row, "transition_s", json_real(p->transition_s));

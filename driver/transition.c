@@ -11,7 +11,8 @@
 
 enum
 {
-    MOVE_TAG = (1 << 19) + 2 /* in the world, where programs send nothing */
+    MOVE_TAG = (1 << 19) + 2,  /* in the world, where programs send nothing */
+    MUCH_MOVED_BYTES = 1 << 20 /* what takes long enough to tell a rate */
 };
 
 /* A param or state that was on this rank. */
@@ -27,6 +28,7 @@ typedef struct
     Arena *arena; /* names */
     VEC(Kept) kept;
     int64_t moved_bytes; /* received by this rank */
+    double moving_s;     /* of that */
     ElasticTimes times;
     double copy_s;
 } Transition;
@@ -158,7 +160,10 @@ static Status receive(const Session *s, Transition *t, const char *name, uint32_
     received.data = take_memory(received.size_bytes);
     vec_push(t->arena, &t->kept, received);
     t->moved_bytes += (int64_t)received.size_bytes;
-    return comm_recv(s->ranks.comm.world, from, MOVE_TAG, received.data, received.size_bytes);
+    const double start_s = driver_now_s();
+    const Status status = comm_recv(s->ranks.comm.world, from, MOVE_TAG, received.data, received.size_bytes);
+    t->moving_s += driver_now_s() - start_s;
+    return status;
 }
 
 /* One tensor goes to all ranks that lack it; those that have it take turns in sending. Every rank walks the list in the
@@ -196,6 +201,17 @@ static Status move_tensor(const Session *s, Transition *t, const Item *item)
     return status;
 }
 
+/* What the next decision goes by, the same on every rank: bytes and seconds of the rank that had most of them. */
+static Status note_rate(Session *s, const Transition *t)
+{
+    double most[2] = {(double)t->moved_bytes, t->moving_s};
+    if (s->ranks.comm.world)
+        TRY(comm_all_reduce_f64(s->ranks.comm.world, most, 2, COMM_MAX));
+    if (most[0] >= MUCH_MOVED_BYTES && most[1] > 0)
+        s->ranks.moved_bytes_per_s = most[0] / most[1];
+    return STATUS_OK;
+}
+
 static Status move_tensors(Session *s, Transition *t)
 {
     Items items = {0};
@@ -204,7 +220,7 @@ static Status move_tensors(Session *s, Transition *t)
     TRY(list_all(s, t, &items));
     for (uint32_t i = 0; i < items.len; i++)
         TRY(move_tensor(s, t, &items.data[i]));
-    return STATUS_OK;
+    return note_rate(s, t);
 }
 
 /* ---- what is told */
@@ -214,9 +230,11 @@ static const char *plan_text(const Session *s)
     if (!s->ranks.planned)
         return "";
     const Plan *plan = &s->ranks.choice.chosen->plan;
-    return arena_printf(s->arena, "; %u stage%s x %u replica%s%s, %u micro-batches, %s", plan->n_stages,
+    const char *why = s->ranks.choice.why;
+    return arena_printf(s->arena, "; %u stage%s x %u replica%s%s, %u micro-batches, %s%s%s%s", plan->n_stages,
                         plan->n_stages == 1 ? "" : "s", plan->n_replicas, plan->n_replicas == 1 ? "" : "s",
-                        ranks_idle_text(s), plan->n_micro, pipeline_name(plan->schedule));
+                        ranks_idle_text(s), plan->n_micro, pipeline_name(plan->schedule), *why ? " (" : "", why,
+                        *why ? ")" : "");
 }
 
 static Status tell(Session *s, const Transition *t, Trainer *trainer, const TrainerObserver *observer)
@@ -249,6 +267,8 @@ static Status tell(Session *s, const Transition *t, Trainer *trainer, const Trai
                            METRIC_U64("micro_batches", plan ? plan->n_micro : 1),
                            METRIC_TEXT("schedule", plan ? pipeline_name(plan->schedule) : ""),
                            METRIC_F64("predicted_step_s", plan ? s->ranks.choice.chosen->step_s : NAN),
+                           METRIC_F64("predicted_end_s", plan ? s->ranks.choice.chosen->end_s : NAN),
+                           METRIC_TEXT("plan_why", plan ? s->ranks.choice.why : ""),
                            METRIC_U64("cached", e->cached),
                            METRIC_F64("compile_s", t->times.build_s),
                            METRIC_F64("regroup_s", t->times.regroup_s),
@@ -283,6 +303,7 @@ static Status go_over(Session *s, Transition *t, const TrainerObserver *observer
 {
     const TrainerPosition position = trainer_position(*trainer);
     double start_s = driver_now_s();
+    ranks_hold(s, trainer_total_steps(*trainer) - position.step);
     Status status = keep_tensors(s, t);
     trainer_destroy(*trainer);
     *trainer = NULL;

@@ -16,8 +16,8 @@ typedef struct
     uint32_t n_first;     /* K of the paper's rule at the start */
     uint32_t cached_unit; /* whose outputs are in the cache; 0: there is none */
     ForecastLayout best;  /* while layouts are compared: what takes the least to the end */
-    double best_s;
     ForecastLayout now;
+    Plan start;      /* no stages: not chosen yet */
     const char *why; /* the last thing that was impossible */
 } Sim;
 
@@ -55,63 +55,41 @@ static int64_t cache_bytes(const ForecastJob *job, uint32_t last)
     return (int64_t)(forecast_row_bytes(job, last) * (double)job->epoch_samples / job->cluster.n_nodes);
 }
 
-/* ---- what moves */
-
-static uint32_t end_of(const ForecastJob *job, const Plan *plan, uint32_t stage)
-{
-    return stage + 1 < plan->n_stages ? (uint32_t)plan->first_unit[stage + 1] - 1 : job->n_units;
-}
-
-static int64_t bytes_of(const ForecastJob *job, uint32_t first, uint32_t last, uint32_t frozen_unit)
-{
-    int64_t bytes = 0;
-    for (uint32_t u = first; u <= last; u++)
-        bytes += job->costs[u].param_bytes + (u > frozen_unit ? job->costs[u].state_bytes : 0);
-    return bytes;
-}
-
-/* Params and states of its stage that a rank has not had in the stage before; a cached prefix need not be anywhere. */
-static int64_t lacking_bytes(const Sim *sim, const ForecastLayout *next, uint32_t last)
-{
-    const ForecastJob *job = sim->job;
-    const Plan *before = &sim->now.plan, *after = &next->plan;
-    int64_t most = 0;
-    if (sim->now.step_s == 0)
-        return 0;
-    for (uint32_t rank = 0; rank < sim->n_ranks; rank++)
-    {
-        const uint32_t from = rank % before->n_stages, to = rank % after->n_stages;
-        const uint32_t had_first = (uint32_t)before->first_unit[from], had_last = end_of(job, before, from);
-        uint32_t first = (uint32_t)after->first_unit[to];
-        const uint32_t end = end_of(job, after, to);
-        first = next->cached && first <= last ? last + 1 : first;
-        int64_t bytes = bytes_of(job, first, end, last);
-        const uint32_t low = first > had_first ? first : had_first, high = end < had_last ? end : had_last;
-        bytes -= low <= high ? bytes_of(job, low, high, last) : 0;
-        most = bytes > most ? bytes : most;
-    }
-    return most;
-}
-
-static double moving_s(const Sim *sim, int64_t bytes)
-{
-    const Cluster *c = &sim->job->cluster;
-    return (double)bytes / c->link_bytes_per_s;
-}
-
 /* ---- choosing */
+
+static const Plan *plan_now(const Sim *sim)
+{
+    return sim->now.step_s > 0 ? &sim->now.plan : NULL;
+}
 
 static void consider(Sim *sim, uint32_t last, bool cached, uint32_t n_stages, uint64_t n_left)
 {
+    const bool held = sim->start.n_stages && (sim->job->no_repipe || sim->job->no_replicate);
+    const ForecastAsked asked = {.last = last,
+                                 .cached = cached,
+                                 .n_stages = n_stages,
+                                 .filled = sim->cached_unit,
+                                 .n_left = n_left,
+                                 .now = plan_now(sim),
+                                 .held = held ? &sim->start : NULL};
     ForecastLayout layout;
-    if (!forecast_by_time(sim->arena, sim->job, last, cached, n_stages, &layout, &sim->why))
+    if (!forecast_by_time(sim->arena, sim->job, &asked, &layout, &sim->why))
         return;
-    const double all_s =
-        steps_s(&layout, n_left) + fill_s(sim, &layout, last) + moving_s(sim, lacking_bytes(sim, &layout, last));
-    if (sim->best.step_s > 0 && sim->best_s <= all_s)
-        return;
-    sim->best = layout;
-    sim->best_s = all_s;
+    if (sim->best.step_s == 0 || layout.end_s < sim->best.end_s)
+        sim->best = layout;
+}
+
+/* Of the job's own wishes, and of the start. */
+static bool may_have(const Sim *sim, uint32_t n_stages)
+{
+    const ForecastJob *job = sim->job;
+    if (sim->start.n_stages && job->no_repipe)
+        return n_stages == sim->start.n_stages;
+    if (job->n_stages && job->n_stages != n_stages)
+        return false;
+    if (sim->start.n_stages && job->no_replicate)
+        return n_stages * sim->start.n_replicas <= sim->n_ranks;
+    return sim->n_ranks % n_stages == 0;
 }
 
 static bool choose_by_time(Sim *sim, uint32_t last, uint64_t n_left)
@@ -121,7 +99,7 @@ static bool choose_by_time(Sim *sim, uint32_t last, uint64_t n_left)
     sim->best = (ForecastLayout){0};
     for (uint32_t k = 1; k <= sim->n_ranks && k <= PARTITION_MAX_STAGES && k <= job->n_units; k++)
     {
-        if (sim->n_ranks % k != 0 || (job->n_stages && job->n_stages != k))
+        if (!may_have(sim, k))
             continue;
         consider(sim, last, false, k, n_left);
         if (may_cache)
@@ -136,8 +114,8 @@ static bool choose(Sim *sim, uint32_t frozen, uint64_t n_left)
     const uint32_t last = last_unit(job, frozen);
     if (!job->paper)
         return choose_by_time(sim, last, n_left);
-    const bool cached =
-        job->may_cache && paper_caches(job->n_layers, frozen) && cache_bytes(job, last) <= job->cluster.host_bytes;
+    const bool cached = job->may_cache && !job->no_repipe && paper_caches(job->n_layers, frozen) &&
+                        cache_bytes(job, last) <= job->cluster.host_bytes;
     forecast_by_paper(sim->arena, job, last, cached, sim->n_first, &sim->best);
     return true;
 }
@@ -182,13 +160,17 @@ static bool go(Sim *sim, Forecast *out)
             if (!choose(sim, decision.frozen, left))
                 return false;
             if (i && job->paper)
-                p->transition_s = PAPER_SWITCH_S;
+                p->transition_s = job->no_repipe ? 0 : PAPER_SWITCH_S;
             else if (i)
             {
-                p->moved_bytes = lacking_bytes(sim, &sim->best, last);
-                p->transition_s = job->cluster.switch_s + moving_s(sim, p->moved_bytes);
+                const Horizon h = {.now = plan_now(sim),
+                                   .sizes = horizon_sizes(sim->arena, job->costs, job->n_units, last),
+                                   .n_units = job->n_units};
+                p->moved_bytes = horizon_moved_bytes(&h, &sim->best.plan);
+                p->transition_s = job->cluster.switch_s + (double)p->moved_bytes / job->cluster.link_bytes_per_s;
             }
             sim->now = sim->best;
+            sim->start = i ? sim->start : sim->best.plan;
             p->fill_s = fill_s(sim, &sim->now, last);
             sim->cached_unit = sim->now.cached ? last : 0;
         }

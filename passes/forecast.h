@@ -1,16 +1,17 @@
 /* What becomes of an elastic job on a described cluster: layers freeze by the policy, and each time the job is planned
  * again. Nothing runs: gradients are not known, so gradnorm freezes as many layers as its bound allows.
  *
- * By time, every layout is judged by what is left to do with it, the transition included; the cache of frozen outputs
- * is used from where that is shorter. By the paper's rule (passes/planner_paper.h), a pipeline's batch stays as it is,
- * so that the whole batch grows with R; frozen layers run on the whole of it on the first device, before the pipeline;
- * cached outputs are read before that, too. Tests, loading and decoding of samples are not counted. */
+ * By time, every layout is judged as in a run (passes/horizon.h), the present one with its own cuts among them; the
+ * cache of frozen outputs is used from where that is shorter. By the paper's rule (passes/planner_paper.h), a
+ * pipeline's batch stays as it is, so that the whole batch grows with R; frozen layers run on the whole of it on the
+ * first device, before the pipeline; cached outputs are read before that, too. Tests, loading and decoding of samples
+ * are not counted. */
 #ifndef PTC_PASSES_FORECAST_H
 #define PTC_PASSES_FORECAST_H
 
 #include "passes/cluster.h"
 #include "passes/freeze_policy.h"
-#include "passes/plan.h"
+#include "passes/horizon.h"
 
 typedef struct
 {
@@ -30,6 +31,7 @@ typedef struct
     int schedule;               /* PipelineKind; -1: the planner's */
     FreezeSettings freeze;
     bool paper;
+    bool no_repipe, no_replicate; /* the plan of the start stays; its R does */
     bool may_cache;
     double cached_share; /* bytes of a cached number, of those of an f32 */
     Cluster cluster;
@@ -41,6 +43,7 @@ typedef struct
     Plan plan;      /* M is of all replicas together */
     uint32_t batch; /* samples a step */
     double step_s;
+    double end_s;       /* by time: to the end of the job, from where it was chosen */
     int64_t peak_bytes; /* of the rank that needs most */
     bool cached;
 } ForecastLayout;
@@ -71,9 +74,20 @@ bool forecast_job(Arena *arena, const ForecastJob *job, Forecast *out_forecast, 
 
 /* ---- for forecast.c (forecast_layout.c) */
 
-/* K stages by time, with the units 1..last frozen: M and schedule of the shortest step. False when it is impossible. */
-bool forecast_by_time(Arena *arena, const ForecastJob *job, uint32_t last, bool cached, uint32_t n_stages,
-                      ForecastLayout *out_layout, const char **out_why);
+typedef struct
+{
+    uint32_t last;     /* the units 1..last are frozen */
+    bool cached;       /* and their outputs kept */
+    uint32_t n_stages; /* K */
+    uint32_t filled;   /* the last unit whose outputs are kept already */
+    uint64_t n_left;   /* samples to the end */
+    const Plan *now;   /* the plan that holds; NULL: none */
+    const Plan *held;  /* NULL, or the plan of the start: its R stays; with no_repipe all of it */
+} ForecastAsked;
+
+/* M and schedule of the shortest time to the end. False when it is impossible. */
+bool forecast_by_time(Arena *arena, const ForecastJob *job, const ForecastAsked *asked, ForecastLayout *out_layout,
+                      const char **out_why);
 /* By the paper's rule; n_first: K at the start. */
 void forecast_by_paper(Arena *arena, const ForecastJob *job, uint32_t last, bool cached, uint32_t n_first,
                        ForecastLayout *out_layout);

@@ -71,23 +71,27 @@ PipelineStage *planner_stages(Arena *arena, const Plan *plan, const UnitCost *co
     return stages;
 }
 
-static bool cut(Planner *p, Plan *plan, uint32_t rows)
+/* cuts: the first unit of every stage but the first. */
+static bool cut_at(Planner *p, Plan *plan, const int64_t *cuts)
+{
+    int64_t *first_unit = ARENA_ARRAY(p->arena, int64_t, plan->n_stages);
+    plan->first_unit = first_unit;
+    first_unit[0] = 1;
+    if (plan->n_stages > 1 && cuts[0] <= p->request->n_together + 1)
+    {
+        p->why = arena_printf(p->arena, "units 1 to %u are to stay together, but a stage begins at %lld",
+                              p->request->n_together + 1, (long long)cuts[0]);
+        return false;
+    }
+    memcpy(first_unit + 1, cuts, sizeof *first_unit * (plan->n_stages - 1));
+    return plan_check(p->arena, plan, p->n_units, &p->why);
+}
+
+static bool cut_well(Planner *p, Plan *plan, uint32_t rows)
 {
     const uint32_t n = p->n_units, n_stages = plan->n_stages;
     int64_t *first_unit = ARENA_ARRAY(p->arena, int64_t, n_stages);
     plan->first_unit = first_unit;
-    first_unit[0] = 1;
-    if (p->request->n_cuts)
-    {
-        if (p->request->cuts[0] <= p->request->n_together + 1)
-        {
-            p->why = arena_printf(p->arena, "units 1 to %u are to stay together, but a stage begins at %lld",
-                                  p->request->n_together + 1, (long long)p->request->cuts[0]);
-            return false;
-        }
-        memcpy(first_unit + 1, p->request->cuts, sizeof *first_unit * p->request->n_cuts);
-        return plan_check(p->arena, plan, n, &p->why);
-    }
     double *cost_s = ARENA_ARRAY(p->arena, double, n), *link_s = ARENA_ARRAY(p->arena, double, n);
     int64_t *bytes = ARENA_ARRAY(p->arena, int64_t, n);
     uint32_t *first = ARENA_ARRAY(p->arena, uint32_t, n_stages + 1);
@@ -129,33 +133,22 @@ static void measure_traffic(const Planner *p, PlanCandidate *c, uint32_t rows)
         c->reduced_bytes += p->costs[u].grad_bytes;
 }
 
-/* Adds a candidate, or says in p->why what makes it impossible. */
-static void try_layout(Planner *p, uint32_t n_stages, uint32_t n_replicas, uint32_t n_micro, PipelineKind schedule)
+static void add_candidate(Planner *p, const Plan *plan)
 {
-    PlanCandidate c = {.plan = {.n_stages = n_stages,
-                                .n_replicas = n_replicas,
-                                .n_micro = n_micro,
-                                .schedule = schedule,
-                                .deterministic = p->request->deterministic}};
-    const uint32_t rows = rows_of(p->request, n_micro);
-    if (n_stages > p->n_units)
-    {
-        p->why = arena_printf(p->arena, "%u stages are too many: the model has %u units", n_stages, p->n_units);
-        return;
-    }
-    if (!cut(p, &c.plan, rows))
-        return;
+    PlanCandidate c = {.plan = *plan};
+    const uint32_t n_stages = plan->n_stages, rows = rows_of(p->request, plan->n_micro);
     PipelineStage *stages = planner_stages(p->arena, &c.plan, p->costs, p->n_units, p->cost_rows, rows, p->machine);
     c.stages = c.plan.costs = stages;
     const uint32_t n_here = plan_first_micro(&c.plan, 1);
-    PipelineList *lists = pipeline_build(p->arena, schedule, n_here, stages, n_stages);
+    PipelineList *lists = pipeline_build(p->arena, plan->schedule, n_here, stages, n_stages);
     PipelineTimes times = pipeline_simulate(p->arena, lists, stages, n_stages, MESSAGES_IN_FLIGHT);
     ENSURE(!times.deadlock);
     c.step_s = times.step_s;
     c.bubble = times.bubble;
     c.stage_bytes = times.peak_bytes;
     measure_traffic(p, &c, rows);
-    if (n_replicas > 1)
+    c.end_s = p->request->horizon ? horizon_end_s(p->request->horizon, &c.plan, c.step_s) : c.step_s;
+    if (plan->n_replicas > 1)
         c.reduce_s = (double)c.reduced_bytes / n_stages / p->machine->sum_bytes_per_s;
     for (uint32_t s = 0; s < n_stages; s++)
         if (p->request->cap_bytes && c.stage_bytes[s] > p->request->cap_bytes && !c.lost)
@@ -163,6 +156,31 @@ static void try_layout(Planner *p, uint32_t n_stages, uint32_t n_replicas, uint3
                 arena_printf(p->arena, "stage %u needs %.1f MiB of %.1f MiB", s, (double)c.stage_bytes[s] / (1 << 20),
                              (double)p->request->cap_bytes / (1 << 20));
     vec_push(p->arena, &p->candidates, c);
+}
+
+/* Adds a candidate, and another with the cuts of the plan that holds, if it has these stages; or says in p->why what
+ * makes it impossible. */
+static void try_layout(Planner *p, uint32_t n_stages, uint32_t n_replicas, uint32_t n_micro, PipelineKind schedule)
+{
+    const PlanRequest *request = p->request;
+    const Plan *now = request->horizon ? request->horizon->now : NULL;
+    Plan plan = {.n_stages = n_stages,
+                 .n_replicas = n_replicas,
+                 .n_micro = n_micro,
+                 .schedule = schedule,
+                 .deterministic = request->deterministic};
+    Plan same = plan;
+    if (n_stages > p->n_units)
+    {
+        p->why = arena_printf(p->arena, "%u stages are too many: the model has %u units", n_stages, p->n_units);
+        return;
+    }
+    if (!(request->n_cuts ? cut_at(p, &plan, request->cuts) : cut_well(p, &plan, rows_of(request, n_micro))))
+        return;
+    add_candidate(p, &plan);
+    if (!request->n_cuts && now && now->n_stages == n_stages && cut_at(p, &same, now->first_unit + 1) &&
+        !plan_is_same(&plan, &same))
+        add_candidate(p, &same);
 }
 
 /* ---- all of them */
@@ -184,13 +202,13 @@ static void try_micro(Planner *p, uint32_t n_stages, uint32_t n_replicas, uint32
     }
 }
 
-static int by_step(const void *x, const void *y)
+static int by_end(const void *x, const void *y)
 {
     const PlanCandidate *a = x, *b = y;
     if ((a->lost != NULL) != (b->lost != NULL))
         return a->lost ? 1 : -1;
-    if (a->step_s != b->step_s)
-        return a->step_s < b->step_s ? -1 : 1;
+    if (a->end_s != b->end_s)
+        return a->end_s < b->end_s ? -1 : 1;
     if (a->plan.n_stages != b->plan.n_stages)
         return a->plan.n_stages < b->plan.n_stages ? -1 : 1;
     if (a->plan.n_micro != b->plan.n_micro)
@@ -198,19 +216,54 @@ static int by_step(const void *x, const void *y)
     return a->plan.schedule < b->plan.schedule ? -1 : a->plan.schedule > b->plan.schedule;
 }
 
+/* Filling the cache and moving. */
+static double going_s(const Horizon *h, const PlanCandidate *c)
+{
+    return c->end_s - h->n_steps * c->step_s;
+}
+
+/* Of the sorted candidates, of which those that are possible have not lost yet. */
+static const char *reason(const Planner *p)
+{
+    const Horizon *h = p->request->horizon;
+    const PlanCandidate *chosen = &p->candidates.data[0], *kept = NULL, *fastest = chosen;
+    if (!h || !h->now)
+        return "";
+    for (uint32_t i = 0; i < p->candidates.len; i++)
+    {
+        const PlanCandidate *c = &p->candidates.data[i];
+        if (!kept && !c->lost && plan_is_same(&c->plan, h->now))
+            kept = c;
+        if (!c->lost && c->step_s < fastest->step_s)
+            fastest = c;
+    }
+    if (!kept)
+        return "the plan before is not possible any more";
+    if (chosen != kept)
+        return arena_printf(p->arena, "saves %.3g of %.3g s to the end, %.3g s for going over counted",
+                            kept->end_s - chosen->end_s, kept->end_s, going_s(h, chosen) - going_s(h, kept));
+    if (fastest == kept)
+        return "kept, no other plan is faster";
+    return arena_printf(p->arena, "kept, %u x %u would save %.3g of %.3g s, and going over takes %.3g s",
+                        fastest->plan.n_stages, fastest->plan.n_replicas, h->n_steps * (kept->step_s - fastest->step_s),
+                        kept->end_s, going_s(h, fastest) - going_s(h, kept));
+}
+
 static void rank_candidates(Planner *p, PlanChoice *out_choice)
 {
-    qsort(p->candidates.data, p->candidates.len, sizeof *p->candidates.data, by_step);
+    qsort(p->candidates.data, p->candidates.len, sizeof *p->candidates.data, by_end);
     PlanCandidate *best = &p->candidates.data[0];
+    const char *why = reason(p);
     for (uint32_t i = 1; i < p->candidates.len; i++)
     {
         PlanCandidate *c = &p->candidates.data[i];
         if (!c->lost)
-            c->lost = c->step_s > best->step_s
-                          ? arena_printf(p->arena, "%.1f %% slower", 100 * (c->step_s / best->step_s - 1))
+            c->lost = c->end_s > best->end_s
+                          ? arena_printf(p->arena, "%.1f %% slower", 100 * (c->end_s / best->end_s - 1))
                           : "as fast, and less simple";
     }
-    *out_choice = (PlanChoice){.chosen = best, .candidates = p->candidates.data, .n_candidates = p->candidates.len};
+    *out_choice =
+        (PlanChoice){.chosen = best, .candidates = p->candidates.data, .n_candidates = p->candidates.len, .why = why};
 }
 
 bool planner_choose(Arena *arena, const PlanRequest *request, const UnitCost *costs, uint32_t n_units,

@@ -1,13 +1,14 @@
-/* The planner: from what units cost to the plan with the shortest predicted step, and why the others lost.
+/* The planner: from what units cost to the plan with the shortest predicted step, and why the others lost; while a job
+ * runs, to the plan with the shortest time to its end.
  *
  * For every (K, R) with K R = ranks (or as many of them as K leaves, where the request says so), every number of
  * micro-batches M and every schedule that the request leaves open: the exact cut (pipeline_cut) on the units' times
- * under the memory cap, then the simulator (pipeline_simulate). */
+ * under the memory cap, then the simulator (pipeline_simulate). The plan
+ * that holds is tried with its own cuts, too. */
 #ifndef PTC_PASSES_PLANNER_H
 #define PTC_PASSES_PLANNER_H
 
-#include "passes/cost.h"
-#include "passes/plan.h"
+#include "passes/horizon.h"
 
 /* 0, NULL and -1 leave it to the planner. */
 typedef struct
@@ -20,8 +21,9 @@ typedef struct
     uint32_t n_together; /* units 1..n are not cut apart, and not from the next one */
     int64_t cap_bytes;   /* of a rank */
     bool deterministic;
-    bool may_idle;  /* K R may be less than the ranks; it may, too, where neither K nor R is given */
-    uint32_t batch; /* samples a step */
+    bool may_idle;          /* K R may be less than the ranks; it may, too, where neither K nor R is given */
+    uint32_t batch;         /* samples a step */
+    const Horizon *horizon; /* NULL: the shortest step is wanted */
 } PlanRequest;
 
 /* One layout with its prediction. */
@@ -30,6 +32,7 @@ typedef struct
     Plan plan;
     const PipelineStage *stages; /* K */
     double step_s, bubble;
+    double end_s;          /* to the end of the job (horizon_end_s); without a horizon: step_s */
     double reduce_s;       /* of step_s: sums over replicas */
     int64_t sent_bytes;    /* point to point in a step, all ranks together */
     int64_t reduced_bytes; /* given to all-reduces by one replica in a step */
@@ -42,6 +45,7 @@ typedef struct
     const PlanCandidate *chosen;
     PlanCandidate *candidates; /* the chosen one among them, best first */
     uint32_t n_candidates;
+    const char *why; /* the plan that holds is kept, or left; "": none holds */
 } PlanChoice;
 
 /* costs[1..n_units] are of micro-batches of cost_rows samples; times and activations are taken to be proportional to

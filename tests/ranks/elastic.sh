@@ -62,6 +62,12 @@ check "2 replicas" same_as one -n 2 --replicas=2 "${gradnorm[@]}"
 check "2 stages x 2 replicas" same_as one -n 4 --stages=2 --replicas=2 "${gradnorm[@]}"
 check "the planner's choices, 2 ranks" same_as one -n 2 "${gradnorm[@]}"
 check "the planner's choices, 4 ranks" same_as one -n 4 "${gradnorm[@]}"
+reasons() # all transitions say why the plan is kept or left
+{
+    [ "$(grep '"event":"transition"' again/metrics.jsonl | grep -cE '"plan_why":"(kept, |saves |the plan before )')" \
+        = "$(transitions again)" ]
+}
+check "they say why" reasons
 
 by_paper() # from 4 stages to a single one
 {

@@ -64,6 +64,23 @@ check "gradnorm, as much as it may" goes "0 4 7 9 10 11 12 12 12 12" "1 1 1 1 1 
 check "decisions every 100 steps, 350 in all" goes "0 4 7 9" "8 8 8 8" "2 2 2 2" --cluster="$theirs" --replicas=2 $cifar \
     --set=freeze.every_steps=100 --set=train.max_steps=350 "$PTC_SOURCE_DIR/examples/paper/vit-b16-cifar100.xml"
 check "nothing frozen" is_faster 1 1 --cluster="$theirs" --no-freeze $cifar cifar-paper.xml
+check "--no-replicate" goes "0 4 7 9 10 11 11 12 12 12" "8 8 4 2 2 1 1 1 1 1" "2 2 2 2 2 2 2 2 2 2" --no-replicate \
+    --cluster="$theirs" $cifar cifar-paper.xml
+check "--no-repipe" goes "0 4 7 9 10 11 11 12 12 12" "8 8 8 8 8 8 8 8 8 8" "2 2 2 2 2 2 2 2 2 2" --no-repipe \
+    --cluster="$theirs" $cifar cifar-paper.xml
+ablation() # each part is worth something
+{
+    local all repipe freeze
+    simulate --cluster="$theirs" $cifar cifar-paper.xml && all=$(speedup "the paper's static pipeline") &&
+        simulate --no-replicate --cluster="$theirs" $cifar cifar-paper.xml &&
+        repipe=$(speedup "the paper's static pipeline") &&
+        simulate --no-repipe --cluster="$theirs" $cifar cifar-paper.xml &&
+        freeze=$(speedup "the paper's static pipeline") && echo "$freeze $repipe $all" &&
+        between 1 "$freeze" "$repipe" && between "$repipe" "$repipe" "$all"
+}
+check "the parts, one by one" ablation
+check "our own, its replicas held" goes "0 4 7 9" "8 8 8 8" "2 2 2 2" --no-repipe --stages=8 --cluster="$theirs" $cifar \
+    --set=freeze.every_steps=100 --set=train.max_steps=350 "$PTC_SOURCE_DIR/examples/paper/vit-b16-cifar100.xml"
 best_micro() # Fig. 11: twice K
 {
     local m best=0 rate most=0
