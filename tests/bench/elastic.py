@@ -4,15 +4,15 @@
     elastic.py BUILD_DIR [--job vit banking77] [--seeds 1 2 3] [--only ROW,...] [--epochs N] [--quick]
 
 vit: vit-halves.xml, pre-trained by ptc on the Fashion-MNIST classes 0 to 4 and fine-tuned on 5 to 9. banking77:
-examples/text/minilm-banking77.xml with <freeze> and <cache>, all texts padded to --length tokens, in PyTorch too (0: to
-the example's several lengths, and in PyTorch to the longest of a batch). A row is a layout and a freeze policy (ROWS);
+examples/text/minilm-banking77.xml with <freeze> and <cache>; texts are padded to one of the example's lengths, in PyTorch to
+the longest of a batch (--length=N: on both sides to N tokens). A row is a layout and a freeze policy (ROWS);
 torch-... is DistributedDataParallel over gloo with layers frozen at the epochs at which the row all-... froze them.
 
 Seconds are of training, on the clock: steps, data, filling the cache, decisions and transitions; evaluation and the first
 compilation are apart, on either side. --model, --data and TORCH_PYTHON are as in banking77.py.
 Writes BUILD_DIR/elastic-result.json after every run and prints the table; --keep goes on from that file, and measures
-what it lacks. The pre-trained ViT is kept in BUILD_DIR/bench-elastic-vit until that is removed. --quick: few samples and epochs, to see that
-everything works; the numbers mean nothing. Exit code: 0, also when a target is missed, or 1 when a run failed.
+what it lacks. The pre-trained ViT is kept in BUILD_DIR/bench-elastic-vit until that is removed. --quick: few samples and
+epochs, to see that everything works; the numbers mean nothing. Exit code: 0, also when a target is missed, or 1 when a run failed.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def arguments():
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--only", default="", help="rows, separated by commas")
     parser.add_argument("--epochs", type=int, default=0, help="instead of the job's")
-    parser.add_argument("--length", type=int, default=48, help="of all texts, in tokens; 0: several")
+    parser.add_argument("--length", type=int, default=0, help="of all texts, in tokens; 0: several")
     parser.add_argument("--keep", action="store_true", help="what an earlier call has measured")
     parser.add_argument("--quick", action="store_true")
     opt = parser.parse_args()

@@ -130,10 +130,10 @@ VIT = Job("vit", os.path.join(HERE, "vit-halves.xml"), "", prepare_vit)
 BANKING77 = Job(
     "banking77",
     os.path.join(SOURCE, "examples", "text", "minilm-banking77.xml"),
-    'policy="gradnorm"',
+    'policy="gradnorm" warmup="1" keep="1"',
     prepare_banking77,
 )
-EPOCHS = {"vit": 10, "banking77": 10}
+EPOCHS = {"vit": 15, "banking77": 10}
 
 
 def prepare(job, opt, folder, run):
