@@ -17,8 +17,8 @@ SOURCE = os.path.dirname(os.path.dirname(HERE))
 class Job:
     name: str
     example: str  # the model
-    freeze: str  # attributes of its <freeze>
-    prepare: object  # (job, opt, folder, run): writes the files
+    epochs: int
+    prepare: object  # (job, opt, folder, run): writes the files, returns flags of ptc
     file: str = ""
     flags: tuple = ()  # of ptc
     torch_flags: tuple = ()  # of elastic_torch.py
@@ -105,6 +105,8 @@ def prepare_vit(job, opt, folder, run):
 
 # ---- Banking77
 
+FREEZE = '<freeze policy="gradnorm" warmup="1" keep="1"/>\n  <cache use="auto"/>'
+
 
 def prepare_banking77(job, opt, folder, run):
     if not opt.model:
@@ -120,27 +122,23 @@ def prepare_banking77(job, opt, folder, run):
     if opt.length:
         text = re.sub(r"<data [^>]*>", "<data>", text)
         text = re.sub(r'(<dim name="tokens" value=)"\d+"', rf'\1"{opt.length}"', text)
-    text = re.sub(r"(<train [^>]*/>)", rf'\1\n  <freeze {job.freeze}/>\n  <cache use="auto"/>', text)
+    text = re.sub(r"(<train [^>]*/>)", rf"\1\n  {FREEZE}", text)
     with open(os.path.join(folder, os.path.basename(job.example)), "w") as file:
         file.write(text)
     return ["--set=data.train_limit=1280", "--set=data.test_limit=320"] if opt.quick else []
 
 
-VIT = Job("vit", os.path.join(HERE, "vit-halves.xml"), "", prepare_vit)
+VIT = Job("vit", os.path.join(HERE, "vit-halves.xml"), 15, prepare_vit)
 BANKING77 = Job(
-    "banking77",
-    os.path.join(SOURCE, "examples", "text", "minilm-banking77.xml"),
-    'policy="gradnorm" warmup="1" keep="1"',
-    prepare_banking77,
+    "banking77", os.path.join(SOURCE, "examples", "text", "minilm-banking77.xml"), 10, prepare_banking77
 )
-EPOCHS = {"vit": 15, "banking77": 10}
 
 
 def prepare(job, opt, folder, run):
     """The job with its files in the folder and its flags complete."""
     os.makedirs(folder, exist_ok=True)
     flags = job.prepare(job, opt, folder, run)
-    epochs = opt.epochs or (4 if opt.quick else EPOCHS[job.name])
+    epochs = opt.epochs or (4 if opt.quick else job.epochs)
     file = os.path.basename(job.example)
     with open(os.path.join(folder, file)) as model:
         text = model.read()
