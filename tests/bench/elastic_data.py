@@ -125,7 +125,7 @@ def prepare_banking77(job, opt, folder, run):
     text = re.sub(r"(<train [^>]*/>)", rf"\1\n  {FREEZE}", text)
     with open(os.path.join(folder, os.path.basename(job.example)), "w") as file:
         file.write(text)
-    return ["--set=data.train_limit=1280", "--set=data.test_limit=320"] if opt.quick else []
+    return ["--set=data.train_limit=320", "--set=data.test_limit=96"] if opt.quick else []
 
 
 VIT = Job("vit", os.path.join(HERE, "vit-halves.xml"), 15, prepare_vit)
@@ -144,6 +144,7 @@ def prepare(job, opt, folder, run):
         text = model.read()
     torch = torch_flags(text, epochs)
     if job.name == "banking77":
-        torch += [f"--length={opt.length}"] + (["--limit=1280", "--test-limit=320"] if opt.quick else [])
+        torch += [f"--length={opt.length}"] + (["--limit=320", "--test-limit=96"] if opt.quick else [])
     flags += [f"--set=train.epochs={epochs}", "--set=train.eval_every=1"]
+    flags += ["--set=freeze.warmup=1"] if opt.quick else []
     return dataclasses.replace(job, file=file, flags=tuple(flags), torch_flags=tuple(torch))
