@@ -1,6 +1,7 @@
-/* The kernel cache and the host compiler (see compile.h). An entry is KEY.so and KEY.sum (the XXH3-128 of the object);
- * both are written under other names and renamed, the sum last. */
+/* The host compiler in front of the kernel cache (see compile.h). */
 #include "codegen/compile.h"
+
+#include "codegen/cache.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +14,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 extern char **environ;
 
@@ -39,66 +39,6 @@ static double now_s(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static Status make_dirs(Arena *arena, const char *path)
-{
-    char *copy = arena_strdup(arena, path);
-    for (char *c = copy + 1;; c++)
-    {
-        if (*c && *c != '/')
-            continue;
-        char end = *c;
-        *c = 0;
-        if (mkdir(copy, 0777) != 0 && errno != EEXIST)
-            return status_fail(STATUS_IO, "cannot make the kernel cache's directory %s: %s", copy, strerror(errno));
-        *c = end;
-        if (!end)
-            return STATUS_OK;
-    }
-}
-
-static Status cache_dir(Arena *arena, const char **out_dir)
-{
-    const char *own = getenv("PTC_CACHE_DIR"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    if (own && *own)
-        *out_dir = arena_strdup(arena, own);
-    else if (xdg && *xdg)
-        *out_dir = arena_printf(arena, "%s/ptc", xdg);
-    else if (home && *home)
-        *out_dir = arena_printf(arena, "%s/.cache/ptc", home);
-    else
-        return status_fail(STATUS_IO, "no place for the kernel cache: set PTC_CACHE_DIR");
-    return make_dirs(arena, *out_dir);
-}
-
-/* NULL when the file cannot be read. */
-static char *read_all(Arena *arena, const char *path, size_t *out_size)
-{
-    FILE *file = fopen(path, "rb");
-    struct stat info;
-    if (!file)
-        return NULL;
-    char *data = NULL;
-    if (fstat(fileno(file), &info) == 0)
-    {
-        data = arena_alloc(arena, (size_t)info.st_size + 1);
-        *out_size = fread(data, 1, (size_t)info.st_size, file);
-        if (*out_size != (size_t)info.st_size)
-            data = NULL;
-    }
-    fclose(file);
-    return data;
-}
-
-static Status write_all(const char *path, const char *data, size_t size)
-{
-    FILE *file = fopen(path, "wb");
-    if (!file)
-        return status_fail(STATUS_IO, "cannot write %s: %s", path, strerror(errno));
-    bool ok = fwrite(data, 1, size, file) == size;
-    ok &= fclose(file) == 0;
-    return ok ? STATUS_OK : status_fail(STATUS_IO, "cannot write %s: %s", path, strerror(errno));
 }
 
 /* Starts argv with both outputs in out_path. */
@@ -129,11 +69,6 @@ static Status wait_for(const char *name, pid_t pid, int *out_code)
     return STATUS_OK;
 }
 
-static const char *hash_text(Arena *arena, XXH128_hash_t h)
-{
-    return arena_printf(arena, "%016llx%016llx", (unsigned long long)h.high64, (unsigned long long)h.low64);
-}
-
 /* The first lines of "cc --version", kept per path of cache so that a warm start spawns nothing: they are in a file
  * named after the compiler's binary, its size and its time. */
 static Status compiler_version(Arena *arena, const char *dir, const char *cc, const char **out_text)
@@ -160,9 +95,9 @@ static Status compiler_version(Arena *arena, const char *dir, const char *cc, co
                            cc, strerror(errno));
     const char *identity =
         arena_printf(arena, "%s %lld %lld", found, (long long)info.st_size, (long long)info.st_mtime);
-    const char *path = arena_printf(arena, "%s/cc-%s", dir, hash_text(arena, XXH3_128bits(identity, strlen(identity))));
+    const char *path = arena_printf(arena, "%s/cc-%s", dir, cache_key(arena, &identity, 1));
     size_t size;
-    *out_text = read_all(arena, path, &size);
+    *out_text = cache_read(arena, path, &size);
     if (*out_text && size)
         return STATUS_OK;
     const char *argv[] = {cc, "--version", NULL};
@@ -171,7 +106,7 @@ static Status compiler_version(Arena *arena, const char *dir, const char *cc, co
     int code;
     TRY(start(argv, temporary, &pid));
     TRY(wait_for(cc, pid, &code));
-    *out_text = read_all(arena, temporary, &size);
+    *out_text = cache_read(arena, temporary, &size);
     if (code != 0 || !*out_text || !size)
         return status_fail(STATUS_COMPILER, "'%s --version' fails; its output is in %s", cc, temporary);
     if (rename(temporary, path) != 0)
@@ -196,20 +131,6 @@ static const char *cpu_identity(Arena *arena)
     return arena_printf(arena, "%s%s", model, features);
 }
 
-/* True when the entry is there and whole. */
-static bool entry_valid(Arena *arena, const char *so_path, const char *sum_path)
-{
-    size_t so_size, sum_size;
-    const char *sum = read_all(arena, sum_path, &sum_size);
-    if (!sum)
-        return false;
-    const char *so = read_all(arena, so_path, &so_size);
-    if (so && strcmp(sum, hash_text(arena, XXH3_128bits(so, so_size))) == 0)
-        return true;
-    fprintf(stderr, "ptc: warning: the cached kernels %s are corrupt; compiling again\n", so_path);
-    return false;
-}
-
 /* ---- compiling */
 
 /* What all texts are compiled with. */
@@ -223,7 +144,8 @@ typedef struct
 /* One text on its way; pid 0: it was in the cache. */
 typedef struct
 {
-    const char *so_path, *sum_path, *c_path, *new_so, *new_sum, *log;
+    CacheEntry entry;
+    const char *c_path, *log;
     pid_t pid;
     double start_s;
 } Compilation;
@@ -252,35 +174,28 @@ static Status find_compiler(Arena *arena, Compiler *out)
 
 static const char *key_of(Arena *arena, const Compiler *compiler, const char *text)
 {
-    XXH3_state_t *state = XXH3_createState();
-    XXH3_128bits_reset(state);
+    const char *texts[sizeof compiler->argv / sizeof *compiler->argv + 3];
+    size_t n = 0;
     for (size_t i = 0; i < compiler->n_args; i++)
-        XXH3_128bits_update(state, compiler->argv[i], strlen(compiler->argv[i]) + 1);
-    XXH3_128bits_update(state, compiler->version, strlen(compiler->version));
-    XXH3_128bits_update(state, compiler->cpu, strlen(compiler->cpu));
-    XXH3_128bits_update(state, text, strlen(text));
-    const char *key = hash_text(arena, XXH3_128bits_digest(state));
-    XXH3_freeState(state);
-    return key;
+        texts[n++] = compiler->argv[i];
+    texts[n++] = compiler->version;
+    texts[n++] = compiler->cpu;
+    texts[n++] = text;
+    return cache_key(arena, texts, n);
 }
 
 static Status begin(Arena *arena, Compiler *compiler, const char *text, uint32_t number, Compilation *out)
 {
-    const char *key = key_of(arena, compiler, text), *dir = compiler->dir;
-    const char *stem = arena_printf(arena, "%s/%s.%ld-%u", dir, key, (long)getpid(), number);
-    *out = (Compilation){.so_path = arena_printf(arena, "%s/%s.so", dir, key),
-                         .sum_path = arena_printf(arena, "%s/%s.sum", dir, key),
-                         .c_path = arena_printf(arena, "%s.c", stem),
-                         .new_so = arena_printf(arena, "%s.so", stem),
-                         .new_sum = arena_printf(arena, "%s.sum", stem),
-                         .log = arena_printf(arena, "%s.log", stem),
-                         .start_s = now_s()};
-    if (entry_valid(arena, out->so_path, out->sum_path))
+    *out = (Compilation){.start_s = now_s(),
+                         .entry = cache_entry(arena, compiler->dir, key_of(arena, compiler, text), "so", number)};
+    out->c_path = arena_printf(arena, "%s.c", out->entry.stem);
+    out->log = arena_printf(arena, "%s.log", out->entry.stem);
+    if (cache_entry_valid(arena, &out->entry))
         return STATUS_OK;
-    TRY(write_all(out->c_path, text, strlen(text)));
+    TRY(cache_write(out->c_path, text, strlen(text)));
     const char **files = compiler->argv + compiler->n_args;
     files[0] = "-o";
-    files[1] = out->new_so;
+    files[1] = out->entry.new_path;
     files[2] = out->c_path;
     files[3] = "-lm";
     files[4] = NULL;
@@ -289,22 +204,15 @@ static Status begin(Arena *arena, Compiler *compiler, const char *text, uint32_t
 
 static Status end(Arena *arena, const Compiler *compiler, const Compilation *c, CodegenObject *out)
 {
-    *out = (CodegenObject){.so_path = c->so_path, .cached = !c->pid};
+    *out = (CodegenObject){.so_path = c->entry.path, .cached = !c->pid};
     if (!c->pid)
         return STATUS_OK;
     int code;
-    size_t so_size;
     TRY(wait_for(compiler->argv[0], c->pid, &code));
     if (code != 0)
         return status_fail(STATUS_COMPILER, "'%s' refused the generated kernels (%s); its messages are in %s",
                            compiler->argv[0], c->c_path, c->log);
-    const char *so = read_all(arena, c->new_so, &so_size);
-    if (!so)
-        return status_fail(STATUS_IO, "cannot read %s", c->new_so);
-    const char *sum = hash_text(arena, XXH3_128bits(so, so_size));
-    TRY(write_all(c->new_sum, sum, strlen(sum)));
-    if (rename(c->new_so, c->so_path) != 0 || rename(c->new_sum, c->sum_path) != 0)
-        return status_fail(STATUS_IO, "cannot write %s: %s", c->so_path, strerror(errno));
+    TRY(cache_entry_publish(arena, &c->entry));
     unlink(c->c_path);
     unlink(c->log);
     out->compile_s = now_s() - c->start_s;

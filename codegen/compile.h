@@ -1,8 +1,5 @@
-/* C text to a shared object, through a cache on disk.
- *
- * The cache is $PTC_CACHE_DIR, else $XDG_CACHE_HOME/ptc, else ~/.cache/ptc. An entry's name is the XXH3-128 hash of
- * text, flags, compiler version and processor; it is written atomically with a checksum beside it and verified on
- * every use: a corrupt entry is compiled again with a warning on stderr. Concurrent processes are safe. */
+/* C text to a shared object, through the cache on disk (codegen/cache.h). An entry's key is text, flags, compiler
+ * version and processor; a corrupt entry is compiled again with a warning on stderr. */
 #ifndef PTC_CODEGEN_COMPILE_H
 #define PTC_CODEGEN_COMPILE_H
 

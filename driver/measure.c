@@ -2,8 +2,6 @@
  * in a file beside the cached kernels that they belong to. */
 #include "driver/measure.h"
 
-#include "codegen/codegen.h"
-#include "codegen/compile.h"
 #include "runtime/durable_file.h"
 #include "runtime/pool.h"
 
@@ -95,13 +93,13 @@ static bool has_cores(const Session *s)
     return (int)n_here * ranks_threads(s) <= pool_n_cores();
 }
 
-static Status time_ops(Session *s, const IrModule *m, const char *so_path, double *out_seconds)
+static Status time_ops(Session *s, const IrModule *m, const char *kernels_path, double *out_seconds)
 {
     HalOptions options = {.n_threads = ranks_threads(s), .pin = s->options->pin};
     HalDevice *device;
     Executor *executor = NULL;
     TRY(hal_device_create(s->options->device, &options, &device));
-    const ExecutorModule module = {.m = m, .so_path = so_path};
+    const ExecutorModule module = {.m = m, .kernels_path = kernels_path};
     Status status = executor_create(device, &module, 1, NULL, &executor);
     if (status == STATUS_OK)
         status = executor_time_ops(executor, "train", out_seconds);
@@ -145,10 +143,11 @@ static Status time_link(Session *s, CostMachine *machine)
 
 /* ---- the file beside the cached kernels */
 
-static const char *costs_path(Session *s, const char *so_path)
+static const char *costs_path(Session *s, const char *kernels_path)
 {
-    const int stem = (int)strlen(so_path) - 3;
-    return arena_printf(s->arena, "%.*s-%u-ranks-%d-threads.costs", stem, so_path, s->ranks.size, ranks_threads(s));
+    const int stem = (int)(strrchr(kernels_path, '.') - kernels_path);
+    return arena_printf(s->arena, "%.*s-%u-ranks-%d-threads.costs", stem, kernels_path, s->ranks.size,
+                        ranks_threads(s));
 }
 
 /* False when there is no such file, or it is no list of n numbers. */
@@ -178,11 +177,9 @@ static Status measure(Session *s, const IrModule *m, UnitCost *costs)
     Comm *world = s->ranks.comm.world;
     const uint32_t n_units = s->job->n_units, n = N_LINK_NUMBERS + N_UNIT_NUMBERS * (n_units + 1);
     double *numbers = ARENA_ARRAY(s->arena, double, n + 1);
-    StrBuf text = strbuf_make(s->arena);
-    CodegenObject object;
-    codegen_emit_c(&text, m);
-    TRY(codegen_compile(s->arena, strbuf_text(&text), &object));
-    const char *path = costs_path(s, object.so_path);
+    HalKernelFile kernels;
+    TRY(hal_kernels_build(s->arena, s->options->device, &m, 1, 1, &kernels));
+    const char *path = costs_path(s, kernels.path);
     numbers[n] = s->ranks.rank == 0 && read_costs(path, numbers, n) && (numbers[0] < CALM_SHARE || !has_cores(s));
     if (world)
         TRY(comm_broadcast(world, 0, numbers, sizeof *numbers * (n + 1)));
@@ -193,7 +190,7 @@ static Status measure(Session *s, const IrModule *m, UnitCost *costs)
         if (world)
             TRY(comm_barrier(world));
         const double start_s = driver_now_s(), waited_s = core_wait_s();
-        TRY(time_ops(s, m, object.so_path, seconds));
+        TRY(time_ops(s, m, kernels.path, seconds));
         const double waited_share = (core_wait_s() - waited_s) / (driver_now_s() - start_s);
         cost_units(s->arena, m, seconds, &s->ranks.machine, n_units, costs);
         if (world)

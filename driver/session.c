@@ -2,8 +2,6 @@
 #include "driver/session.h"
 
 #include "base/bug.h"
-#include "codegen/codegen.h"
-#include "codegen/compile.h"
 #include "runtime/pool.h"
 #include "runtime/trace.h"
 
@@ -181,20 +179,16 @@ static int64_t status_field_bytes(const char *key)
 static Status build_kernels(Session *s, ExecutorModule *modules, uint32_t n, uint32_t n_compilers)
 {
     Arena *scratch = arena_create();
-    const char **texts = ARENA_ARRAY(scratch, const char *, n);
-    CodegenObject *objects = ARENA_ARRAY(scratch, CodegenObject, n);
+    const IrModule **programs = ARENA_ARRAY(scratch, const IrModule *, n);
+    HalKernelFile *files = ARENA_ARRAY(scratch, HalKernelFile, n);
     for (uint32_t i = 0; i < n; i++)
-    {
-        StrBuf text = strbuf_make(scratch);
-        codegen_emit_c(&text, modules[i].m);
-        texts[i] = strbuf_text(&text);
-    }
-    Status status = codegen_compile_all(s->arena, texts, n, n_compilers, objects);
+        programs[i] = modules[i].m;
+    Status status = hal_kernels_build(s->arena, s->options->device, programs, n, n_compilers, files);
     s->kernels_cached = true;
     for (uint32_t i = 0; i < n && status == STATUS_OK; i++)
     {
-        s->kernels_cached = s->kernels_cached && objects[i].cached;
-        modules[i].so_path = objects[i].so_path;
+        s->kernels_cached = s->kernels_cached && files[i].cached;
+        modules[i].kernels_path = files[i].path;
     }
     arena_destroy(scratch);
     return status;
@@ -400,6 +394,11 @@ void session_reset_peak(void)
 
 int64_t session_real_bytes(const Session *s)
 {
+    if (s->device && !hal_device_uses_host_memory(s->device))
+    {
+        const HalMemoryInfo info = hal_memory_info(s->device);
+        return info.peak_buffer_bytes + info.workspace_bytes;
+    }
     return status_field_bytes("VmHWM:") - status_field_bytes("RssFile:") - s->held_before_bytes;
 }
 

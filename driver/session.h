@@ -75,7 +75,8 @@ Status session_trainer(Session *s, const TrainerObserver *observer, bool with_ou
 Status session_write_trace(Session *s);
 
 /* Bytes planned on the device, and bytes the process has really had at its peak since session_reset_peak, beyond those
- * before the executor was made. Pages of files (programs, libraries, mapped data) do not count: they can be dropped. */
+ * before the executor was made. Pages of files (programs, libraries, mapped data) do not count: they can be dropped. Of
+ * a device with memory of its own: what it has had there. */
 int64_t session_predicted_bytes(const Session *s);
 void session_reset_peak(void);
 int64_t session_real_bytes(const Session *s);

@@ -22,15 +22,16 @@ typedef struct
 
 typedef struct
 {
-    const IrModule *m;   /* lent; with the property PLANNED */
-    const char *so_path; /* its compiled kernels (codegen/compile.h); NULL when it has none */
-    const char *label;   /* what profiles call it when there are several; NULL: nothing */
+    const IrModule *m;        /* lent; with the property PLANNED */
+    const char *kernels_path; /* of hal_kernels_build; NULL when it has none */
+    const char *label;        /* what profiles call it when there are several; NULL: nothing */
 } ExecutorModule;
 
 /* Several modules are variants of one: the same globals by name, of which inputs and rows of metrics may have other
  * extents, the largest ones in the last module. Each global, and the arena, is one piece of memory for all of them. The
  * last is selected. comm: NULL for programs that talk to nobody (then a send, recv or all_reduce in them is
- * STATUS_UNSUPPORTED). Memory is taken for the globals that the step functions use, not for those of other ranks. */
+ * STATUS_UNSUPPORTED; likewise on a device with memory of its own, from where nobody can send). Memory is taken for the
+ * globals that the step functions use, not for those of other ranks; OUT_OF_MEMORY tells what was planned. */
 Status executor_create(HalDevice *device, const ExecutorModule *modules, uint32_t n_modules, const ExecutorComm *comm,
                        Executor **out_executor);
 /* The reference interpreter in place of a device: modules in any stage of lowering, numbers kept in f64. */

@@ -278,6 +278,9 @@ static Status build_comm(Build *b, IrOp op)
     if (!x->comm)
         return status_fail(STATUS_UNSUPPORTED, "the program is one of several ranks: '%s' has nobody to talk to",
                            ir_op_info(data->code)->name);
+    if (!hal_device_uses_host_memory(x->device))
+        return status_fail(STATUS_UNSUPPORTED, "device '%s' runs on one rank: ranks exchange host memory only ('%s')",
+                           hal_device_name(x->device), ir_op_info(data->code)->name);
     if (data->n_results)
         place_results(b, data);
     Instr instr = {.op = op,
@@ -491,14 +494,34 @@ ExecutorMemory executor_memory_planned(const IrModule *m)
     return sizes;
 }
 
-static Status build_variant(Executor *x, const char *so_path)
+static Status build_variant(Executor *x, const char *kernels_path)
 {
-    if (so_path)
-        TRY(hal_executable_load(x->device, so_path, &x->now->executable));
+    if (kernels_path)
+        TRY(hal_executable_load(x->device, kernels_path, &x->now->executable));
     IR_FOR_FUNCS(x->m, f)
     if (ir_func(x->m, f)->kind == IR_FUNC_STEP)
         TRY(build_program(x, f));
     return STATUS_OK;
+}
+
+static double mib(int64_t size_bytes)
+{
+    return (double)size_bytes / (1 << 20);
+}
+
+/* Nothing has run yet: what was planned, and what would need less. */
+static Status does_not_fit(const Executor *x, int64_t wanted)
+{
+    const ExecutorMemory *s = &x->sizes;
+    const HalMemoryInfo info = hal_memory_info(x->device);
+    return status_fail(
+        STATUS_OUT_OF_MEMORY,
+        "the model does not fit on device '%s': it needs %.1f MiB (params %.1f, optimizer %.1f, inputs and "
+        "outputs %.1f, activations and gradients %.1f), and %.1f of %.1f MiB are free. A smaller batch or "
+        "more micro-batches (--micro-batches) need less for activations, frozen layers less for the "
+        "optimizer",
+        hal_device_name(x->device), mib(wanted), mib(s->param_bytes), mib(s->state_bytes),
+        mib(s->input_bytes + s->output_bytes), mib(s->arena_bytes), mib(info.free_bytes), mib(info.total_bytes));
 }
 
 static Status allocate(Executor *x)
@@ -514,9 +537,12 @@ static Status allocate(Executor *x)
         }
     }
     x->shared_bytes = (size_t)sums;
-    if (x->comm && sums > 0)
+    if (x->comm && sums > 0 && hal_device_uses_host_memory(x->device))
         TRY(comm_memory_take(x->comm->data, x->shared_bytes, &x->shared));
-    TRY(hal_buffer_create(x->device, (size_t)(total + x->sizes.arena_bytes + (x->shared ? 0 : sums)), &x->memory));
+    const int64_t wanted = total + x->sizes.arena_bytes + (x->shared ? 0 : sums);
+    const Status status = hal_buffer_create(x->device, (size_t)wanted, &x->memory);
+    if (status != STATUS_OK)
+        return status == STATUS_OUT_OF_MEMORY ? does_not_fit(x, wanted) : status;
     x->arena_base = (char *)hal_buffer_address(x->memory) + total;
     x->sums_base = x->shared ? x->shared : x->arena_base + x->sizes.arena_bytes;
     return STATUS_OK;
@@ -528,7 +554,7 @@ Status executor_build(Executor *x, const ExecutorModule *modules)
     for (uint32_t i = 0; i < x->n_variants; i++)
     {
         executor_select(x, i); /* the last one stays */
-        TRY(build_variant(x, modules[i].so_path));
+        TRY(build_variant(x, modules[i].kernels_path));
     }
     x->sizes.workspace_bytes = hal_memory_info(x->device).workspace_bytes;
     return STATUS_OK;

@@ -90,6 +90,21 @@ Status executor_run_instr(Executor *x, const Instr *instr)
     BUG("instruction kind %d", (int)instr->kind);
 }
 
+/* Adds the op and its place in the model to what a device has said. What it finds out later is told by a sync, which
+ * does not know the op; a profile or trace syncs behind each. */
+static Status run_placed(Executor *x, const Instr *instr)
+{
+    const Status status = executor_run_instr(x, instr);
+    if (status != STATUS_DEVICE && status != STATUS_OUT_OF_MEMORY)
+        return status;
+    const Span span = ir_op(x->m, instr->op)->span;
+    const char *name = instr->place ? instr->place : x->profile.data[instr->profile_row].name;
+    if (!span.file)
+        return status_fail(status, "%s (%s)", status_detail(), name);
+    return status_fail(status, "%s (%s, %s:%u:%u)", status_detail(), name, x->m->files.data[span.file - 1], span.line,
+                       span.col);
+}
+
 static void record_event(Executor *x, const Instr *instr, double start_s, double end_s)
 {
     static const char *const parts[] = {"forward", "backward", "optimizer"};
@@ -115,7 +130,7 @@ static void record_event(Executor *x, const Instr *instr, double start_s, double
 static Status run_timed(Executor *x, const Instr *instr)
 {
     double start_s = now_s(CLOCK_REALTIME);
-    TRY(executor_run_instr(x, instr));
+    TRY(run_placed(x, instr));
     TRY(hal_sync(x->device));
     double end_s = now_s(CLOCK_REALTIME);
     if (x->tracing)
@@ -144,7 +159,7 @@ Status executor_run(Executor *x, const char *func)
         if (x->profiling || x->tracing)
             TRY(run_timed(x, instr));
         else
-            TRY(executor_run_instr(x, instr));
+            TRY(run_placed(x, instr));
         if (x->comm)
             TRY(comm_poll(x->comm->world));
     }

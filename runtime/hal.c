@@ -11,17 +11,28 @@ typedef struct
 {
     const char *name;
     const HalOps *ops;
-    bool computes;
+    bool computes, uses_host_memory;
 } Backend;
 
+enum
+{
+    MAX_INDEX = 1023
+};
+
+enum
+{
+    MEMORY_OWN,
+    MEMORY_HOST
+};
+
 static const Backend BACKENDS[] = {
-#define BACKEND(name, computes, summary) {#name, &hal_##name##_ops, computes},
+#define BACKEND(name, computes, memory, summary) {#name, &hal_##name##_ops, computes, MEMORY_##memory},
 #include "runtime/backends.def"
 #undef BACKEND
 };
 
 static const char BACKEND_NAMES[] =
-#define BACKEND(name, computes, summary) " " #name
+#define BACKEND(name, computes, memory, summary) " " #name
 #include "runtime/backends.def"
 #undef BACKEND
     ;
@@ -33,22 +44,43 @@ struct HalBuffer
     size_t size_bytes;
 };
 
-Status hal_device_create(const char *backend, const HalOptions *options, HalDevice **out_device)
+/* "cpu", "cuda", "cuda:1"; the index stays when the text has none. */
+static Status find_backend(const char *text, const Backend **out_backend, int *index)
 {
-    static const HalOptions defaults = {0};
+    const size_t n = strcspn(text, ":");
     for (size_t i = 0; i < sizeof BACKENDS / sizeof *BACKENDS; i++)
     {
-        if (strcmp(BACKENDS[i].name, backend) != 0)
+        const Backend *backend = &BACKENDS[i];
+        if (strlen(backend->name) != n || strncmp(backend->name, text, n) != 0)
             continue;
-        HalDevice *device = NULL;
-        TRY(BACKENDS[i].ops->create(options ? options : &defaults, &device));
-        device->ops = BACKENDS[i].ops;
-        device->name = BACKENDS[i].name;
-        device->computes = BACKENDS[i].computes;
-        *out_device = device;
+        *out_backend = backend;
+        if (!text[n])
+            return STATUS_OK;
+        char *end;
+        const long number = strtol(text + n + 1, &end, 10);
+        if (backend->uses_host_memory)
+            return status_fail(STATUS_USAGE, "'%s': there is only one device '%s'", text, backend->name);
+        if (text[n + 1] < '0' || text[n + 1] > '9' || *end || number > MAX_INDEX)
+            return status_fail(STATUS_USAGE, "'%s': a number from 0 on is wanted behind '%s:'", text, backend->name);
+        *index = (int)number;
         return STATUS_OK;
     }
-    return status_fail(STATUS_BAD_INPUT, "unknown device '%s'; known:%s", backend, BACKEND_NAMES);
+    return status_fail(STATUS_BAD_INPUT, "unknown device '%s'; known:%s", text, BACKEND_NAMES);
+}
+
+Status hal_device_create(const char *name, const HalOptions *options, HalDevice **out_device)
+{
+    HalOptions own = options ? *options : (HalOptions){0};
+    const Backend *backend = NULL;
+    HalDevice *device = NULL;
+    TRY(find_backend(name, &backend, &own.device_index));
+    TRY(backend->ops->create(&own, &device));
+    device->ops = backend->ops;
+    device->name = backend->name;
+    device->computes = backend->computes;
+    device->uses_host_memory = backend->uses_host_memory;
+    *out_device = device;
+    return STATUS_OK;
 }
 
 void hal_device_destroy(HalDevice *device)
@@ -65,6 +97,11 @@ const char *hal_device_name(const HalDevice *device)
 bool hal_device_computes(const HalDevice *device)
 {
     return device->computes;
+}
+
+bool hal_device_uses_host_memory(const HalDevice *device)
+{
+    return device->uses_host_memory;
 }
 
 HalMemoryInfo hal_memory_info(const HalDevice *device)
@@ -111,6 +148,15 @@ void *hal_buffer_address(const HalBuffer *buffer)
 Status hal_copy(HalDevice *device, HalCopyKind kind, void *dst, const void *src, size_t size_bytes)
 {
     return size_bytes ? device->ops->copy(device, kind, dst, src, size_bytes) : STATUS_OK;
+}
+
+Status hal_kernels_build(Arena *arena, const char *name, const IrModule *const *modules, uint32_t n,
+                         uint32_t n_parallel, HalKernelFile *out_files)
+{
+    const Backend *backend = NULL;
+    int index = 0;
+    TRY(find_backend(name, &backend, &index));
+    return backend->ops->kernels_build(arena, index, modules, n, n_parallel, out_files);
 }
 
 Status hal_executable_load(HalDevice *device, const char *path, HalExecutable **out_executable)

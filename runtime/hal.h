@@ -10,6 +10,7 @@
 #define PTC_RUNTIME_HAL_H
 
 #include "base/status.h"
+#include "ir/module.h"
 #include "runtime/gemm.h"
 
 #include <stdbool.h>
@@ -26,7 +27,7 @@ typedef struct
 {
     int n_threads;    /* cpu: workers, 0 = one per usable core */
     bool pin;         /* cpu: pin workers to cores (this process has them to itself) */
-    int device_index; /* cuda: which one */
+    int device_index; /* of a back end with several devices; "cuda:1" means the same */
 } HalOptions;
 
 typedef enum
@@ -45,13 +46,15 @@ typedef struct
     int64_t workspace_bytes; /* held by executables and contractions */
 } HalMemoryInfo;
 
-/* backend: a name in backends.def, else STATUS_BAD_INPUT with the known names in the detail. options NULL:
- * the defaults (all zero). Destroy buffers and executables before the device. */
-Status hal_device_create(const char *backend, const HalOptions *options, HalDevice **out_device);
+/* name: a row of backends.def, else STATUS_BAD_INPUT with the known names in the detail; "cuda:1": the second one, and
+ * what is no index is STATUS_USAGE. STATUS_DEVICE: the driver or a library is missing or too old, or there is no such
+ * device. options NULL: the defaults (all zero). Destroy buffers and executables before the device. */
+Status hal_device_create(const char *name, const HalOptions *options, HalDevice **out_device);
 void hal_device_destroy(HalDevice *device);
 const char *hal_device_name(const HalDevice *device);
-/* The column of backends.def. */
+/* The columns of backends.def. */
 bool hal_device_computes(const HalDevice *device);
+bool hal_device_uses_host_memory(const HalDevice *device);
 HalMemoryInfo hal_memory_info(const HalDevice *device);
 
 /* Memory aligned to 64 bytes, zeroed. size_bytes 0 is allowed. STATUS_OUT_OF_MEMORY when it does not fit. */
@@ -62,17 +65,28 @@ void *hal_buffer_address(const HalBuffer *buffer);
 /* dst and src do not overlap. TO_DEVICE: src may be reused on return. FROM_DEVICE: dst is filled on return. */
 Status hal_copy(HalDevice *device, HalCopyKind kind, void *dst, const void *src, size_t size_bytes);
 
-/* Loads compiled kernels: on cpu a shared object's path (codegen/kernel_abi.h). Workspaces are allocated here.
- * null accepts any path and any kernel name. */
+typedef struct
+{
+    const char *path; /* in the arena */
+    bool cached;      /* nothing was compiled */
+} HalKernelFile;
+/* Makes files of the KERNEL functions of n modules, for hal_executable_load, through the cache of kernels; up to
+ * n_parallel at a time where the back end can. name: as above. Needs no device object: other threads may call it. */
+Status hal_kernels_build(Arena *arena, const char *name, const IrModule *const *modules, uint32_t n,
+                         uint32_t n_parallel, HalKernelFile *out_files);
+
+/* Loads compiled kernels: a shared object (codegen/kernel_abi.h) on cpu, launches and a cubin on cuda. Workspaces are
+ * allocated here. null accepts any path and any kernel name. */
 Status hal_executable_load(HalDevice *device, const char *path, HalExecutable **out_executable);
 void hal_executable_unload(HalExecutable *executable);
 /* Lent by the executable. An unknown name is STATUS_DEVICE. */
 Status hal_executable_kernel(HalExecutable *executable, const char *name, const HalKernel **out_kernel);
 
-/* bufs: operand addresses then result addresses; the array may be reused on return. */
+/* bufs: operand addresses then result addresses, then, for a kernel with random numbers, the address of the call's
+ * stream (u32, on the host); the array may be reused on return. */
 Status hal_launch(HalDevice *device, const HalKernel *kernel, void *const *bufs, size_t n_bufs);
 
-/* A prepared contraction, shared between equal descs, owned by the device. */
+/* A prepared contraction, shared between equal descs, owned by the device. STATUS_UNSUPPORTED: not on this device. */
 Status hal_gemm_create(HalDevice *device, const GemmDesc *desc, const HalGemm **out_gemm);
 Status hal_gemm_run(HalDevice *device, const HalGemm *gemm, const GemmArgs *args);
 

@@ -257,6 +257,7 @@ const HalOps hal_cpu_ops = {
     .memory_alloc = cpu_memory_alloc,
     .memory_free = cpu_memory_free,
     .copy = cpu_copy,
+    .kernels_build = hal_host_kernels_build,
     .executable_load = cpu_executable_load,
     .executable_unload = cpu_executable_unload,
     .executable_kernel = cpu_executable_kernel,

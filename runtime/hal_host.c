@@ -1,4 +1,6 @@
-/* Host memory for the back ends that live on the host. */
+/* Host memory and C kernels for the back ends that live on the host. */
+#include "codegen/codegen.h"
+#include "codegen/compile.h"
 #include "runtime/hal_ops.h"
 
 #include <stdio.h>
@@ -50,4 +52,24 @@ Status hal_host_alloc(size_t size_bytes, void **out_address)
 void hal_host_free(void *address, size_t size_bytes)
 {
     munmap(address, size_bytes);
+}
+
+Status hal_host_kernels_build(Arena *arena, int device_index, const IrModule *const *modules, uint32_t n,
+                              uint32_t n_parallel, HalKernelFile *out_files)
+{
+    (void)device_index;
+    Arena *scratch = arena_create();
+    const char **texts = ARENA_ARRAY(scratch, const char *, n);
+    CodegenObject *objects = ARENA_ARRAY(scratch, CodegenObject, n);
+    for (uint32_t i = 0; i < n; i++)
+    {
+        StrBuf text = strbuf_make(scratch);
+        codegen_emit_c(&text, modules[i]);
+        texts[i] = strbuf_text(&text);
+    }
+    Status status = codegen_compile_all(scratch, texts, n, n_parallel, objects);
+    for (uint32_t i = 0; i < n && status == STATUS_OK; i++)
+        out_files[i] = (HalKernelFile){arena_strdup(arena, objects[i].so_path), objects[i].cached};
+    arena_destroy(scratch);
+    return status;
 }

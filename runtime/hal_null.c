@@ -115,6 +115,7 @@ const HalOps hal_null_ops = {
     .memory_alloc = null_memory_alloc,
     .memory_free = null_memory_free,
     .copy = null_copy,
+    .kernels_build = hal_host_kernels_build,
     .executable_load = null_executable_load,
     .executable_unload = null_executable_unload,
     .executable_kernel = null_executable_kernel,

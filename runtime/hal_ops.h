@@ -13,6 +13,8 @@ typedef struct
     Status (*memory_alloc)(HalDevice *device, size_t size_bytes, void **out_address); /* size_bytes >= 1 */
     void (*memory_free)(HalDevice *device, void *address, size_t size_bytes);
     Status (*copy)(HalDevice *device, HalCopyKind kind, void *dst, const void *src, size_t size_bytes);
+    Status (*kernels_build)(Arena *arena, int device_index, const IrModule *const *modules, uint32_t n,
+                            uint32_t n_parallel, HalKernelFile *out_files);
     Status (*executable_load)(HalDevice *device, const char *path, HalExecutable **out_executable);
     void (*executable_unload)(HalExecutable *executable);
     Status (*executable_kernel)(HalExecutable *executable, const char *name, const HalKernel **out_kernel);
@@ -27,7 +29,7 @@ struct HalDevice
 {
     const HalOps *ops;
     const char *name;
-    bool computes;
+    bool computes, uses_host_memory;
     int64_t buffer_bytes;
     int64_t peak_buffer_bytes;
 };
@@ -37,7 +39,7 @@ struct HalExecutable
     HalDevice *device;
 };
 
-#define BACKEND(name, computes, summary) extern const HalOps hal_##name##_ops;
+#define BACKEND(name, computes, memory, summary) extern const HalOps hal_##name##_ops;
 #include "runtime/backends.def"
 #undef BACKEND
 
@@ -45,6 +47,9 @@ struct HalExecutable
  * kernel grants them. */
 Status hal_host_alloc(size_t size_bytes, void **out_address);
 void hal_host_free(void *address, size_t size_bytes);
+/* Kernels in C, as shared objects. */
+Status hal_host_kernels_build(Arena *arena, int device_index, const IrModule *const *modules, uint32_t n,
+                              uint32_t n_parallel, HalKernelFile *out_files);
 /* Total and available memory of the host. */
 void hal_host_memory(int64_t *out_total_bytes, int64_t *out_free_bytes);
 

@@ -163,7 +163,7 @@ static void test_training(void **state)
         const char *name;
         bool computes;
     } backends[] = {
-#define BACKEND(name, computes, summary) {#name, computes},
+#define BACKEND(name, computes, memory, summary) {#name, computes},
 #include "runtime/backends.def"
 #undef BACKEND
     };

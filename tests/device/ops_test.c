@@ -221,7 +221,7 @@ int main(void)
         const char *name;
         bool computes;
     } backends[] = {
-#define BACKEND(name, computes, summary) {#name, computes},
+#define BACKEND(name, computes, memory, summary) {#name, computes},
 #include "runtime/backends.def"
 #undef BACKEND
     };

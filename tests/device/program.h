@@ -14,16 +14,16 @@ typedef struct
     const IrModule *before; /* the oracle's */
     IrModule *m;            /* planned */
     Arena *m_arena;
-    const char *so_path;
 } DeviceProgram;
 
-/* Runs the passes on a copy of m, checks that each kernel can be generated and compiles them. Failures fail the
- * cmocka test; m must outlive the program. */
+/* Runs the passes on a copy of m and checks that each kernel can be generated. Failures fail the cmocka test; m must
+ * outlive the program. */
 DeviceProgram device_program_build(Arena *arena, const IrModule *m, const char *passes);
 void device_program_destroy(DeviceProgram *program);
 
-/* STATUS_OK, or the test is skipped when the device is absent. */
+/* STATUS_OK, or the test is skipped when the device is absent (with REQUIRE_CUDA=1: fails). */
 HalDevice *device_open(const char *backend, int n_threads);
+/* Compiles the kernels for the device. */
 Executor *device_executor(HalDevice *device, const DeviceProgram *program);
 
 /* Globals of m between the interpreter's doubles and a device's storage. */

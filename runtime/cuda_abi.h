@@ -1,0 +1,75 @@
+/* The few types and numbers of CUDA's libraries that we use, so that ptc builds without the toolkit. Sources: cuda.h,
+ * nvrtc.h, cublasLt.h, cublas_api.h and library_types.h of CUDA 13.0; the same in 12.x. tests/cuda/abi_test.c compares
+ * them with the toolkit's headers where those are. */
+#ifndef PTC_RUNTIME_CUDA_ABI_H
+#define PTC_RUNTIME_CUDA_ABI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* cuda.h; results of all three libraries are enums, 0 is success */
+typedef int CuResult;
+typedef int CuDevice;
+typedef unsigned long long CuDevicePtr;
+typedef struct CUctx_st *CuContext;
+typedef struct CUstream_st *CuStream;
+typedef struct CUevent_st *CuEvent;
+typedef struct CUmod_st *CuModule;
+typedef struct CUfunc_st *CuFunction;
+
+enum
+{
+    CUDA_OUT_OF_MEMORY = 2,
+    CUDA_CAPABILITY_MAJOR = 75,
+    CUDA_CAPABILITY_MINOR = 76,
+    CUDA_STREAM_NON_BLOCKING = 1,
+    CUDA_EVENT_NO_TIMING = 2
+};
+
+/* nvrtc.h */
+typedef struct _nvrtcProgram *NvrtcProgram;
+
+/* cublasLt.h */
+typedef struct cublasLtContext *BlasLtHandle;
+typedef struct BlasLtMatmul *BlasLtMatmul; /* cublasLtMatmulDesc_t */
+typedef struct BlasLtLayout *BlasLtLayout;
+typedef struct BlasLtPreference *BlasLtPreference;
+
+typedef struct
+{
+    uint64_t data[8];
+} BlasLtAlgo;
+
+typedef struct
+{
+    BlasLtAlgo algo;
+    size_t workspace_bytes;
+    int state; /* 0: it can be run */
+    float waves;
+    int reserved[4];
+} BlasLtHeuristic;
+
+enum
+{
+    BLASLT_NOT_SUPPORTED = 15, /* CUBLAS_STATUS_NOT_SUPPORTED */
+    BLASLT_COMPUTE_F32 = 68,   /* no TF32 */
+    BLASLT_F32 = 0,            /* cudaDataType */
+    BLASLT_BF16 = 14,
+    BLASLT_OP_N = 0,
+    BLASLT_OP_T = 1,
+    BLASLT_DESC_TRANSA = 3, /* int32 */
+    BLASLT_DESC_TRANSB = 4,
+    BLASLT_DESC_EPILOGUE = 7,       /* uint32 */
+    BLASLT_DESC_BIAS_POINTER = 8,   /* device pointer */
+    BLASLT_DESC_BIAS_TYPE = 26,     /* int32 */
+    BLASLT_LAYOUT_BATCH_COUNT = 5,  /* int32 */
+    BLASLT_LAYOUT_BATCH_STRIDE = 6, /* int64, elements */
+    BLASLT_PREF_MAX_WORKSPACE = 1,  /* uint64 */
+    BLASLT_PREF_ALIGNMENT_A = 5,    /* uint32, bytes; B, C and D follow */
+    BLASLT_EPILOGUE_NONE = 1,
+    BLASLT_EPILOGUE_RELU = 2,
+    BLASLT_EPILOGUE_BIAS = 4, /* or'ed with the others */
+    BLASLT_EPILOGUE_GELU = 32 /* the tanh form */
+};
+
+#endif

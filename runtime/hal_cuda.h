@@ -1,0 +1,62 @@
+/* What the files of the cuda back end share. One stream does all work of a device, in call order. */
+#ifndef PTC_RUNTIME_HAL_CUDA_H
+#define PTC_RUNTIME_HAL_CUDA_H
+
+#include "runtime/cuda_load.h"
+#include "runtime/hal_ops.h"
+
+/* Host memory that the device reads and writes by itself; the event says that it has done so. */
+typedef struct
+{
+    void *memory;
+    CuEvent done;
+} CudaStaging;
+
+enum
+{
+    CUDA_N_STAGING = 2,
+    CUDA_STAGING_BYTES = 4 << 20
+};
+
+typedef struct
+{
+    HalDevice base;
+    CudaDriver driver;
+    CudaBlasLt blaslt;
+    int index, arch;
+    char product[64];
+    CuDevice device;
+    CuContext context; /* the primary one of the device */
+    CuStream stream;
+    CudaStaging staging[CUDA_N_STAGING];
+    /* Serves all kernels and contractions: they run one after another. It only grows. */
+    CuDevicePtr workspace;
+    size_t workspace_bytes;
+    BlasLtHandle handle;
+    HalGemm *gemms; /* all that were prepared */
+} CudaDevice;
+
+/* Driver calls of this thread are about this device from now on. */
+Status cuda_enter(const CudaDevice *device);
+/* At least size_bytes of workspace. What is in it is of no worth between calls. */
+Status cuda_workspace_reserve(CudaDevice *device, size_t size_bytes);
+
+/* hal_cuda_build.c: KERNEL functions to a file of the cache: a table of launches (text), then the cubin. */
+Status cuda_kernels_build(Arena *arena, int device_index, const IrModule *const *modules, uint32_t n,
+                          uint32_t n_parallel, HalKernelFile *out_files);
+
+/* hal_cuda_kernels.c: loads such a file. */
+Status cuda_executable_load(HalDevice *device, const char *path, HalExecutable **out_executable);
+void cuda_executable_unload(HalExecutable *executable);
+Status cuda_executable_kernel(HalExecutable *executable, const char *name, const HalKernel **out_kernel);
+Status cuda_launch(HalDevice *device, const HalKernel *kernel, void *const *bufs, size_t n_bufs);
+
+/* hal_cuda_gemm.c */
+Status cuda_gemm_create(HalDevice *device, const GemmDesc *desc, const HalGemm **out_gemm);
+Status cuda_gemm_run(HalDevice *device, const HalGemm *gemm, const GemmArgs *args);
+void cuda_gemms_destroy(CudaDevice *device);
+
+/* The version of the files above; the first line of each names it. */
+#define CUDA_KERNEL_ABI_VERSION 1
+
+#endif

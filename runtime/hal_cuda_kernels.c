@@ -1,0 +1,219 @@
+/* Executables of the cuda device: files of hal_cuda_build.c, loaded and launched. */
+#include "base/bug.h"
+#include "codegen/cache.h"
+#include "runtime/hal_cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum
+{
+    MAX_LAUNCHES = 3,
+    MAX_NAME = 256
+};
+
+typedef struct
+{
+    CuFunction function;
+    uint32_t grid, block, smem_bytes;
+} Launch;
+
+struct HalKernel
+{
+    const CudaDevice *device;
+    char *name;
+    uint32_t n_buffers;
+    void **parameters; /* addresses of n_buffers operands and results, of the workspace and of the stream number */
+    uint32_t n_launches;
+    Launch launches[MAX_LAUNCHES];
+};
+
+typedef struct
+{
+    HalExecutable base;
+    CudaDevice *device;
+    CuModule module;
+    HalKernel *kernels;
+    uint32_t n_kernels;
+} CudaExecutable;
+
+void cuda_executable_unload(HalExecutable *base)
+{
+    CudaExecutable *executable = (CudaExecutable *)base;
+    CudaDevice *device = executable->device;
+    if (executable->module && cuda_enter(device) == STATUS_OK)
+    {
+        device->driver.stream_synchronize(device->stream);
+        device->driver.module_unload(executable->module);
+    }
+    for (uint32_t i = 0; i < executable->n_kernels; i++)
+    {
+        free(executable->kernels[i].name);
+        free(executable->kernels[i].parameters);
+    }
+    free(executable->kernels);
+    free(executable);
+}
+
+/* ---- the table in the file; functions are found once the module is there */
+
+typedef struct
+{
+    const char *path, *at; /* what is left of the text */
+} Reader;
+
+/* The next line, without its end; false: there is none, or it is too long. */
+static bool next_line(Reader *r, char line[MAX_NAME * 2])
+{
+    const size_t n = strcspn(r->at, "\n");
+    if (!r->at[n] || n >= MAX_NAME * 2)
+        return false;
+    memcpy(line, r->at, n);
+    line[n] = 0;
+    r->at += n + 1;
+    return true;
+}
+
+static Status malformed(const Reader *r)
+{
+    return status_fail(STATUS_DEVICE, "%s is no file of kernels", r->path);
+}
+
+static Status read_kernel(Reader *r, HalKernel *kernel, size_t *workspace_bytes, char symbols[MAX_LAUNCHES][MAX_NAME])
+{
+    char line[MAX_NAME * 2], name[MAX_NAME];
+    long long workspace;
+    if (!next_line(r, line) || sscanf(line, "kernel %255s buffers %u workspace %lld launches %u", name,
+                                      &kernel->n_buffers, &workspace, &kernel->n_launches) != 4)
+        return malformed(r);
+    if (workspace < 0 || kernel->n_buffers > UINT16_MAX || kernel->n_launches < 1 || kernel->n_launches > MAX_LAUNCHES)
+        return malformed(r);
+    kernel->name = strdup(name);
+    kernel->parameters = calloc(kernel->n_buffers + 2, sizeof *kernel->parameters);
+    if (!kernel->name || !kernel->parameters)
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for a kernel's record");
+    *workspace_bytes = (size_t)workspace > *workspace_bytes ? (size_t)workspace : *workspace_bytes;
+    for (uint32_t i = 0; i < kernel->n_launches; i++)
+    {
+        Launch *launch = &kernel->launches[i];
+        if (!next_line(r, line) || sscanf(line, "launch %255s grid %u block %u smem %u", symbols[i], &launch->grid,
+                                          &launch->block, &launch->smem_bytes) != 4)
+            return malformed(r);
+    }
+    return STATUS_OK;
+}
+
+/* Where the cubin begins: read before the kernels, which want its functions. */
+static Status find_cubin(const Reader *r, size_t size, const char **out_cubin)
+{
+    static const char word[] = "\ncubin ";
+    const char *line = strstr(r->at, word);
+    unsigned long long n;
+    char newline;
+    if (!line || sscanf(line + strlen(word), "%llu%c", &n, &newline) != 2 || newline != '\n')
+        return malformed(r);
+    *out_cubin = strchr(line + 1, '\n') + 1;
+    if (n != size - (size_t)(*out_cubin - r->at))
+        return malformed(r);
+    return STATUS_OK;
+}
+
+static Status load_kernels(CudaExecutable *executable, Reader *r, uint32_t n_kernels)
+{
+    CudaDevice *device = executable->device;
+    size_t workspace_bytes = 0;
+    char symbols[MAX_LAUNCHES][MAX_NAME];
+    executable->kernels = calloc(n_kernels ? n_kernels : 1, sizeof *executable->kernels);
+    if (!executable->kernels)
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for %u kernels", n_kernels);
+    for (uint32_t i = 0; i < n_kernels; i++)
+    {
+        HalKernel *kernel = &executable->kernels[executable->n_kernels++];
+        kernel->device = device;
+        TRY(read_kernel(r, kernel, &workspace_bytes, symbols));
+        for (uint32_t l = 0; l < kernel->n_launches; l++)
+            CUDA_TRY(&device->driver, module_function(&kernel->launches[l].function, executable->module, symbols[l]),
+                     "looking for kernel '%s' (%s) in %s", kernel->name, symbols[l], r->path);
+    }
+    return cuda_workspace_reserve(device, workspace_bytes);
+}
+
+static Status load(CudaExecutable *executable, Arena *arena, const char *path)
+{
+    CudaDevice *device = executable->device;
+    size_t size;
+    char line[MAX_NAME * 2];
+    int abi, arch;
+    unsigned n_kernels;
+    const char *cubin = NULL;
+    Reader r = {path, cache_read(arena, path, &size)};
+    if (!r.at)
+        return status_fail(STATUS_DEVICE, "cannot read the kernels in %s", path);
+    TRY(find_cubin(&r, size, &cubin));
+    if (!next_line(&r, line) || sscanf(line, "ptc kernels abi %d sm %d kernels %u", &abi, &arch, &n_kernels) != 3)
+        return malformed(&r);
+    if (abi != CUDA_KERNEL_ABI_VERSION)
+        return status_fail(STATUS_DEVICE, "%s has kernel ABI %d, this program %d", path, abi, CUDA_KERNEL_ABI_VERSION);
+    if (arch != device->arch)
+        return status_fail(STATUS_DEVICE, "%s has kernels for sm_%d, cuda:%d is sm_%d", path, arch, device->index,
+                           device->arch);
+    TRY(cuda_enter(device));
+    CUDA_TRY(&device->driver, module_load(&executable->module, cubin), "loading the kernels in %s", path);
+    return load_kernels(executable, &r, n_kernels);
+}
+
+Status cuda_executable_load(HalDevice *base, const char *path, HalExecutable **out_executable)
+{
+    CudaExecutable *executable = calloc(1, sizeof *executable);
+    if (!executable)
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for an executable");
+    executable->device = (CudaDevice *)base;
+    Arena *arena = arena_create();
+    Status status = load(executable, arena, path);
+    arena_destroy(arena);
+    if (status != STATUS_OK)
+        cuda_executable_unload(&executable->base);
+    else
+        *out_executable = &executable->base;
+    return status;
+}
+
+Status cuda_executable_kernel(HalExecutable *base, const char *name, const HalKernel **out_kernel)
+{
+    const CudaExecutable *executable = (const CudaExecutable *)base;
+    for (uint32_t i = 0; i < executable->n_kernels; i++)
+        if (strcmp(executable->kernels[i].name, name) == 0)
+        {
+            *out_kernel = &executable->kernels[i];
+            return STATUS_OK;
+        }
+    return status_fail(STATUS_DEVICE, "no kernel '%s' in the executable", name);
+}
+
+/* ---- launching */
+
+Status cuda_launch(HalDevice *base, const HalKernel *kernel, void *const *bufs, size_t n_bufs)
+{
+    const CudaDevice *device = (const CudaDevice *)base;
+    ENSURE(kernel->device == device);
+    ENSURE(n_bufs == kernel->n_buffers || n_bufs == kernel->n_buffers + 1);
+    /* The last one, if any, is the call's random stream, a number on the host. */
+    uint32_t stream = n_bufs > kernel->n_buffers ? *(const uint32_t *)bufs[kernel->n_buffers] : 0;
+    CuDevicePtr workspace = device->workspace;
+    for (uint32_t i = 0; i < kernel->n_buffers; i++)
+        kernel->parameters[i] = (void *)(uintptr_t)&bufs[i];
+    kernel->parameters[kernel->n_buffers] = &workspace;
+    kernel->parameters[kernel->n_buffers + 1] = &stream;
+    TRY(cuda_enter(device));
+    for (uint32_t i = 0; i < kernel->n_launches; i++)
+    {
+        const Launch *launch = &kernel->launches[i];
+        CUDA_TRY(&device->driver,
+                 launch(launch->function, launch->grid, 1, 1, launch->block, 1, 1, launch->smem_bytes, device->stream,
+                        kernel->parameters, NULL),
+                 "launching kernel '%s' (launch %u of %u, %u blocks of %u threads)", kernel->name, i + 1,
+                 kernel->n_launches, launch->grid, launch->block);
+    }
+    return STATUS_OK;
+}

@@ -1,0 +1,112 @@
+/* runtime/cuda_abi.h against the toolkit's headers, where they are. The checks are the compiler's. */
+#include "harness/test.h"
+
+#include "runtime/cuda_load.h"
+
+#ifdef PTC_HAVE_CUDA_HEADERS
+#include <cublasLt.h>
+#include <cuda.h>
+#include <nvrtc.h>
+
+#define SAME(ours, theirs) _Static_assert((long)(ours) == (long)(theirs), #ours " is " #theirs)
+SAME(CUDA_OUT_OF_MEMORY, CUDA_ERROR_OUT_OF_MEMORY);
+SAME(CUDA_CAPABILITY_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
+SAME(CUDA_CAPABILITY_MINOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+SAME(CUDA_STREAM_NON_BLOCKING, CU_STREAM_NON_BLOCKING);
+SAME(CUDA_EVENT_NO_TIMING, CU_EVENT_DISABLE_TIMING);
+SAME(BLASLT_NOT_SUPPORTED, CUBLAS_STATUS_NOT_SUPPORTED);
+SAME(BLASLT_COMPUTE_F32, CUBLAS_COMPUTE_32F);
+SAME(BLASLT_F32, CUDA_R_32F);
+SAME(BLASLT_BF16, CUDA_R_16BF);
+SAME(BLASLT_OP_N, CUBLAS_OP_N);
+SAME(BLASLT_OP_T, CUBLAS_OP_T);
+SAME(BLASLT_DESC_TRANSA, CUBLASLT_MATMUL_DESC_TRANSA);
+SAME(BLASLT_DESC_TRANSB, CUBLASLT_MATMUL_DESC_TRANSB);
+SAME(BLASLT_DESC_EPILOGUE, CUBLASLT_MATMUL_DESC_EPILOGUE);
+SAME(BLASLT_DESC_BIAS_POINTER, CUBLASLT_MATMUL_DESC_BIAS_POINTER);
+SAME(BLASLT_DESC_BIAS_TYPE, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE);
+SAME(BLASLT_LAYOUT_BATCH_COUNT, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT);
+SAME(BLASLT_LAYOUT_BATCH_STRIDE, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET);
+SAME(BLASLT_PREF_MAX_WORKSPACE, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES);
+SAME(BLASLT_PREF_ALIGNMENT_A, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES);
+SAME(BLASLT_PREF_ALIGNMENT_A + 3, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES);
+SAME(BLASLT_EPILOGUE_NONE, CUBLASLT_EPILOGUE_DEFAULT);
+SAME(BLASLT_EPILOGUE_RELU, CUBLASLT_EPILOGUE_RELU);
+SAME(BLASLT_EPILOGUE_BIAS, CUBLASLT_EPILOGUE_BIAS);
+SAME(BLASLT_EPILOGUE_GELU, CUBLASLT_EPILOGUE_GELU);
+SAME(sizeof(BlasLtAlgo), sizeof(cublasLtMatmulAlgo_t));
+SAME(sizeof(BlasLtHeuristic), sizeof(cublasLtMatmulHeuristicResult_t));
+SAME(offsetof(BlasLtHeuristic, workspace_bytes), offsetof(cublasLtMatmulHeuristicResult_t, workspaceSize));
+SAME(offsetof(BlasLtHeuristic, state), offsetof(cublasLtMatmulHeuristicResult_t, state));
+SAME(sizeof(CuDevicePtr), sizeof(CUdeviceptr));
+SAME(sizeof(CuDevice), sizeof(CUdevice));
+SAME(sizeof(CuResult), sizeof(CUresult));
+SAME(sizeof(CuResult), sizeof(nvrtcResult));
+SAME(sizeof(CuResult), sizeof(cublasStatus_t));
+#define CUDA_ERROR(code, status, advice) SAME_ERROR_##code;
+#define SAME_ERROR_2                     SAME(2, CUDA_ERROR_OUT_OF_MEMORY)
+#define SAME_ERROR_46                    SAME(46, CUDA_ERROR_DEVICE_UNAVAILABLE)
+#define SAME_ERROR_100                   SAME(100, CUDA_ERROR_NO_DEVICE)
+#define SAME_ERROR_214                   SAME(214, CUDA_ERROR_ECC_UNCORRECTABLE)
+#define SAME_ERROR_700                   SAME(700, CUDA_ERROR_ILLEGAL_ADDRESS)
+#define SAME_ERROR_702                   SAME(702, CUDA_ERROR_LAUNCH_TIMEOUT)
+#define SAME_ERROR_719                   SAME(719, CUDA_ERROR_LAUNCH_FAILED)
+#define SAME_ERROR_803                   SAME(803, CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)
+#include "runtime/cuda_errors.def"
+#undef CUDA_ERROR
+
+static void numbers_are_the_toolkits(void **state)
+{
+    (void)state;
+    printf("CUDA %d.%d\n", CUDA_VERSION / 1000, CUDA_VERSION % 1000 / 10);
+    assert_true(CUDA_VERSION >= 12000);
+}
+#else
+static void numbers_are_the_toolkits(void **state)
+{
+    (void)state;
+    TEST_SKIP("no CUDA toolkit: the numbers of runtime/cuda_abi.h are not compared with its headers");
+}
+#endif
+
+/* The toolkit's own libraries have every symbol of our tables. */
+#ifdef PTC_NVRTC_DIR
+#include <dlfcn.h>
+
+static void libraries_have_the_symbols(void **state)
+{
+    (void)state;
+#define ENTRY(returns, name, symbol, parameters) symbol,
+    static const char *const nvrtc[] = {
+#include "runtime/cuda_nvrtc.def"
+    };
+    static const char *const blaslt[] = {
+#include "runtime/cuda_blaslt.def"
+    };
+#undef ENTRY
+    void *library = dlopen(PTC_NVRTC_DIR "/libnvrtc.so", RTLD_NOW | RTLD_LOCAL);
+    assert_non_null(library);
+    for (size_t i = 0; i < sizeof nvrtc / sizeof *nvrtc; i++)
+        if (!dlsym(library, nvrtc[i]))
+            fail_msg("NVRTC has no %s", nvrtc[i]);
+    library = dlopen(PTC_NVRTC_DIR "/libcublasLt.so", RTLD_LAZY | RTLD_LOCAL);
+    if (!library)
+        TEST_SKIP("no cuBLASLt beside NVRTC: its symbols are not looked for");
+    for (size_t i = 0; i < sizeof blaslt / sizeof *blaslt; i++)
+        if (!dlsym(library, blaslt[i]))
+            fail_msg("cuBLASLt has no %s", blaslt[i]);
+}
+#else
+static void libraries_have_the_symbols(void **state)
+{
+    (void)state;
+    TEST_SKIP("no CUDA toolkit: the symbols of our tables are not looked for in its libraries");
+}
+#endif
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(numbers_are_the_toolkits),
+                                       cmocka_unit_test(libraries_have_the_symbols)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,75 @@
+#!/bin/bash
+# ptc --device=cuda on mocks of CUDA's libraries: it trains as the cpu device does, and what is missing or fails is told
+# with the exit codes of docs/cli.md.
+. "$(dirname "$0")/../e2e/lib.sh"
+tiny=$fixtures/vit-tiny.xml
+mocks=$PTC_CUDA_PATH
+
+# CODE TEXT COMMAND...: the exit code, and TEXT on standard error
+says()
+{
+    local want=$1 text=$2 have
+    shift 2
+    "$@" >out.log 2>err.log
+    have=$?
+    [ $have = "$want" ] && grep -qF -- "$text" err.log && return
+    echo "exit code $have, not $want, or no '$text': $*"
+    cat out.log err.log
+    return 1
+}
+
+# ---- what is missing
+mkdir none no-nvrtc
+ln -s "$mocks/libcuda.so.1" "$mocks/libcublasLt.so.13" no-nvrtc
+check "no driver" says 3 "needs an NVIDIA driver" env PTC_CUDA_PATH=none $PTC "$tiny" --device=cuda
+check "driver too old" says 3 "supports CUDA 11.4" env MOCK_CUDA_VERSION=11040 $PTC "$tiny" --device=cuda
+check "no NVRTC" says 3 "needs NVRTC" env PTC_CUDA_PATH=no-nvrtc $PTC "$tiny" --device=cuda
+check "no such index" says 3 "the last one is cuda:1" $PTC "$tiny" --device=cuda:2
+check "no number" says 2 "a number from 0 on is wanted" $PTC "$tiny" --device=cuda:first
+check "a check needs no device" says 0 "" env PTC_CUDA_PATH=none $PTC check "$tiny"
+
+if ! command -v "${CXX:-c++}" >/dev/null; then
+    skip "no C++ compiler: the mock of NVRTC cannot compile"
+    finish
+    exit
+fi
+
+# ---- failures
+train="$PTC $tiny --device=cuda --max-steps=2"
+check "does not fit" says 5 "the model does not fit on device 'cuda': it needs" env MOCK_CUDA_MEMORY=1000000 $train
+told_before_the_first_step()
+{
+    grep -qF "1.0 MiB are free. A smaller batch or more micro-batches" err.log && ! grep -q "step" out.log
+}
+check "before the first step" told_before_the_first_step
+check "a launch fails, with its place" says 3 "vit-tiny.xml" env MOCK_CUDA_FAIL=cuLaunchKernel:5:719 $train
+check "the device is lost" says 3 "the device is lost to this process" env MOCK_CUDA_FAIL=cuStreamSynchronize:1+:719 $train
+check "NVRTC refuses" says 3 "NVRTC refused the generated kernels" \
+    env PTC_CACHE_DIR="$work/empty" MOCK_CUDA_FAIL=nvrtcCompileProgram:1:6 $train
+[ -z "${RANKS_PLUGIN:-}" ] && skip "no MPI: several ranks are not refused" || check "several ranks" says 3 "runs on one rank" $PTC -n 2 "$tiny" --device=cuda --max-steps=2 --stages=2
+
+# ---- training
+agree() # MODEL BOUND
+{
+    rm -rf cpu cuda
+    $PTC "$1" --out=cpu --max-steps=3 --threads=1 && $PTC "$1" --out=cuda --max-steps=3 --device=cuda &&
+        $COMPARE curves cpu/metrics.jsonl cuda/metrics.jsonl "$2"
+}
+check "vit trains" agree "$tiny" 1e-5
+check "dropout trains" agree "$e2e/dropout.xml" 1e-5
+apart()
+{
+    $PTC "$tiny" --out=seed2 --max-steps=3 --seed=2 && fails_with 1 $COMPARE curves cuda/metrics.jsonl seed2/metrics.jsonl 1e-5
+}
+check "another model is seen" apart
+again()
+{
+    $PTC "$tiny" --device=cuda --max-steps=1 | grep "from the cache"
+}
+check "kernels come from the cache" again
+bench()
+{
+    $PTC bench "$tiny" --device=cuda --steps=1 --warmup=1 --json | grep -q '"'
+}
+check "bench" bench
+finish

@@ -1,0 +1,248 @@
+/* libcublasLt on the host, from its documentation: column-major matrices, D = act(alpha op(A) op(B) + beta C + bias),
+ * in f32. Asks the alignments that it was promised of what it is given. Its calls are recorded as what they mean. */
+#include "mock.h"
+
+#include "runtime/cuda_abi.h"
+
+#include <math.h>
+#include <stdbool.h>
+
+enum
+{
+    INVALID_VALUE = 7,
+    ALGO_MARK = 0x5eed,
+    ALGO_WORKSPACE_BYTES = 4096
+};
+
+struct cublasLtContext
+{
+    int unused;
+};
+
+struct BlasLtMatmul
+{
+    int32_t transa, transb, bias_type;
+    uint32_t epilogue;
+    const float *bias;
+};
+
+struct BlasLtLayout
+{
+    int type;
+    int64_t rows, cols, ld, batch_stride;
+    int32_t batch;
+};
+
+struct BlasLtPreference
+{
+    uint64_t max_workspace_bytes;
+    uint32_t alignment[4];
+};
+
+static uint32_t promised_alignment = 256;
+
+EXPORT size_t cublasLtGetVersion(void)
+{
+    return 130000;
+}
+
+EXPORT const char *cublasLtGetStatusString(CuResult result)
+{
+    return result == BLASLT_NOT_SUPPORTED ? "CUBLAS_STATUS_NOT_SUPPORTED" : "CUBLAS_STATUS_OF_THE_MOCK";
+}
+
+EXPORT CuResult cublasLtCreate(BlasLtHandle *handle)
+{
+    MOCK("cublasLtCreate", " ");
+    *handle = calloc(1, sizeof **handle);
+    return 0;
+}
+
+EXPORT CuResult cublasLtDestroy(BlasLtHandle handle)
+{
+    MOCK("cublasLtDestroy", " ");
+    free(handle);
+    return 0;
+}
+
+EXPORT CuResult cublasLtMatmulDescCreate(BlasLtMatmul *matmul, int compute_type, int scale_type)
+{
+    MOCK("cublasLtMatmulDescCreate", "compute %d scale %d", compute_type, scale_type);
+    *matmul = calloc(1, sizeof **matmul);
+    (*matmul)->epilogue = BLASLT_EPILOGUE_NONE;
+    return 0;
+}
+
+EXPORT CuResult cublasLtMatmulDescDestroy(BlasLtMatmul matmul)
+{
+    free(matmul);
+    return 0;
+}
+
+/* Attributes come with their sizes, which must be right. */
+static CuResult set(void *to, size_t wanted_bytes, const void *value, size_t size_bytes)
+{
+    if (size_bytes != wanted_bytes)
+        return INVALID_VALUE;
+    memcpy(to, value, size_bytes);
+    return 0;
+}
+
+EXPORT CuResult cublasLtMatmulDescSetAttribute(BlasLtMatmul m, int attribute, const void *value, size_t size_bytes)
+{
+    switch (attribute)
+    {
+    case BLASLT_DESC_TRANSA:
+        return set(&m->transa, sizeof m->transa, value, size_bytes);
+    case BLASLT_DESC_TRANSB:
+        return set(&m->transb, sizeof m->transb, value, size_bytes);
+    case BLASLT_DESC_EPILOGUE:
+        return set(&m->epilogue, sizeof m->epilogue, value, size_bytes);
+    case BLASLT_DESC_BIAS_POINTER:
+        return set(&m->bias, sizeof m->bias, value, size_bytes);
+    case BLASLT_DESC_BIAS_TYPE:
+        return set(&m->bias_type, sizeof m->bias_type, value, size_bytes);
+    default:
+        return INVALID_VALUE;
+    }
+}
+
+EXPORT CuResult cublasLtMatrixLayoutCreate(BlasLtLayout *layout, int type, uint64_t rows, uint64_t cols, int64_t ld)
+{
+    *layout = calloc(1, sizeof **layout);
+    **layout = (struct BlasLtLayout){.type = type, .rows = (int64_t)rows, .cols = (int64_t)cols, .ld = ld, .batch = 1};
+    return 0;
+}
+
+EXPORT CuResult cublasLtMatrixLayoutDestroy(BlasLtLayout layout)
+{
+    free(layout);
+    return 0;
+}
+
+EXPORT CuResult cublasLtMatrixLayoutSetAttribute(BlasLtLayout l, int attribute, const void *value, size_t size_bytes)
+{
+    switch (attribute)
+    {
+    case BLASLT_LAYOUT_BATCH_COUNT:
+        return set(&l->batch, sizeof l->batch, value, size_bytes);
+    case BLASLT_LAYOUT_BATCH_STRIDE:
+        return set(&l->batch_stride, sizeof l->batch_stride, value, size_bytes);
+    default:
+        return INVALID_VALUE;
+    }
+}
+
+EXPORT CuResult cublasLtMatmulPreferenceCreate(BlasLtPreference *preference)
+{
+    *preference = calloc(1, sizeof **preference);
+    **preference = (struct BlasLtPreference){0, {256, 256, 256, 256}};
+    return 0;
+}
+
+EXPORT CuResult cublasLtMatmulPreferenceDestroy(BlasLtPreference preference)
+{
+    free(preference);
+    return 0;
+}
+
+EXPORT CuResult cublasLtMatmulPreferenceSetAttribute(BlasLtPreference p, int attribute, const void *value,
+                                                     size_t size_bytes)
+{
+    if (attribute == BLASLT_PREF_MAX_WORKSPACE)
+        return set(&p->max_workspace_bytes, sizeof p->max_workspace_bytes, value, size_bytes);
+    if (attribute >= BLASLT_PREF_ALIGNMENT_A && attribute < BLASLT_PREF_ALIGNMENT_A + 4)
+        return set(&p->alignment[attribute - BLASLT_PREF_ALIGNMENT_A], sizeof *p->alignment, value, size_bytes);
+    return INVALID_VALUE;
+}
+
+/* Shapes must fit; the sizes of op(A) are (m, k), of op(B) (k, n), of C and D (m, n). */
+static bool fits(const struct BlasLtMatmul *mm, const struct BlasLtLayout *a, const struct BlasLtLayout *b,
+                 const struct BlasLtLayout *c, const struct BlasLtLayout *d)
+{
+    const int64_t k = mm->transa ? a->rows : a->cols;
+    return (mm->transa ? a->cols : a->rows) == d->rows && (mm->transb ? b->cols : b->rows) == k &&
+           (mm->transb ? b->rows : b->cols) == d->cols && c->rows == d->rows && c->cols == d->cols &&
+           a->ld >= a->rows && b->ld >= b->rows && c->ld >= c->rows && d->ld >= d->rows && a->batch == d->batch &&
+           b->batch == d->batch && c->batch == d->batch && a->type == b->type && c->type == d->type;
+}
+
+EXPORT CuResult cublasLtMatmulAlgoGetHeuristic(BlasLtHandle handle, BlasLtMatmul mm, BlasLtLayout a, BlasLtLayout b,
+                                               BlasLtLayout c, BlasLtLayout d, BlasLtPreference preference,
+                                               int n_wanted, BlasLtHeuristic *results, int *n_results)
+{
+    MOCK("cublasLtMatmulAlgoGetHeuristic",
+         "A %lldx%lld ld %lld op %d type %d, B %lldx%lld ld %lld op %d, C ld %lld, D %lldx%lld ld %lld type %d, batch "
+         "%d "
+         "strides %lld %lld %lld %lld, epilogue %u, workspace %llu, alignment %u %u %u %u",
+         (long long)a->rows, (long long)a->cols, (long long)a->ld, mm->transa, a->type, (long long)b->rows,
+         (long long)b->cols, (long long)b->ld, mm->transb, (long long)c->ld, (long long)d->rows, (long long)d->cols,
+         (long long)d->ld, d->type, d->batch, (long long)a->batch_stride, (long long)b->batch_stride,
+         (long long)c->batch_stride, (long long)d->batch_stride, mm->epilogue,
+         (unsigned long long)preference->max_workspace_bytes, preference->alignment[0], preference->alignment[1],
+         preference->alignment[2], preference->alignment[3]);
+    (void)handle;
+    *n_results = 0;
+    if (!fits(mm, a, b, c, d) || n_wanted < 1)
+        return INVALID_VALUE;
+    if (preference->max_workspace_bytes < ALGO_WORKSPACE_BYTES)
+        return BLASLT_NOT_SUPPORTED;
+    promised_alignment = preference->alignment[0];
+    *n_results = 1;
+    *results = (BlasLtHeuristic){.algo = {{ALGO_MARK}}, .workspace_bytes = ALGO_WORKSPACE_BYTES};
+    return 0;
+}
+
+static float at(const float *matrix, const struct BlasLtLayout *l, int32_t item, int64_t row, int64_t col)
+{
+    return matrix[item * l->batch_stride + col * l->ld + row];
+}
+
+static float activated(uint32_t epilogue, float x)
+{
+    if (epilogue & BLASLT_EPILOGUE_RELU)
+        return x > 0 ? x : 0;
+    if (epilogue & BLASLT_EPILOGUE_GELU)
+        return 0.5F * x * (1 + tanhf(0.7978845608F * (x + 0.044715F * x * x * x)));
+    return x;
+}
+
+static bool aligned(const void *address)
+{
+    return (uintptr_t)address % promised_alignment == 0;
+}
+
+EXPORT CuResult cublasLtMatmul(BlasLtHandle handle, BlasLtMatmul mm, const void *alpha, const void *a, BlasLtLayout la,
+                               const void *b, BlasLtLayout lb, const void *beta, const void *c, BlasLtLayout lc,
+                               void *d, BlasLtLayout ld, const BlasLtAlgo *algo, void *workspace,
+                               size_t workspace_bytes, CuStream stream)
+{
+    const float one = *(const float *)alpha, factor = *(const float *)beta;
+    MOCK("cublasLtMatmul", "alpha %g beta %g epilogue %u in place %d workspace %zu", (double)one, (double)factor,
+         mm->epilogue, c == d, workspace_bytes);
+    (void)handle;
+    (void)stream;
+    if (algo->data[0] != ALGO_MARK || workspace_bytes < ALGO_WORKSPACE_BYTES || !fits(mm, la, lb, lc, ld) ||
+        la->type != BLASLT_F32 || ld->type != BLASLT_F32)
+        return INVALID_VALUE;
+    if (!aligned(a) || !aligned(b) || !aligned(c) || !aligned(d) || !aligned(workspace))
+        return INVALID_VALUE;
+    memset(workspace, 0xFF, workspace_bytes);
+    const int64_t k = mm->transa ? la->rows : la->cols;
+    for (int32_t item = 0; item < ld->batch; item++)
+        for (int64_t col = 0; col < ld->cols; col++)
+            for (int64_t row = 0; row < ld->rows; row++)
+            {
+                double sum = 0;
+                for (int64_t i = 0; i < k; i++)
+                    sum += (double)(mm->transa ? at(a, la, item, i, row) : at(a, la, item, row, i)) *
+                           (double)(mm->transb ? at(b, lb, item, col, i) : at(b, lb, item, i, col));
+                float x = one * (float)sum;
+                if (factor != 0)
+                    x += factor * at(c, lc, item, row, col);
+                if (mm->epilogue & BLASLT_EPILOGUE_BIAS)
+                    x += mm->bias[row];
+                ((float *)d)[item * ld->batch_stride + col * ld->ld + row] = activated(mm->epilogue, x);
+            }
+    return 0;
+}

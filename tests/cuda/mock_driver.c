@@ -1,0 +1,353 @@
+/* libcuda on the host: memory is the host's, streams do everything at once, kernels are those of mock_nvrtc.c. */
+#include "mock.h"
+
+#include "runtime/cuda_abi.h"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+enum
+{
+    ALIGNMENT = 256,
+    INVALID_IMAGE = 200,
+    NOT_FOUND = 500,
+    LAUNCH_FAILED = 719,
+    MAX_BUFFERS = 64
+};
+
+struct CUmod_st
+{
+    void *library;
+};
+
+typedef void Entry(void **pointers, char *workspace, uint32_t stream);
+typedef const char *Run(Entry *entry, unsigned grid, unsigned block, void **pointers, char *workspace, uint32_t stream,
+                        int order);
+struct CUfunc_st
+{
+    char name[256];
+    Entry *entry;
+    Run *run;
+    uint32_t n_buffers;
+};
+
+static struct CUctx_st
+{
+    int device, n_users;
+} contexts[16];
+static _Thread_local struct CUctx_st *current;
+static size_t used_bytes;
+
+static size_t total_bytes(void)
+{
+    return (size_t)mock_number("MOCK_CUDA_MEMORY", 1L << 32);
+}
+
+EXPORT CuResult cuInit(unsigned flags)
+{
+    MOCK("cuInit", "%u", flags);
+    return 0;
+}
+
+EXPORT CuResult cuDriverGetVersion(int *version)
+{
+    MOCK("cuDriverGetVersion", " ");
+    *version = (int)mock_number("MOCK_CUDA_VERSION", 13000);
+    return 0;
+}
+
+EXPORT CuResult cuGetErrorName(CuResult result, const char **text)
+{
+    static _Thread_local char name[32];
+    snprintf(name, sizeof name, "MOCK_ERROR_%d", result);
+    *text = name;
+    return 0;
+}
+
+EXPORT CuResult cuGetErrorString(CuResult result, const char **text)
+{
+    (void)result;
+    *text = "as the test asked";
+    return 0;
+}
+
+EXPORT CuResult cuDeviceGetCount(int *count)
+{
+    MOCK("cuDeviceGetCount", " ");
+    *count = (int)mock_number("MOCK_CUDA_DEVICES", 2);
+    return 0;
+}
+
+EXPORT CuResult cuDeviceGet(CuDevice *device, int index)
+{
+    MOCK("cuDeviceGet", "%d", index);
+    *device = index;
+    return 0;
+}
+
+EXPORT CuResult cuDeviceGetName(char *name, int size, CuDevice device)
+{
+    MOCK("cuDeviceGetName", "%d", device);
+    snprintf(name, (size_t)size, "Mock GPU");
+    return 0;
+}
+
+EXPORT CuResult cuDeviceGetAttribute(int *value, int attribute, CuDevice device)
+{
+    MOCK("cuDeviceGetAttribute", "%d of %d", attribute, device);
+    const int arch = (int)mock_number("MOCK_CUDA_ARCH", 90);
+    *value = attribute == CUDA_CAPABILITY_MAJOR ? arch / 10 : arch % 10;
+    return 0;
+}
+
+EXPORT CuResult cuDevicePrimaryCtxRetain(CuContext *context, CuDevice device)
+{
+    MOCK("cuDevicePrimaryCtxRetain", "%d", device);
+    *context = &contexts[device];
+    contexts[device].n_users++;
+    return 0;
+}
+
+EXPORT CuResult cuDevicePrimaryCtxRelease_v2(CuDevice device)
+{
+    MOCK("cuDevicePrimaryCtxRelease_v2", "%d", device);
+    contexts[device].n_users--;
+    return 0;
+}
+
+EXPORT CuResult cuCtxSetCurrent(CuContext context)
+{
+    current = context;
+    return 0;
+}
+
+/* ---- memory: a header before each piece has its size; what is lent holds no zeros */
+
+EXPORT CuResult cuMemGetInfo_v2(size_t *free_bytes, size_t *all_bytes)
+{
+    MOCK("cuMemGetInfo_v2", " ");
+    *all_bytes = total_bytes();
+    *free_bytes = *all_bytes - used_bytes;
+    return 0;
+}
+
+EXPORT CuResult cuMemAlloc_v2(CuDevicePtr *address, size_t size_bytes)
+{
+    MOCK("cuMemAlloc_v2", "%zu", size_bytes);
+    if (!current || current->n_users < 1)
+        return 201; /* no context */
+    if (size_bytes > total_bytes() - used_bytes)
+        return CUDA_OUT_OF_MEMORY;
+    const size_t whole = ALIGNMENT + (size_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    char *memory = aligned_alloc(ALIGNMENT, whole);
+    memset(memory, 0xA5, whole);
+    memcpy(memory, &size_bytes, sizeof size_bytes);
+    used_bytes += size_bytes;
+    *address = (CuDevicePtr)(uintptr_t)(memory + ALIGNMENT);
+    return 0;
+}
+
+EXPORT CuResult cuMemFree_v2(CuDevicePtr address)
+{
+    MOCK("cuMemFree_v2", " ");
+    char *memory = (char *)(uintptr_t)address - ALIGNMENT;
+    size_t size_bytes;
+    memcpy(&size_bytes, memory, sizeof size_bytes);
+    used_bytes -= size_bytes;
+    free(memory);
+    return 0;
+}
+
+EXPORT CuResult cuMemHostAlloc(void **address, size_t size_bytes, unsigned flags)
+{
+    MOCK("cuMemHostAlloc", "%zu %u", size_bytes, flags);
+    *address = malloc(size_bytes);
+    return 0;
+}
+
+EXPORT CuResult cuMemFreeHost(void *address)
+{
+    MOCK("cuMemFreeHost", " ");
+    free(address);
+    return 0;
+}
+
+EXPORT CuResult cuMemsetD8Async(CuDevicePtr to, unsigned char byte, size_t n, CuStream stream)
+{
+    MOCK("cuMemsetD8Async", "%d %zu", byte, n);
+    (void)stream;
+    memset((void *)(uintptr_t)to, byte, n);
+    return 0;
+}
+
+EXPORT CuResult cuMemcpyHtoDAsync_v2(CuDevicePtr to, const void *from, size_t n, CuStream stream)
+{
+    MOCK("cuMemcpyHtoDAsync_v2", "%zu", n);
+    (void)stream;
+    memcpy((void *)(uintptr_t)to, from, n);
+    return 0;
+}
+
+EXPORT CuResult cuMemcpyDtoHAsync_v2(void *to, CuDevicePtr from, size_t n, CuStream stream)
+{
+    MOCK("cuMemcpyDtoHAsync_v2", "%zu", n);
+    (void)stream;
+    memcpy(to, (const void *)(uintptr_t)from, n);
+    return 0;
+}
+
+EXPORT CuResult cuMemcpyDtoDAsync_v2(CuDevicePtr to, CuDevicePtr from, size_t n, CuStream stream)
+{
+    MOCK("cuMemcpyDtoDAsync_v2", "%zu", n);
+    (void)stream;
+    memcpy((void *)(uintptr_t)to, (const void *)(uintptr_t)from, n);
+    return 0;
+}
+
+/* ---- streams and events: nothing is ever under way */
+
+EXPORT CuResult cuStreamCreate(CuStream *stream, unsigned flags)
+{
+    MOCK("cuStreamCreate", "%u", flags);
+    *stream = (CuStream)malloc(1);
+    return 0;
+}
+
+EXPORT CuResult cuStreamDestroy_v2(CuStream stream)
+{
+    MOCK("cuStreamDestroy_v2", " ");
+    free(stream);
+    return 0;
+}
+
+EXPORT CuResult cuStreamSynchronize(CuStream stream)
+{
+    MOCK("cuStreamSynchronize", " ");
+    (void)stream;
+    return 0;
+}
+
+EXPORT CuResult cuEventCreate(CuEvent *event, unsigned flags)
+{
+    MOCK("cuEventCreate", "%u", flags);
+    *event = (CuEvent)malloc(1);
+    return 0;
+}
+
+EXPORT CuResult cuEventDestroy_v2(CuEvent event)
+{
+    MOCK("cuEventDestroy_v2", " ");
+    free(event);
+    return 0;
+}
+
+EXPORT CuResult cuEventRecord(CuEvent event, CuStream stream)
+{
+    MOCK("cuEventRecord", " ");
+    (void)event;
+    (void)stream;
+    return 0;
+}
+
+EXPORT CuResult cuEventSynchronize(CuEvent event)
+{
+    MOCK("cuEventSynchronize", " ");
+    (void)event;
+    return 0;
+}
+
+/* ---- kernels */
+
+/* A function's record is found by its symbol in the list of the module. */
+struct CUfunc_list
+{
+    struct CUfunc_st function;
+    struct CUmod_st *module;
+    struct CUfunc_list *next;
+};
+static struct CUfunc_list *functions;
+
+EXPORT CuResult cuModuleLoadData(CuModule *module, const void *image)
+{
+    MOCK("cuModuleLoadData", " ");
+    MockCubin head;
+    memcpy(&head, image, sizeof head);
+    if (memcmp(head.magic, MOCK_CUBIN_MAGIC, sizeof head.magic) != 0)
+        return INVALID_IMAGE;
+    char path[] = "/tmp/ptc-mock-module-XXXXXX";
+    const int file = mkstemp(path);
+    if (file < 0 || write(file, (const char *)image + sizeof head, head.size_bytes) != (ssize_t)head.size_bytes)
+        return INVALID_IMAGE;
+    close(file);
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    unlink(path);
+    if (!library)
+        return INVALID_IMAGE;
+    *module = malloc(sizeof **module);
+    (*module)->library = library;
+    return 0;
+}
+
+EXPORT CuResult cuModuleUnload(CuModule module)
+{
+    MOCK("cuModuleUnload", " ");
+    for (struct CUfunc_list **at = &functions; *at;)
+    {
+        struct CUfunc_list *function = *at;
+        if (function->module == module)
+        {
+            *at = function->next;
+            free(function);
+        }
+        else
+            at = &function->next;
+    }
+    dlclose(module->library);
+    free(module);
+    return 0;
+}
+
+EXPORT CuResult cuModuleGetFunction(CuFunction *out, CuModule module, const char *name)
+{
+    MOCK("cuModuleGetFunction", "%s", name);
+    char symbol[300];
+    struct CUfunc_list *record = calloc(1, sizeof *record);
+    struct CUfunc_st *function = &record->function;
+    snprintf(function->name, sizeof function->name, "%s", name);
+    snprintf(symbol, sizeof symbol, "call_%s", name);
+    *(void **)&function->entry = dlsym(module->library, symbol);
+    *(void **)&function->run = dlsym(module->library, "shim_run");
+    snprintf(symbol, sizeof symbol, "n_buffers_%s", name);
+    const uint32_t *n_buffers = dlsym(module->library, symbol);
+    if (!function->entry || !function->run || !n_buffers)
+    {
+        free(record);
+        return NOT_FOUND;
+    }
+    function->n_buffers = *n_buffers;
+    record->module = module;
+    record->next = functions;
+    functions = record;
+    *out = function;
+    return 0;
+}
+
+EXPORT CuResult cuLaunchKernel(CuFunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                               unsigned block_y, unsigned block_z, unsigned smem_bytes, CuStream stream,
+                               void **parameters, void **extra)
+{
+    MOCK("cuLaunchKernel", "%s grid %u %u %u block %u %u %u smem %u", function->name, grid_x, grid_y, grid_z, block_x,
+         block_y, block_z, smem_bytes);
+    (void)stream;
+    (void)extra;
+    void *buffers[MAX_BUFFERS];
+    char *workspace;
+    uint32_t number;
+    if (function->n_buffers > MAX_BUFFERS)
+        return LAUNCH_FAILED;
+    for (uint32_t i = 0; i < function->n_buffers; i++)
+        memcpy(&buffers[i], parameters[i], sizeof buffers[i]);
+    memcpy(&workspace, parameters[function->n_buffers], sizeof workspace);
+    memcpy(&number, parameters[function->n_buffers + 1], sizeof number);
+    return function->run(function->entry, grid_x, block_x, buffers, workspace, number, 0) ? LAUNCH_FAILED : 0;
+}
