@@ -16,7 +16,8 @@
 enum
 {
     MAX_WORKSPACE_BYTES = 32 << 20, /* for an algorithm */
-    ADDRESS_ALIGNMENT = 64          /* of operands: passes/plan_memory.c */
+    ADDRESS_ALIGNMENT = 64,         /* of operands: passes/plan_memory.c */
+    WORKSPACE_ALIGNMENT = 256
 };
 
 struct HalGemm
@@ -108,6 +109,11 @@ static const IrModule *finish_module(Arena *arena, const GemmDesc *desc)
     return m;
 }
 
+static size_t align_up(size_t size_bytes)
+{
+    return (size_bytes + WORKSPACE_ALIGNMENT - 1) / WORKSPACE_ALIGNMENT * WORKSPACE_ALIGNMENT;
+}
+
 static Status prepare_finish(CudaDevice *device, HalGemm *gemm)
 {
     const GemmDesc *desc = &gemm->desc;
@@ -120,7 +126,7 @@ static Status prepare_finish(CudaDevice *device, HalGemm *gemm)
     if (status == STATUS_OK)
         status = hal_executable_kernel(gemm->executable, "finish", &gemm->finish);
     if (desc->residual || desc->accumulate)
-        gemm->product_bytes = (size_t)(desc->batch * desc->m * desc->n) * sizeof(float);
+        gemm->product_bytes = align_up((size_t)(desc->batch * desc->m * desc->n) * sizeof(float));
     arena_destroy(arena);
     return status;
 }

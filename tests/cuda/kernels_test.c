@@ -277,6 +277,7 @@ static void real_nvrtc_makes_cubins(void **state)
                                  arena_printf(arena, "%s/%s", path, libraries[i])),
                          0);
     setenv("PTC_CUDA_PATH", arena_printf(arena, "%s:%s", path, PTC_NVRTC_DIR), 1);
+    setenv("PTC_CACHE_DIR", path, 1);        /* the mock's entries may have the same keys */
     setenv("MOCK_CUDA_VERSION", "99000", 1); /* whichever toolkit this is */
     for (size_t i = 0; i < sizeof archs / sizeof *archs; i++)
     {
@@ -299,6 +300,7 @@ static void real_nvrtc_makes_cubins(void **state)
     unsetenv("MOCK_CUDA_ARCH");
     unsetenv("MOCK_CUDA_VERSION");
     setenv("PTC_CUDA_PATH", mocks, 1);
+    setenv("PTC_CACHE_DIR", cache, 1);
     arena_destroy(arena);
 #else
     TEST_SKIP("no CUDA toolkit: the real NVRTC makes no cubins");
