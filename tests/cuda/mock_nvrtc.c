@@ -75,11 +75,13 @@ static void print_entries(FILE *out, const char *text)
     fputs("\nstruct MockAny { void *p; template <typename T> operator T *() const { return (T *)p; } };\n"
           "#define MOCK_EXPORT extern \"C\" __attribute__((visibility(\"default\")))\n",
           out);
-    for (const char *at = text; (at = strstr(at, "extern \"C\" __global__ ")); at++)
+    static const char start[] = "extern \"C\" __global__ void ", bounds[] = "__launch_bounds__(";
+    for (const char *at = text; (at = strstr(at, start)); at++)
     {
-        const char *open = strchr(strchr(at, ')'), '('), *name = open; /* behind __launch_bounds__(n) */
-        while (name[-1] != ' ')
-            name--;
+        const char *name = at + strlen(start);
+        if (strncmp(name, bounds, strlen(bounds)) == 0)
+            name = strchr(name, ')') + 2;
+        const char *open = strchr(name, '(');
         unsigned n_commas = 0;
         for (const char *c = open; *c && *c != ')'; c++)
             n_commas += *c == ',';
