@@ -42,7 +42,7 @@ told_before_the_first_step()
     grep -qF "1.0 MiB are free. A smaller batch or more micro-batches" err.log && ! grep -q "step" out.log
 }
 check "before the first step" told_before_the_first_step
-check "a launch fails, with its place" says 3 "vit-tiny.xml" env MOCK_CUDA_FAIL=cuLaunchKernel:5:719 $train
+check "a launch fails, with its place" says 3 "transformer.xml:" env MOCK_CUDA_FAIL=cuLaunchKernel:5:719 $train
 check "the device is lost" says 3 "the device is lost to this process" env MOCK_CUDA_FAIL=cuStreamSynchronize:1+:719 $train
 check "NVRTC refuses" says 3 "NVRTC refused the generated kernels" \
     env PTC_CACHE_DIR="$work/empty" MOCK_CUDA_FAIL=nvrtcCompileProgram:1:6 $train
