@@ -510,18 +510,17 @@ static double mib(int64_t size_bytes)
 }
 
 /* Nothing has run yet: what was planned, and what would need less. */
-static Status does_not_fit(const Executor *x, int64_t wanted)
+static Status does_not_fit(const Executor *x)
 {
     const ExecutorMemory *s = &x->sizes;
-    const HalMemoryInfo info = hal_memory_info(x->device);
-    return status_fail(
-        STATUS_OUT_OF_MEMORY,
-        "the model does not fit on device '%s': it needs %.1f MiB (params %.1f, optimizer %.1f, inputs and "
-        "outputs %.1f, activations and gradients %.1f), and %.1f of %.1f MiB are free. A smaller batch or "
-        "more micro-batches (--micro-batches) need less for activations, frozen layers less for the "
-        "optimizer",
-        hal_device_name(x->device), mib(wanted), mib(s->param_bytes), mib(s->state_bytes),
-        mib(s->input_bytes + s->output_bytes), mib(s->arena_bytes), mib(info.free_bytes), mib(info.total_bytes));
+    return status_fail(STATUS_OUT_OF_MEMORY,
+                       "the model does not fit into the memory of device '%s': %s. Planned in MiB: params %.1f, "
+                       "optimizer %.1f, inputs and "
+                       "outputs %.1f, activations and gradients %.1f. A smaller batch or more micro-batches "
+                       "(--micro-batches) need less for "
+                       "activations, frozen layers less for the optimizer",
+                       hal_device_name(x->device), status_detail(), mib(s->param_bytes), mib(s->state_bytes),
+                       mib(s->input_bytes + s->output_bytes), mib(s->arena_bytes));
 }
 
 static Status allocate(Executor *x)
@@ -539,10 +538,10 @@ static Status allocate(Executor *x)
     x->shared_bytes = (size_t)sums;
     if (x->comm && sums > 0 && hal_device_uses_host_memory(x->device))
         TRY(comm_memory_take(x->comm->data, x->shared_bytes, &x->shared));
-    const int64_t wanted = total + x->sizes.arena_bytes + (x->shared ? 0 : sums);
-    const Status status = hal_buffer_create(x->device, (size_t)wanted, &x->memory);
+    const int64_t size_bytes = total + x->sizes.arena_bytes + (x->shared ? 0 : sums);
+    const Status status = hal_buffer_create(x->device, (size_t)size_bytes, &x->memory);
     if (status != STATUS_OK)
-        return status == STATUS_OUT_OF_MEMORY ? does_not_fit(x, wanted) : status;
+        return status == STATUS_OUT_OF_MEMORY ? does_not_fit(x) : status;
     x->arena_base = (char *)hal_buffer_address(x->memory) + total;
     x->sums_base = x->shared ? x->shared : x->arena_base + x->sizes.arena_bytes;
     return STATUS_OK;

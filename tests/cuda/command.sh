@@ -26,7 +26,7 @@ check "driver too old" says 3 "supports CUDA 11.4" env MOCK_CUDA_VERSION=11040 $
 check "no NVRTC" says 3 "needs NVRTC" env PTC_CUDA_PATH=no-nvrtc $PTC "$tiny" --device=cuda
 check "no such index" says 3 "the last one is cuda:1" $PTC "$tiny" --device=cuda:2
 check "no number" says 2 "a number from 0 on is wanted" $PTC "$tiny" --device=cuda:first
-check "a check needs no device" says 0 "" env PTC_CUDA_PATH=none $PTC check "$tiny"
+check "a check needs no device" env PTC_CUDA_PATH=none $PTC check "$tiny"
 
 if ! command -v "${CXX:-c++}" >/dev/null; then
     skip "no C++ compiler: the mock of NVRTC cannot compile"
@@ -36,10 +36,10 @@ fi
 
 # ---- failures
 train="$PTC $tiny --device=cuda --max-steps=2"
-check "does not fit" says 5 "the model does not fit on device 'cuda': it needs" env MOCK_CUDA_MEMORY=1000000 $train
+check "does not fit" says 5 "does not fit into the memory of device 'cuda': taking 1.2 MiB for a buffer" env MOCK_CUDA_MEMORY=1000000 $train
 told_before_the_first_step()
 {
-    grep -qF "1.0 MiB are free. A smaller batch or more micro-batches" err.log && ! grep -q "step" out.log
+    grep -qF "A smaller batch or more micro-batches" err.log && ! grep -q "step" out.log
 }
 check "before the first step" told_before_the_first_step
 check "a launch fails, with its place" says 3 "transformer.xml:" env MOCK_CUDA_FAIL=cuLaunchKernel:5:719 $train
