@@ -57,6 +57,16 @@ agree() # MODEL BOUND
 }
 check "vit trains" agree "$tiny" 1e-5
 check "dropout trains" agree "$e2e/dropout.xml" 1e-5
+pytorch() # its losses over 20 steps, as tests/e2e/parity.sh has them for the cpu device
+{
+    local fixture=$fixtures/vit_losses.json settings
+    settings=$($COMPARE settings "$fixture" adamw) || return
+    rm -rf parity
+    # shellcheck disable=SC2086 # the settings are words
+    $PTC "$tiny" --device=cuda --weights="$fixtures/$($COMPARE init "$fixture")" --out=parity $settings &&
+        $COMPARE losses "$fixture" adamw parity/metrics.jsonl 1e-5
+}
+check "vit has the losses of PyTorch" pytorch
 apart()
 {
     $PTC "$tiny" --out=seed2 --max-steps=3 --seed=2 && fails_with 1 $COMPARE curves cuda/metrics.jsonl seed2/metrics.jsonl 1e-5
