@@ -149,36 +149,59 @@ static void train(const char *backend, int n_threads, const IrModule *plain, con
     hal_device_destroy(device);
 }
 
-static void test_training(void **state)
+typedef struct
 {
-    (void)state;
-    Arena *arena = arena_create(), *plain_arena = arena_create();
-    Diag *diag = diag_create(arena);
-    IrModule *source = block_module(arena, &sizes), *plain = ir_module_clone(plain_arena, source);
-    printf("seed %llu\n", (unsigned long long)seed);
-    assert_int_equal(pass_manager_run(&plain_arena, &plain, diag, "autodiff,optimizer", &(PassOptions){0}), STATUS_OK);
-    DeviceProgram program = device_program_build(arena, source, pass_pipeline_default);
-    static const struct
-    {
-        const char *name;
-        bool computes;
-    } backends[] = {
+    const char *name;
+    bool computes;
+} Backend;
+
+static const Backend backends[] = {
 #define BACKEND(name, computes, memory, summary) {#name, computes},
 #include "runtime/backends.def"
 #undef BACKEND
-    };
-    for (uint32_t i = 0; i < sizeof backends / sizeof *backends; i++)
-        for (int n_threads = 1; n_threads <= 3; n_threads++)
-        {
-            static double one[N_STEPS];
-            double losses[N_STEPS];
-            train(backends[i].name, n_threads, plain, &program, backends[i].computes, n_threads == 1 ? one : losses);
-            if (n_threads > 1)
-                assert_memory_equal(losses, one, sizeof one);
-        }
-    device_program_destroy(&program);
-    arena_destroy(plain_arena);
-    arena_destroy(arena);
+};
+
+static struct
+{
+    Arena *arena, *plain_arena;
+    IrModule *plain;
+    DeviceProgram program;
+} block;
+
+static int build_block(void **state)
+{
+    (void)state;
+    block.arena = arena_create();
+    block.plain_arena = arena_create();
+    Diag *diag = diag_create(block.arena);
+    IrModule *source = block_module(block.arena, &sizes);
+    block.plain = ir_module_clone(block.plain_arena, source);
+    printf("seed %llu\n", (unsigned long long)seed);
+    assert_int_equal(pass_manager_run(&block.plain_arena, &block.plain, diag, "autodiff,optimizer", &(PassOptions){0}),
+                     STATUS_OK);
+    block.program = device_program_build(block.arena, source, pass_pipeline_default);
+    return 0;
+}
+
+static int destroy_block(void **state)
+{
+    (void)state;
+    device_program_destroy(&block.program);
+    arena_destroy(block.plain_arena);
+    arena_destroy(block.arena);
+    return 0;
+}
+
+static void test_training(void **state)
+{
+    const Backend *backend = *state;
+    double one[N_STEPS], losses[N_STEPS];
+    train(backend->name, 1, block.plain, &block.program, backend->computes, one);
+    for (int n_threads = 2; n_threads <= 3; n_threads++)
+    {
+        train(backend->name, n_threads, block.plain, &block.program, backend->computes, losses);
+        assert_memory_equal(losses, one, sizeof one);
+    }
 }
 
 static void test_allocations_are_seen(void **state)
@@ -192,6 +215,13 @@ static void test_allocations_are_seen(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_allocations_are_seen), cmocka_unit_test(test_training)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    enum
+    {
+        N_BACKENDS = sizeof backends / sizeof *backends
+    };
+    struct CMUnitTest tests[N_BACKENDS + 1] = {cmocka_unit_test(test_allocations_are_seen)};
+    for (uint32_t i = 0; i < N_BACKENDS; i++)
+        tests[i + 1] = (struct CMUnitTest){
+            .name = backends[i].name, .test_func = test_training, .initial_state = (void *)(uintptr_t)&backends[i]};
+    return cmocka_run_group_tests(tests, build_block, destroy_block);
 }
