@@ -150,14 +150,11 @@ static Tiling tiling_make(const GemmDesc *d)
     t.grid_n = div_up(d->n, t.tile_n);
     int64_t rows_wanted = div_up(wanted, t.grid_n * d->batch);
     t.tile_m = min_i64(d->m, max_i64(slice(d->m, rows_wanted, TILE_M_STEP), tile_m_min));
+    const int64_t n_rows = div_up(d->m, t.tile_m);
+    if (n_rows > 1 && d->batch * n_rows * t.grid_n % 2)
+        t.tile_m = slice(d->m, n_rows + 1, TILE_M_STEP); /* three tiles would keep two workers busy as long as four */
     t.grid_m = div_up(d->m, t.tile_m);
     t.n_tiles = d->batch * t.grid_m * t.grid_n;
-    if (t.grid_m > 1 && t.n_tiles % 2)
-    {
-        t.tile_m = slice(d->m, t.grid_m + 1, TILE_M_STEP); /* three tiles would keep two workers busy as long as four */
-        t.grid_m = div_up(d->m, t.tile_m);
-        t.n_tiles = d->batch * t.grid_m * t.grid_n;
-    }
     double tile_flops = 2.0 * (double)t.tile_m * (double)t.tile_n * (double)d->k;
     t.tiles_per_task = max_i64(1, min_i64((int64_t)(TILE_FLOPS_MIN / tile_flops), t.n_tiles));
     return t;
