@@ -1,5 +1,6 @@
 /* Contractions of the cuda device on a mock of cuBLASLt that computes from what it is told: every flag against a loop
  * in f64, recorded calls, what is refused, failures. */
+#include "harness/gemm_act.h"
 #include "harness/test.h"
 
 #include "fixture.h"
@@ -72,23 +73,6 @@ static void fill(Operands *o, const GemmDesc *d)
         o->before[i] = (float)(rng_next() >> 40) * 0x1p-23F - 1;
 }
 
-static double act_f64(GemmAct act, double x)
-{
-    switch (act)
-    {
-    case GEMM_ACT_relu:
-        return x > 0 ? x : 0;
-    case GEMM_ACT_gelu_erf:
-        return 0.5 * x * (1 + erf(x * M_SQRT1_2));
-    case GEMM_ACT_gelu_tanh:
-        return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
-    case GEMM_ACT_silu:
-        return x / (1 + exp(-x));
-    default:
-        return x;
-    }
-}
-
 /* residual: where the residual was, in elements. */
 static double expected(const GemmDesc *d, const Operands *o, int64_t residual, int64_t item, int64_t i, int64_t j)
 {
@@ -99,7 +83,7 @@ static double expected(const GemmDesc *d, const Operands *o, int64_t residual, i
                (double)x[o->at[B] + item * d->stride_b + (d->trans_b ? j * d->ldb + p : p * d->ldb + j)];
     if (d->bias)
         sum += (double)x[o->at[BIAS] + j];
-    double result = act_f64(d->act, sum);
+    double result = gemm_act_f64(d->act, sum);
     if (d->residual)
         result += (double)x[residual + item * d->stride_r + i * d->ldr + j];
     if (d->accumulate)

@@ -215,7 +215,7 @@ static void add_attention(Arena *arena, DeviceCases *cases, const AttentionShape
                                             (long long)s->batch, (long long)s->queries, (long long)s->keys,
                                             (long long)s->heads, (long long)s->groups, (long long)s->width),
                       .seed = 1 + cases->len,
-                      .tolerance = 3e-7 * (double)(8 + s->width), /* dout.v - dout.out cancels */
+                      .tolerance = 2e-7 * (double)(8 + s->width), /* dout.v - dout.out cancels */
                       .relative = 2e-6,
                       .of_largest = 2e-5};
     one.m = ir_module_create(arena, one.label);

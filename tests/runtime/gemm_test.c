@@ -2,6 +2,8 @@
  * for 1, 2 and 3 threads; nothing written outside C; no thread but the pool's. */
 #include "runtime/gemm.h"
 
+#include "harness/gemm_act.h"
+
 #include <dirent.h>
 #include <math.h>
 #include <setjmp.h>
@@ -78,23 +80,6 @@ static void *random_array(int64_t n, GemmDtype dtype)
     return data;
 }
 
-static double act_f64(GemmAct act, double x)
-{
-    switch (act)
-    {
-    case GEMM_ACT_relu:
-        return x > 0 ? x : 0;
-    case GEMM_ACT_gelu_erf:
-        return 0.5 * x * (1 + erf(x * M_SQRT1_2));
-    case GEMM_ACT_gelu_tanh:
-        return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
-    case GEMM_ACT_silu:
-        return x / (1 + exp(-x));
-    default:
-        return x;
-    }
-}
-
 /* One element of the result, and the sum of the magnitudes that went into it. */
 static double reference(const GemmDesc *d, const GemmArgs *args, const void *c_before, int64_t item, int64_t i,
                         int64_t j, double *out_magnitude)
@@ -110,7 +95,7 @@ static double reference(const GemmDesc *d, const GemmArgs *args, const void *c_b
     }
     if (d->bias)
         sum += args->bias[j];
-    double result = act_f64(d->act, sum);
+    double result = gemm_act_f64(d->act, sum);
     if (d->residual)
         result += get(args->residual, item * d->stride_r + i * d->ldr + j, d->dtype_c);
     if (d->accumulate)
