@@ -257,8 +257,7 @@ bool pass_partition(PassContext *ctx)
     {
         diag_error(ctx->diag, (Span){0},
                    "@train: `stages` wants the first unit of each of at most %d stages, ascending, and `stage` one of "
-                   "them, or "
-                   "their number for none",
+                   "them, or their number for none",
                    PARTITION_MAX_STAGES);
         return false;
     }
