@@ -1,15 +1,12 @@
 /* ptc run, check, eval: from a model file to a trained model, as far as each of them goes. */
 #include "base/bug.h"
-#include "base/strbuf.h"
-#include "codegen/codegen.h"
+#include "driver/emit.h"
 #include "driver/hf_config.h"
 #include "driver/prebuild.h"
 #include "driver/progress.h"
 #include "driver/report.h"
 #include "driver/run_log.h"
 #include "driver/session.h"
-#include "ir/dot.h"
-#include "ir/text.h"
 
 #include <string.h>
 
@@ -64,35 +61,6 @@ static void print_compiled(const Session *s)
         printf(" for %u lengths", s->variants.n_shorter + 1);
     printf(", %.1f MiB planned\n", (double)session_predicted_bytes(s) / mib);
     fflush(stdout);
-}
-
-/* ---- --emit */
-
-static Status emit(Session *s)
-{
-    static const char *const kinds[] = {"ir", "c", "cuda", "dot"};
-    const char *kind = s->options->emit;
-    size_t i = 0;
-    while (i < 4 && strcmp(kinds[i], kind) != 0)
-        i++;
-    if (i == 4)
-        return status_fail(STATUS_USAGE, "--emit wants ir, c, cuda or dot, not '%s'", kind);
-    StrBuf text = strbuf_make(s->arena);
-    if (i == 0)
-        ir_print_module(&text, s->m);
-    else if (i == 1)
-        codegen_emit_c(&text, s->m);
-    else if (i == 2)
-    {
-        CodegenCudaTable table;
-        codegen_emit_cuda(&text, s->m, &table);
-    }
-    else
-        ir_print_dot(&text, s->m);
-    FILE *out;
-    TRY(driver_open_output(s->options, &out));
-    fputs(strbuf_text(&text), out);
-    return driver_close_output(s->options, out);
 }
 
 /* ---- run */
@@ -237,9 +205,12 @@ static Status run(Session *s)
 {
     if (s->options->emit)
     {
+        TRY(emit_check(s->options));
         TRY(session_compile_longest(s));
-        return emit(s);
+        return emit_module(s->arena, s->m, s->options);
     }
+    if (s->options->arch)
+        return status_fail(STATUS_USAGE, "--arch goes with --emit=cuda, ptx or cubin: a run compiles for its own GPU");
     if (s->options->resume && !s->options->out_dir)
         return status_fail(STATUS_USAGE, "--resume wants --out, the folder with the checkpoints");
     if (s->options->report && !s->options->out_dir)

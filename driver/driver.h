@@ -20,7 +20,7 @@ typedef struct
     const char *out_dir;
     const char *weights;
     const char *predictions;
-    const char *emit;
+    const char *emit, *arch;
     const char *output;
     const char *passes;
     PassOptions pass_options;

@@ -154,6 +154,9 @@ static Status set_flag(Arena *arena, Options *o, size_t flag, const char *text)
     case 'E':
         o->emit = text;
         break;
+    case 'a':
+        o->arch = text;
+        break;
     case 'O':
         o->output = text;
         break;

@@ -32,7 +32,7 @@ static const struct
 
 static const char *const NEEDED[] = {
     [LIBRARY_driver] = "device 'cuda' needs an NVIDIA driver for CUDA 12.0 or later",
-    [LIBRARY_nvrtc] = "device 'cuda' needs NVRTC 12.0 or later (package cuda-nvrtc, or the CUDA toolkit)",
+    [LIBRARY_nvrtc] = "compiling CUDA kernels needs NVRTC 12.0 or later (package cuda-nvrtc, or the CUDA toolkit)",
     [LIBRARY_blaslt] = "device 'cuda' needs cuBLASLt 12.0 or later (package libcublas, or the CUDA toolkit)"};
 
 /* An entry point and where it goes. */
@@ -151,8 +151,8 @@ Status cuda_nvrtc_open(const CudaDriver *driver, CudaNvrtc *n)
 #undef ENTRY
     };
     int major, minor;
-    Status status =
-        open_library(LIBRARY_nvrtc, driver->version, entries, sizeof entries / sizeof *entries, &n->library);
+    Status status = open_library(LIBRARY_nvrtc, driver ? driver->version : 0, entries, sizeof entries / sizeof *entries,
+                                 &n->library);
     if (status == STATUS_OK && n->get_version(&major, &minor) != 0)
         status = status_fail(STATUS_DEVICE, "NVRTC does not say its version");
     if (status == STATUS_OK)

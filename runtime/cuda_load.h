@@ -34,7 +34,7 @@ typedef struct
 
 /* The driver, initialised. */
 Status cuda_driver_open(CudaDriver *out_driver);
-/* Not newer than the driver in the first number of the version. */
+/* Not newer than the driver in the first number of the version; NVRTC without a driver (NULL): any. */
 Status cuda_nvrtc_open(const CudaDriver *driver, CudaNvrtc *out_nvrtc);
 Status cuda_blaslt_open(const CudaDriver *driver, CudaBlasLt *out_blaslt);
 /* Zeroed tables are allowed. */

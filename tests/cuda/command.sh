@@ -28,6 +28,23 @@ check "no such index" says 3 "the last one is cuda:1" $PTC "$tiny" --device=cuda
 check "no number" says 2 "a number from 0 on is wanted" $PTC "$tiny" --device=cuda:first
 check "a check needs no device" env PTC_CUDA_PATH=none $PTC check "$tiny"
 
+# ---- --emit needs NVRTC only
+mkdir only-nvrtc
+ln -s "$mocks/libnvrtc.so.13" only-nvrtc
+emit="env PTC_CUDA_PATH=only-nvrtc $PTC $tiny"
+emits_ptx()
+{
+    $emit --emit=ptx --arch=sm_80 -o tiny.ptx && $PTC "$tiny" --emit=cuda | cmp - tiny.ptx # the mock's PTX is the text
+}
+check "PTX without a driver" emits_ptx
+check "PTX for the GPU here" $PTC "$tiny" --emit=ptx
+check "no NVRTC: no PTX" says 3 "compiling CUDA kernels needs NVRTC" env PTC_CUDA_PATH=none $PTC "$tiny" --emit=ptx --arch=sm_80
+check "no GPU: which architecture" says 2 "--arch=sm_NN is wanted" $emit --emit=ptx
+check "unknown architecture" says 3 "does not know sm_75" $emit --emit=cubin --arch=sm_75
+check "no architecture" says 2 "not 'ampere'" $emit --emit=cubin --arch=ampere
+check "an architecture of IR" says 2 "--arch goes with" $PTC "$tiny" --emit=ir --arch=sm_80
+check "an architecture to run" says 2 "--arch goes with" $PTC "$tiny" --arch=sm_80
+
 if ! command -v "${CXX:-c++}" >/dev/null; then
     skip "no C++ compiler: the mock of NVRTC cannot compile"
     finish

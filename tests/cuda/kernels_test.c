@@ -5,6 +5,7 @@
 #include "fixture.h"
 
 #include "base/strbuf.h"
+#include "runtime/cuda_compile.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -111,7 +112,7 @@ static void failures_of_compiling_are_told(void **state)
     fixture_expect(build_failing(arena, "nvrtcCreateProgram:1:1", &file), STATUS_COMPILER, 3, "NVRTC does not start");
     setenv("MOCK_CUDA_ARCH", "75", 1);
     fixture_expect(build(arena, &file), STATUS_DEVICE, 3,
-                   "NVRTC 13.0 does not know this device, sm_75 (it knows up to sm_120): an older CUDA toolkit");
+                   "NVRTC 13.0 does not know sm_75 (it knows up to sm_120): an older CUDA toolkit");
     setenv("MOCK_CUDA_ARCH", "130", 1);
     fixture_expect(build(arena, &file), STATUS_DEVICE, 3, "sm_130 (it knows up to sm_120): a newer CUDA toolkit");
     unsetenv("MOCK_CUDA_ARCH");
@@ -123,6 +124,32 @@ static void failures_of_compiling_are_told(void **state)
     setenv("PTC_CACHE_DIR", "/proc/nothing", 1);
     fixture_expect(build(arena, &file), STATUS_IO, 3, "/proc/nothing");
     setenv("PTC_CACHE_DIR", cache, 1);
+    arena_destroy(arena);
+}
+
+/* Without a driver; the mock's PTX is the text. */
+static void modules_are_emitted(void **state)
+{
+    (void)state;
+    Arena *arena = arena_create();
+    const IrModule *m = fixture_module(arena, CONTRACT_KERNELS);
+    static const char *const links[] = {"libnvrtc.so.13"};
+    const char *data;
+    size_t size;
+    fixture_mocks_choose(links, 1);
+    const Status ptx = cuda_emit(arena, m, CUDA_PTX, "sm_80", &data, &size);
+    const bool whole = ptx == STATUS_OK && strstr(data, "k1_1(") && strlen(data) == size;
+    const Status cubin =
+        fixture_has_compiler() ? cuda_emit(arena, m, CUDA_CUBIN, "sm_120", &data, &size) : STATUS_UNSUPPORTED;
+    fixture_mocks_restore();
+    assert_true(whole);
+    if (cubin == STATUS_UNSUPPORTED)
+        TEST_SKIP("no C++ compiler: the mock of NVRTC cannot compile");
+    assert_int_equal(cubin, STATUS_OK);
+    assert_memory_equal(data, "mockbin", 8);
+    setenv("MOCK_CUDA_FAIL", "nvrtcGetPTX:1:6", 1);
+    fixture_expect(cuda_emit(arena, m, CUDA_PTX, "sm_80", &data, &size), STATUS_COMPILER, 3, "NVRTC refused");
+    unsetenv("MOCK_CUDA_FAIL");
     arena_destroy(arena);
 }
 
@@ -260,6 +287,23 @@ static void failures_of_loading_are_told(void **state)
     arena_destroy(arena);
 }
 
+#ifdef PTC_HAVE_NVRTC
+static const char elf[] = {0x7f, 'E', 'L', 'F'};
+
+static void emitted_by_real_nvrtc(Arena *arena, const char *arch)
+{
+    const IrModule *m = fixture_module(arena, CONTRACT_KERNELS);
+    const char *data;
+    size_t size;
+    assert_int_equal(cuda_emit(arena, m, CUDA_CUBIN, arch, &data, &size), STATUS_OK);
+    assert_memory_equal(data, elf, sizeof elf);
+    assert_int_equal(cuda_emit(arena, m, CUDA_PTX, arch, &data, &size), STATUS_OK);
+    assert_int_equal(strlen(data), size);
+    assert_non_null(strstr(data, arena_printf(arena, ".target %s\n", arch)));
+    assert_non_null(strstr(data, ".entry k1_1("));
+}
+#endif
+
 /* The toolkit's NVRTC in the place of the mock: real cubins through the same table and the same file. */
 static void real_nvrtc_makes_cubins(void **state)
 {
@@ -292,10 +336,8 @@ static void real_nvrtc_makes_cubins(void **state)
         fclose(f);
         assert_non_null(strstr(bytes, arena_printf(arena, "sm %s kernels 2\n", archs[i])));
         const char *cubin = strchr(strstr(bytes, "\ncubin ") + 1, '\n') + 1;
-        assert_memory_equal(cubin,
-                            "\x7f"
-                            "ELF",
-                            4);
+        assert_memory_equal(cubin, elf, sizeof elf);
+        emitted_by_real_nvrtc(arena, arena_printf(arena, "sm_%s", archs[i]));
     }
     unsetenv("MOCK_CUDA_ARCH");
     unsetenv("MOCK_CUDA_VERSION");
@@ -313,7 +355,8 @@ int main(void)
         cmocka_unit_test(a_second_time_is_a_hit),         cmocka_unit_test(a_corrupt_entry_is_compiled_again),
         cmocka_unit_test(failures_of_compiling_are_told), cmocka_unit_test(what_is_no_file_of_kernels_is_refused),
         cmocka_unit_test(faulty_tables_are_refused),      cmocka_unit_test(launches_are_as_the_table_says),
-        cmocka_unit_test(failures_of_loading_are_told),   cmocka_unit_test(real_nvrtc_makes_cubins),
+        cmocka_unit_test(failures_of_loading_are_told),   cmocka_unit_test(modules_are_emitted),
+        cmocka_unit_test(real_nvrtc_makes_cubins),
     };
     if (!mkdtemp(cache))
         return 1;

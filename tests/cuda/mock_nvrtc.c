@@ -1,5 +1,6 @@
 /* libnvrtc on the host: a "cubin" is a shared object of the same text, made by the C++ compiler over
- * tests/codegen/cuda_shim.h. Text with "#error" in it is refused like any other that does not compile. */
+ * tests/codegen/cuda_shim.h. Text with "#error" in it is refused like any other that does not compile. "PTX", made for
+ * virtual architectures only, is the text itself. */
 #include "mock.h"
 
 #include "runtime/cuda_abi.h"
@@ -18,6 +19,7 @@ struct _nvrtcProgram
     char *log;
     char *cubin;
     size_t cubin_bytes;
+    int is_virtual;
 };
 
 EXPORT CuResult nvrtcVersion(int *major, int *minor)
@@ -138,6 +140,9 @@ EXPORT CuResult nvrtcCompileProgram(NvrtcProgram program, int n_options, const c
 {
     MOCK("nvrtcCompileProgram", "%s %s", options[0], n_options > 1 ? options[1] : "");
     char dir[] = "/tmp/ptc-mock-nvrtc-XXXXXX", path[512], command[128];
+    program->is_virtual = strncmp(options[0], "--gpu-architecture=compute_", 27) == 0;
+    if (program->is_virtual)
+        return 0;
     if (!mkdtemp(dir))
         return BROKEN;
     snprintf(path, sizeof path, "%s/k.cc", dir);
@@ -174,5 +179,18 @@ EXPORT CuResult nvrtcGetCUBIN(NvrtcProgram program, char *cubin)
 {
     MOCK("nvrtcGetCUBIN", " ");
     memcpy(cubin, program->cubin, program->cubin_bytes);
+    return 0;
+}
+
+EXPORT CuResult nvrtcGetPTXSize(NvrtcProgram program, size_t *size_bytes)
+{
+    *size_bytes = strlen(program->text) + 1;
+    return 0;
+}
+
+EXPORT CuResult nvrtcGetPTX(NvrtcProgram program, char *ptx)
+{
+    MOCK("nvrtcGetPTX", " ");
+    strcpy(ptx, program->text);
     return 0;
 }
