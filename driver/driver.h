@@ -42,7 +42,7 @@ typedef struct
     bool with_outputs;     /* cmd_predict: @eval sets the values of <output> */
     const char *cluster;   /* file; NULL: none */
     bool resume, profile, pin, json, deterministic, simulate;
-    bool no_freeze, no_repipe, no_replicate, no_cache;
+    bool no_freeze, no_repipe, no_replicate, no_cache, no_graphs;
     const char **arguments; /* the command line again, every flag in full, for the ranks: without -n and the like */
     uint32_t n_arguments;
     int ranks_exit_code; /* of a job that the launcher ran; else 0 */

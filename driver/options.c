@@ -169,6 +169,9 @@ static Status set_flag(Arena *arena, Options *o, size_t flag, const char *text)
     case 'k':
         o->pin = true;
         break;
+    case 'g':
+        o->no_graphs = true;
+        break;
     case 'n':
         TRY(read_number(name, text, LAUNCH_MAX_RANKS, &number));
         if (number == 0)

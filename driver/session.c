@@ -228,7 +228,7 @@ Status session_build(Session *s)
         status = executor_create_interp(modules, n_modules, &s->executor);
     else
     {
-        HalOptions hal = {.n_threads = ranks_threads(s), .pin = s->options->pin};
+        HalOptions hal = {.n_threads = ranks_threads(s), .pin = s->options->pin, .no_graphs = s->options->no_graphs};
         status = hal_device_create(s->options->device, &hal, &s->device);
         if (status == STATUS_BAD_INPUT)
             return status_fail(STATUS_USAGE, "%s", arena_printf(s->arena, "--device: %s interp", status_detail()));

@@ -16,6 +16,8 @@ typedef struct CUstream_st *CuStream;
 typedef struct CUevent_st *CuEvent;
 typedef struct CUmod_st *CuModule;
 typedef struct CUfunc_st *CuFunction;
+typedef struct CUgraph_st *CuGraph;
+typedef struct CUgraphExec_st *CuGraphExec;
 
 enum
 {
@@ -23,7 +25,9 @@ enum
     CUDA_CAPABILITY_MAJOR = 75,
     CUDA_CAPABILITY_MINOR = 76,
     CUDA_STREAM_NON_BLOCKING = 1,
-    CUDA_EVENT_NO_TIMING = 2
+    CUDA_EVENT_NO_TIMING = 2,
+    CUDA_CAPTURE_RELAXED = 2, /* what is called beside the stream stays allowed: kernels are loaded when first met */
+    CUDA_CAPTURE_UNSUPPORTED = 900
 };
 
 /* nvrtc.h */

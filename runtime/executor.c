@@ -40,6 +40,15 @@ Status executor_create_interp(const ExecutorModule *modules, uint32_t n_modules,
     return STATUS_OK;
 }
 
+static void destroy_variant(const Executor *x, const ExecutorVariant *variant)
+{
+    for (uint32_t p = 0; p < variant->programs.len; p++)
+        for (uint32_t i = 0; i < variant->programs.data[p].segments.len; i++)
+            hal_graph_destroy(x->device, variant->programs.data[p].segments.data[i].graph);
+    if (variant->executable)
+        hal_executable_unload(variant->executable);
+}
+
 void executor_destroy(Executor *x)
 {
     if (!x)
@@ -51,8 +60,7 @@ void executor_destroy(Executor *x)
     if (x->shared && x->comm->data) /* else it has gone with its world */
         comm_memory_give(x->comm->data, x->shared, x->shared_bytes);
     for (uint32_t i = 0; i < x->n_variants; i++)
-        if (x->variants[i].executable)
-            hal_executable_unload(x->variants[i].executable);
+        destroy_variant(x, &x->variants[i]);
     arena_destroy(x->arena);
 }
 

@@ -73,6 +73,25 @@ static void find_update(const Executor *x, Program *program)
             program->first_update = i + 1;
 }
 
+static bool needs_host(const Instr *instr)
+{
+    return instr->kind != DO_LAUNCH && instr->kind != DO_GEMM && instr->kind != DO_COPY;
+}
+
+/* A single instruction is no less work as a graph. */
+static void find_segments(const Executor *x, Program *program)
+{
+    const uint32_t n = program->instrs.len;
+    for (uint32_t begin = 0, end; begin < n && hal_device_records(x->device); begin = end + 1)
+    {
+        end = begin;
+        while (end < n && !needs_host(&program->instrs.data[end]))
+            end++;
+        if (end - begin > 1)
+            vec_push(x->arena, &program->segments, (Segment){.begin = begin, .end = end});
+    }
+}
+
 typedef struct
 {
     Executor *x;
@@ -369,6 +388,7 @@ static Status build_program(Executor *x, IrFunc func)
     for (uint32_t i = 0; i < b.copies.len; i++)
         vec_push(x->arena, &program.instrs, b.copies.data[i]);
     find_update(x, &program);
+    find_segments(x, &program);
     vec_push(x->arena, &x->now->programs, program);
     return STATUS_OK;
 }

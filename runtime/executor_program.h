@@ -39,10 +39,19 @@ typedef struct
     IrOp op;
 } Instr;
 
+/* Instructions that a device can do one after another without the host, and the graph that they become when they first
+ * run; only on devices that record. */
+typedef struct
+{
+    uint32_t begin, end;
+    HalGraph *graph; /* NULL: not recorded yet */
+} Segment;
+
 typedef struct
 {
     const char *name;
     VEC(Instr) instrs;
+    VEC(Segment) segments; /* ascending; what is between them is run one by one */
     uint32_t first_update; /* behind the last forward or backward instruction */
     double matmul_flops;
 } Program;

@@ -1,4 +1,5 @@
-/* Runs the instructions of a step function: kernels, contractions, copies, checks, communication. */
+/* Runs the instructions of a step function: kernels, contractions, copies, checks, communication. On devices that
+ * record, what lies between two of them that need the host is a graph. */
 #include "runtime/executor_program.h"
 #include "runtime/fault.h"
 
@@ -140,6 +141,51 @@ static Status run_timed(Executor *x, const Instr *instr)
     return STATUS_OK;
 }
 
+/* ---- graphs */
+
+static Segment *find_segment(const Program *program, uint32_t begin)
+{
+    for (uint32_t i = 0; i < program->segments.len; i++)
+        if (program->segments.data[i].begin == begin)
+            return &program->segments.data[i];
+    return NULL;
+}
+
+static Status record(Executor *x, const Program *program, Segment *segment)
+{
+    Status status = hal_record_begin(x->device);
+    for (uint32_t i = segment->begin; i < segment->end && status == STATUS_OK; i++)
+        status = run_placed(x, &program->instrs.data[i]);
+    if (status == STATUS_OK)
+        status = hal_record_end(x->device, &segment->graph);
+    if (status != STATUS_OK)
+        hal_record_drop(x->device);
+    return status;
+}
+
+/* Recorded when it runs for the first time, and when memory has moved; else replayed. */
+static Status run_segment(Executor *x, const Program *program, Segment *segment)
+{
+    const char *doing = "recording";
+    Status status = STATUS_OK;
+    if (segment->graph && hal_graph_is_stale(x->device, segment->graph))
+    {
+        hal_graph_destroy(x->device, segment->graph);
+        segment->graph = NULL;
+    }
+    if (!segment->graph)
+        status = record(x, program, segment);
+    if (status == STATUS_OK)
+    {
+        doing = "running";
+        status = hal_graph_run(x->device, segment->graph);
+    }
+    if (status == STATUS_OK)
+        return status;
+    return status_fail(status, "%s @%s (ops %u to %u of %u) as a graph: %s", doing, program->name, segment->begin + 1,
+                       segment->end, program->instrs.len, status_detail());
+}
+
 Status executor_run(Executor *x, const char *func)
 {
     if (x->env)
@@ -148,15 +194,20 @@ Status executor_run(Executor *x, const char *func)
     double start_s = now_s(CLOCK_MONOTONIC);
     x->times = (ExecutorTimes){0};
     x->updating = false;
-    for (uint32_t i = 0; i < program->instrs.len; i++)
+    const bool timed = x->profiling || x->tracing;
+    for (uint32_t i = 0, n; i < program->instrs.len; i += n)
     {
         const Instr *instr = &program->instrs.data[i];
-        if (i == program->first_update)
+        Segment *segment = timed ? NULL : find_segment(program, i);
+        n = segment ? segment->end - segment->begin : 1;
+        if (!x->updating && i >= program->first_update)
         {
             x->times.pipe_s = now_s(CLOCK_MONOTONIC) - start_s;
             x->updating = true;
         }
-        if (x->profiling || x->tracing)
+        if (segment)
+            TRY(run_segment(x, program, segment));
+        else if (timed)
             TRY(run_timed(x, instr));
         else
             TRY(run_placed(x, instr));

@@ -79,6 +79,7 @@ Status hal_device_create(const char *name, const HalOptions *options, HalDevice 
     device->name = backend->name;
     device->computes = backend->computes;
     device->uses_host_memory = backend->uses_host_memory;
+    device->records = backend->ops->record_begin && !own.no_graphs;
     *out_device = device;
     return STATUS_OK;
 }
@@ -102,6 +103,11 @@ bool hal_device_computes(const HalDevice *device)
 bool hal_device_uses_host_memory(const HalDevice *device)
 {
     return device->uses_host_memory;
+}
+
+bool hal_device_records(const HalDevice *device)
+{
+    return device->records;
 }
 
 HalMemoryInfo hal_memory_info(const HalDevice *device)
@@ -197,4 +203,35 @@ Status hal_gemm_run(HalDevice *device, const HalGemm *gemm, const GemmArgs *args
 Status hal_sync(HalDevice *device)
 {
     return device->ops->sync(device);
+}
+
+Status hal_record_begin(HalDevice *device)
+{
+    return device->ops->record_begin(device);
+}
+
+Status hal_record_end(HalDevice *device, HalGraph **out_graph)
+{
+    return device->ops->record_end(device, out_graph);
+}
+
+void hal_record_drop(HalDevice *device)
+{
+    device->ops->record_drop(device);
+}
+
+Status hal_graph_run(HalDevice *device, const HalGraph *graph)
+{
+    return device->ops->graph_run(device, graph);
+}
+
+bool hal_graph_is_stale(const HalDevice *device, const HalGraph *graph)
+{
+    return device->ops->graph_is_stale(device, graph);
+}
+
+void hal_graph_destroy(HalDevice *device, HalGraph *graph)
+{
+    if (graph)
+        device->ops->graph_destroy(device, graph);
 }

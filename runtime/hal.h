@@ -22,12 +22,14 @@ typedef struct HalBuffer HalBuffer;
 typedef struct HalExecutable HalExecutable;
 typedef struct HalKernel HalKernel;
 typedef struct HalGemm HalGemm;
+typedef struct HalGraph HalGraph;
 
 typedef struct
 {
     int n_threads;    /* cpu: workers, 0 = one per usable core */
     bool pin;         /* cpu: pin workers to cores (this process has them to itself) */
     int device_index; /* of a back end with several devices; "cuda:1" means the same */
+    bool no_graphs;   /* hal_device_records is false */
 } HalOptions;
 
 typedef enum
@@ -89,6 +91,19 @@ Status hal_launch(HalDevice *device, const HalKernel *kernel, void *const *bufs,
 /* A prepared contraction, shared between equal descs, owned by the device. STATUS_UNSUPPORTED: not on this device. */
 Status hal_gemm_create(HalDevice *device, const GemmDesc *desc, const HalGemm **out_gemm);
 Status hal_gemm_run(HalDevice *device, const HalGemm *gemm, const GemmArgs *args);
+
+/* Work that is recorded once and replayed, on devices that can. Between begin and end, launches, contractions and
+ * copies on the device do not run: they become a graph, with the addresses that they were given. What changes from run
+ * to run is data on the device. Other calls are not allowed there. end: *out_graph is the caller's, to be destroyed
+ * before what it runs. After any failure in between: hal_record_drop, after which the device is as before. */
+bool hal_device_records(const HalDevice *device);
+Status hal_record_begin(HalDevice *device);
+Status hal_record_end(HalDevice *device, HalGraph **out_graph);
+void hal_record_drop(HalDevice *device);
+Status hal_graph_run(HalDevice *device, const HalGraph *graph);
+/* It refers to memory of the device that has moved since (a larger workspace): it is to be recorded again. */
+bool hal_graph_is_stale(const HalDevice *device, const HalGraph *graph);
+void hal_graph_destroy(HalDevice *device, HalGraph *graph); /* NULL is allowed */
 
 /* Waits for all work and returns the first failure since the last hal_sync. */
 Status hal_sync(HalDevice *device);

@@ -1,5 +1,6 @@
 /* The cuda device: memory, copies through pinned staging, waiting. Kernels are in hal_cuda_kernels.c, contractions in
- * hal_cuda_gemm.c. Calls return before the device has done their work; failures of it are told by whoever waits. */
+ * hal_cuda_gemm.c, graphs of both in hal_cuda_graph.c. Calls return before the device has done their work; failures of
+ * it are told by whoever waits. */
 #include "runtime/hal_cuda.h"
 
 #include <stdlib.h>
@@ -241,4 +242,10 @@ const HalOps hal_cuda_ops = {
     .gemm_create = cuda_gemm_create,
     .gemm_run = cuda_gemm_run,
     .sync = cuda_sync,
+    .record_begin = cuda_record_begin,
+    .record_end = cuda_record_end,
+    .record_drop = cuda_record_drop,
+    .graph_run = cuda_graph_run,
+    .graph_is_stale = cuda_graph_is_stale,
+    .graph_destroy = cuda_graph_destroy,
 };

@@ -56,6 +56,14 @@ Status cuda_gemm_create(HalDevice *device, const GemmDesc *desc, const HalGemm *
 Status cuda_gemm_run(HalDevice *device, const HalGemm *gemm, const GemmArgs *args);
 void cuda_gemms_destroy(CudaDevice *device);
 
+/* hal_cuda_graph.c */
+Status cuda_record_begin(HalDevice *device);
+Status cuda_record_end(HalDevice *device, HalGraph **out_graph);
+void cuda_record_drop(HalDevice *device);
+Status cuda_graph_run(HalDevice *device, const HalGraph *graph);
+bool cuda_graph_is_stale(const HalDevice *device, const HalGraph *graph);
+void cuda_graph_destroy(HalDevice *device, HalGraph *graph);
+
 /* The version of the files above; the first line of each names it. */
 #define CUDA_KERNEL_ABI_VERSION 1
 

@@ -22,6 +22,13 @@ typedef struct
     Status (*gemm_create)(HalDevice *device, const GemmDesc *desc, const HalGemm **out_gemm);
     Status (*gemm_run)(HalDevice *device, const HalGemm *gemm, const GemmArgs *args);
     Status (*sync)(HalDevice *device);
+    /* NULL where nothing is recorded. */
+    Status (*record_begin)(HalDevice *device);
+    Status (*record_end)(HalDevice *device, HalGraph **out_graph);
+    void (*record_drop)(HalDevice *device);
+    Status (*graph_run)(HalDevice *device, const HalGraph *graph);
+    bool (*graph_is_stale)(const HalDevice *device, const HalGraph *graph);
+    void (*graph_destroy)(HalDevice *device, HalGraph *graph);
 } HalOps;
 
 /* First member of each back end's own device and executable. */
@@ -29,7 +36,7 @@ struct HalDevice
 {
     const HalOps *ops;
     const char *name;
-    bool computes, uses_host_memory;
+    bool computes, uses_host_memory, records;
     int64_t buffer_bytes;
     int64_t peak_buffer_bytes;
 };

@@ -94,6 +94,20 @@ again()
     $PTC "$tiny" --device=cuda --max-steps=1 | grep "from the cache"
 }
 check "kernels come from the cache" again
+# Graphs read what changes from step to step on the device; with numbers that were baked in, the curve is another.
+one_by_one()
+{
+    $PTC "$e2e/dropout.xml" --out=launches --max-steps=3 --device=cuda --no-graphs && same_rows cuda launches
+}
+check "graphs change nothing" one_by_one
+baked_in()
+{
+    MOCK_CUDA_BAKED=1 $PTC "$e2e/dropout.xml" --out=baked --max-steps=3 --device=cuda &&
+        fails_with 1 $COMPARE curves cuda/metrics.jsonl baked/metrics.jsonl 1e-4
+}
+check "a learning rate that is baked in is seen" baked_in
+check "a graph does not fit" says 5 "recording @train (ops 1 to " env MOCK_CUDA_FAIL=cuGraphInstantiateWithFlags:1:2 $train
+check "no graphs" env MOCK_CUDA_FAIL=cuStreamBeginCapture_v2:1+:900 $train --no-graphs
 bench()
 {
     $PTC bench "$tiny" --device=cuda --steps=1 --warmup=1 --json | grep -q '"'

@@ -4,9 +4,12 @@
  *   MOCK_CUDA_LOG=FILE              a line per call
  *   MOCK_CUDA_FAIL=SYMBOL:N:RESULT  the N-th call (from 1) of that symbol gives RESULT; "N+": and all that follow
  *   MOCK_CUDA_VERSION=13000         what the driver supports
+ *   MOCK_CUDA_BAKED=1               what a graph reads of single numbers (4 bytes) stays what it was when it was made
  *   MOCK_CUDA_DEVICES=2, MOCK_CUDA_ARCH=90, MOCK_CUDA_MEMORY=BYTES */
 #ifndef PTC_TESTS_CUDA_MOCK_H
 #define PTC_TESTS_CUDA_MOCK_H
+
+#include "runtime/cuda_abi.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -59,6 +62,54 @@ __attribute__((format(printf, 3, 4))) static inline int mock_call(unsigned *n_ca
     const unsigned long nth = strtoul(fail + n + 1, &end, 10);
     const int on = *end == '+';
     return *n_calls == nth || (on && *n_calls > nth) ? atoi(end + on + 1) : 0;
+}
+
+/* Streams do at once what they are given; while one is captured, it becomes a node of a graph. What is given must be
+ * whole by itself: the caller's memory may go. */
+typedef CuResult MockWork(const void *args);
+
+struct MockNode
+{
+    struct MockNode *next;
+    MockWork *work;
+    double ms;
+    size_t args_bytes;
+    _Alignas(16) char args[];
+};
+
+struct CUgraph_st
+{
+    struct MockNode *first, *last;
+    unsigned n_nodes;
+};
+
+struct CUstream_st
+{
+    struct CUgraph_st *captured; /* NULL: it is not */
+    int is_broken;               /* something could not be captured */
+    double ms;                   /* what its work has taken, in the time of the mock */
+};
+
+static inline void mock_graph_add(struct CUgraph_st *graph, MockWork *work, const void *args, size_t args_bytes,
+                                  double ms)
+{
+    struct MockNode *node = malloc(sizeof *node + args_bytes);
+    *node = (struct MockNode){.work = work, .ms = ms, .args_bytes = args_bytes};
+    memcpy(node->args, args, args_bytes);
+    *(graph->first ? &graph->last->next : &graph->first) = node;
+    graph->last = node;
+    graph->n_nodes++;
+}
+
+static inline CuResult mock_stream_do(CuStream stream, MockWork *work, const void *args, size_t args_bytes, double ms)
+{
+    if (stream->captured)
+    {
+        mock_graph_add(stream->captured, work, args, args_bytes, ms);
+        return 0;
+    }
+    stream->ms += ms;
+    return work(args);
 }
 
 /* First in every function. */

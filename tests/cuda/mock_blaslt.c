@@ -2,8 +2,6 @@
  * in f32. Asks the alignments that it was promised of what it is given. Its calls are recorded as what they mean. */
 #include "mock.h"
 
-#include "runtime/cuda_abi.h"
-
 #include <math.h>
 #include <stdbool.h>
 
@@ -212,37 +210,54 @@ static bool aligned(const void *address)
     return (uintptr_t)address % promised_alignment == 0;
 }
 
+typedef struct
+{
+    struct BlasLtMatmul mm;
+    struct BlasLtLayout la, lb, lc, ld;
+    const float *a, *b, *c;
+    float *d, alpha, beta;
+    void *workspace;
+    size_t workspace_bytes;
+} Product;
+
+static CuResult compute(const void *args)
+{
+    const Product *p = args;
+    const struct BlasLtMatmul *mm = &p->mm;
+    const int64_t k = mm->transa ? p->la.rows : p->la.cols;
+    memset(p->workspace, 0xFF, p->workspace_bytes);
+    for (int32_t item = 0; item < p->ld.batch; item++)
+        for (int64_t col = 0; col < p->ld.cols; col++)
+            for (int64_t row = 0; row < p->ld.rows; row++)
+            {
+                double sum = 0;
+                for (int64_t i = 0; i < k; i++)
+                    sum += (double)(mm->transa ? at(p->a, &p->la, item, i, row) : at(p->a, &p->la, item, row, i)) *
+                           (double)(mm->transb ? at(p->b, &p->lb, item, col, i) : at(p->b, &p->lb, item, i, col));
+                float x = p->alpha * (float)sum;
+                if (p->beta != 0)
+                    x += p->beta * at(p->c, &p->lc, item, row, col);
+                if (mm->epilogue & BLASLT_EPILOGUE_BIAS)
+                    x += mm->bias[row];
+                p->d[item * p->ld.batch_stride + col * p->ld.ld + row] = activated(mm->epilogue, x);
+            }
+    return 0;
+}
+
 EXPORT CuResult cublasLtMatmul(BlasLtHandle handle, BlasLtMatmul mm, const void *alpha, const void *a, BlasLtLayout la,
                                const void *b, BlasLtLayout lb, const void *beta, const void *c, BlasLtLayout lc,
                                void *d, BlasLtLayout ld, const BlasLtAlgo *algo, void *workspace,
                                size_t workspace_bytes, CuStream stream)
 {
-    const float one = *(const float *)alpha, factor = *(const float *)beta;
-    MOCK("cublasLtMatmul", "alpha %g beta %g epilogue %u in place %d workspace %zu", (double)one, (double)factor,
-         mm->epilogue, c == d, workspace_bytes);
+    const Product product = {
+        *mm, *la, *lb, *lc, *ld, a, b, c, d, *(const float *)alpha, *(const float *)beta, workspace, workspace_bytes};
+    MOCK("cublasLtMatmul", "alpha %g beta %g epilogue %u in place %d workspace %zu", (double)product.alpha,
+         (double)product.beta, mm->epilogue, c == d, workspace_bytes);
     (void)handle;
-    (void)stream;
     if (algo->data[0] != ALGO_MARK || workspace_bytes < ALGO_WORKSPACE_BYTES || !fits(mm, la, lb, lc, ld) ||
         la->type != BLASLT_F32 || ld->type != BLASLT_F32)
         return INVALID_VALUE;
     if (!aligned(a) || !aligned(b) || !aligned(c) || !aligned(d) || !aligned(workspace))
         return INVALID_VALUE;
-    memset(workspace, 0xFF, workspace_bytes);
-    const int64_t k = mm->transa ? la->rows : la->cols;
-    for (int32_t item = 0; item < ld->batch; item++)
-        for (int64_t col = 0; col < ld->cols; col++)
-            for (int64_t row = 0; row < ld->rows; row++)
-            {
-                double sum = 0;
-                for (int64_t i = 0; i < k; i++)
-                    sum += (double)(mm->transa ? at(a, la, item, i, row) : at(a, la, item, row, i)) *
-                           (double)(mm->transb ? at(b, lb, item, col, i) : at(b, lb, item, i, col));
-                float x = one * (float)sum;
-                if (factor != 0)
-                    x += factor * at(c, lc, item, row, col);
-                if (mm->epilogue & BLASLT_EPILOGUE_BIAS)
-                    x += mm->bias[row];
-                ((float *)d)[item * ld->batch_stride + col * ld->ld + row] = activated(mm->epilogue, x);
-            }
-    return 0;
+    return mock_stream_do(stream, compute, &product, sizeof product, 1);
 }

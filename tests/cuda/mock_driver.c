@@ -1,7 +1,5 @@
-/* libcuda on the host: memory is the host's, streams do everything at once, kernels are those of mock_nvrtc.c. */
+/* libcuda on the host: memory is the host's, kernels are those of mock_nvrtc.c. Streams are in mock_stream.c. */
 #include "mock.h"
-
-#include "runtime/cuda_abi.h"
 
 #include <dlfcn.h>
 #include <unistd.h>
@@ -172,90 +170,6 @@ EXPORT CuResult cuMemFreeHost(void *address)
     return 0;
 }
 
-EXPORT CuResult cuMemsetD8Async(CuDevicePtr to, unsigned char byte, size_t n, CuStream stream)
-{
-    MOCK("cuMemsetD8Async", "%d %zu", byte, n);
-    (void)stream;
-    memset((void *)(uintptr_t)to, byte, n);
-    return 0;
-}
-
-EXPORT CuResult cuMemcpyHtoDAsync_v2(CuDevicePtr to, const void *from, size_t n, CuStream stream)
-{
-    MOCK("cuMemcpyHtoDAsync_v2", "%zu", n);
-    (void)stream;
-    memcpy((void *)(uintptr_t)to, from, n);
-    return 0;
-}
-
-EXPORT CuResult cuMemcpyDtoHAsync_v2(void *to, CuDevicePtr from, size_t n, CuStream stream)
-{
-    MOCK("cuMemcpyDtoHAsync_v2", "%zu", n);
-    (void)stream;
-    memcpy(to, (const void *)(uintptr_t)from, n);
-    return 0;
-}
-
-EXPORT CuResult cuMemcpyDtoDAsync_v2(CuDevicePtr to, CuDevicePtr from, size_t n, CuStream stream)
-{
-    MOCK("cuMemcpyDtoDAsync_v2", "%zu", n);
-    (void)stream;
-    memcpy((void *)(uintptr_t)to, (const void *)(uintptr_t)from, n);
-    return 0;
-}
-
-/* ---- streams and events: nothing is ever under way */
-
-EXPORT CuResult cuStreamCreate(CuStream *stream, unsigned flags)
-{
-    MOCK("cuStreamCreate", "%u", flags);
-    *stream = (CuStream)malloc(1);
-    return 0;
-}
-
-EXPORT CuResult cuStreamDestroy_v2(CuStream stream)
-{
-    MOCK("cuStreamDestroy_v2", " ");
-    free(stream);
-    return 0;
-}
-
-EXPORT CuResult cuStreamSynchronize(CuStream stream)
-{
-    MOCK("cuStreamSynchronize", " ");
-    (void)stream;
-    return 0;
-}
-
-EXPORT CuResult cuEventCreate(CuEvent *event, unsigned flags)
-{
-    MOCK("cuEventCreate", "%u", flags);
-    *event = (CuEvent)malloc(1);
-    return 0;
-}
-
-EXPORT CuResult cuEventDestroy_v2(CuEvent event)
-{
-    MOCK("cuEventDestroy_v2", " ");
-    free(event);
-    return 0;
-}
-
-EXPORT CuResult cuEventRecord(CuEvent event, CuStream stream)
-{
-    MOCK("cuEventRecord", " ");
-    (void)event;
-    (void)stream;
-    return 0;
-}
-
-EXPORT CuResult cuEventSynchronize(CuEvent event)
-{
-    MOCK("cuEventSynchronize", " ");
-    (void)event;
-    return 0;
-}
-
 /* ---- kernels */
 
 /* A function's record is found by its symbol in the list of the module. */
@@ -332,22 +246,37 @@ EXPORT CuResult cuModuleGetFunction(CuFunction *out, CuModule module, const char
     return 0;
 }
 
+typedef struct
+{
+    const struct CUfunc_st *function;
+    unsigned grid, block;
+    void *buffers[MAX_BUFFERS];
+    char *workspace;
+    uint32_t number;
+} Launch;
+
+static CuResult launch(const void *args)
+{
+    const Launch *l = args;
+    void *buffers[MAX_BUFFERS];
+    memcpy(buffers, l->buffers, sizeof buffers);
+    return l->function->run(l->function->entry, l->grid, l->block, buffers, l->workspace, l->number, 0) ? LAUNCH_FAILED
+                                                                                                        : 0;
+}
+
 EXPORT CuResult cuLaunchKernel(CuFunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                                unsigned block_y, unsigned block_z, unsigned smem_bytes, CuStream stream,
                                void **parameters, void **extra)
 {
     MOCK("cuLaunchKernel", "%s grid %u %u %u block %u %u %u smem %u", function->name, grid_x, grid_y, grid_z, block_x,
          block_y, block_z, smem_bytes);
-    (void)stream;
     (void)extra;
-    void *buffers[MAX_BUFFERS];
-    char *workspace;
-    uint32_t number;
+    Launch l = {.function = function, .grid = grid_x, .block = block_x};
     if (function->n_buffers > MAX_BUFFERS)
         return LAUNCH_FAILED;
     for (uint32_t i = 0; i < function->n_buffers; i++)
-        memcpy(&buffers[i], parameters[i], sizeof buffers[i]);
-    memcpy(&workspace, parameters[function->n_buffers], sizeof workspace);
-    memcpy(&number, parameters[function->n_buffers + 1], sizeof number);
-    return function->run(function->entry, grid_x, block_x, buffers, workspace, number, 0) ? LAUNCH_FAILED : 0;
+        memcpy(&l.buffers[i], parameters[i], sizeof l.buffers[i]);
+    memcpy(&l.workspace, parameters[function->n_buffers], sizeof l.workspace);
+    memcpy(&l.number, parameters[function->n_buffers + 1], sizeof l.number);
+    return mock_stream_do(stream, launch, &l, sizeof l, 0.25);
 }

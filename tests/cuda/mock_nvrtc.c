@@ -3,8 +3,6 @@
  * virtual architectures only, is the text itself. */
 #include "mock.h"
 
-#include "runtime/cuda_abi.h"
-
 #include <unistd.h>
 
 enum

@@ -1,0 +1,257 @@
+/* Step functions as graphs, on the mock of the driver: what is recorded and when, that replays read what changes on the
+ * device, and how failures are told. */
+#include "harness/test.h"
+
+#include "fixture.h"
+#include "program.h"
+
+#include "base/strbuf.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* w -= lr xT x w, told by the norm of x w; N rows. Two matmuls before the check, an update behind it. */
+#define PROGRAM(N)                                                                                                     \
+    "module \"steps\"\n"                                                                                               \
+    "global param \"w\" : f32[8x8]\n"                                                                                  \
+    "global input \"x\" : f32[" N "x8]\n"                                                                              \
+    "global input \"lr\" : f32[]\n"                                                                                    \
+    "global output \"loss\" : f32[]\n"                                                                                 \
+    "func step @train {\n"                                                                                             \
+    "  %0 = get {global=\"w\"} : f32[8x8]\n"                                                                           \
+    "  %1 = get {global=\"x\"} : f32[" N "x8]\n"                                                                       \
+    "  %2 = get {global=\"lr\"} : f32[]\n"                                                                             \
+    "  %3 = matmul %1, %0 : f32[" N "x8]\n"                                                                            \
+    "  %4 = matmul %1, %3 {ta=true} : f32[8x8]\n"                                                                      \
+    "  %5 = mul %3, %3 : f32[" N "x8]\n"                                                                               \
+    "  %6 = reduce_sum %5 {axes=[0,1]} : f32[]\n"                                                                      \
+    "  check_finite %6\n"                                                                                              \
+    "  %7 = matmul %4, %0 : f32[8x8]\n"                                                                                \
+    "  %8 = broadcast %2 {dims=[]} : f32[8x8]\n"                                                                       \
+    "  %9 = mul %7, %8 : f32[8x8]\n"                                                                                   \
+    "  %10 = sub %0, %9 : f32[8x8]\n"                                                                                  \
+    "  set %10 {global=\"w\"}\n"                                                                                       \
+    "  set %6 {global=\"loss\"}\n"                                                                                     \
+    "}\n"                                                                                                              \
+    "func step @eval {\n"                                                                                              \
+    "  %0 = get {global=\"w\"} : f32[8x8]\n"                                                                           \
+    "  %1 = get {global=\"x\"} : f32[" N "x8]\n"                                                                       \
+    "  %2 = matmul %1, %0 : f32[" N "x8]\n"                                                                            \
+    "  %3 = reduce_sum %2 {axes=[0,1]} : f32[]\n"                                                                      \
+    "  set %3 {global=\"loss\"}\n"                                                                                     \
+    "}\n"
+
+enum
+{
+    N_STEPS = 4
+};
+
+typedef struct
+{
+    Arena *arena;
+    HalDevice *device;
+    DeviceProgram programs[2]; /* 4 rows, 8 rows */
+    Executor *executor;
+} Steps;
+
+static Steps start(bool no_graphs)
+{
+    static const char *const texts[] = {PROGRAM("4"), PROGRAM("8")};
+    Steps s = {.arena = arena_create()};
+    const HalOptions options = {.no_graphs = no_graphs};
+    const IrModule *modules[2];
+    HalKernelFile files[2];
+    ExecutorModule variants[2];
+    if (hal_device_create("cuda", &options, &s.device) != STATUS_OK)
+        fail_msg("%s", status_detail());
+    for (int i = 0; i < 2; i++)
+    {
+        s.programs[i] = device_program_build(s.arena, fixture_module(s.arena, texts[i]), "fuse,plan_memory");
+        modules[i] = s.programs[i].m;
+    }
+    if (hal_kernels_build(s.arena, "cuda", modules, 2, 1, files) != STATUS_OK)
+        fail_msg("%s", status_detail());
+    for (int i = 0; i < 2; i++)
+        variants[i] = (ExecutorModule){.m = modules[i], .kernels_path = files[i].path};
+    if (executor_create(s.device, variants, 2, NULL, &s.executor) != STATUS_OK)
+        fail_msg("%s", status_detail());
+    float w[64];
+    for (int i = 0; i < 64; i++)
+        w[i] = (float)(i * 37 % 64) / 64 - 0.5F;
+    assert_int_equal(executor_write_global(s.executor, "w", w), STATUS_OK);
+    return s;
+}
+
+static void finish(Steps *s)
+{
+    executor_destroy(s->executor);
+    hal_device_destroy(s->device);
+    for (int i = 0; i < 2; i++)
+        device_program_destroy(&s->programs[i]);
+    arena_destroy(s->arena);
+}
+
+/* x and lr are others in every step. */
+static Status step(const Steps *s, uint32_t variant, const char *func, int number)
+{
+    float x[64], lr = 0.01F * (float)(number + 1);
+    for (int i = 0; i < 64; i++)
+        x[i] = (float)((i + number) * 29 % 64) / 64 - 0.5F;
+    executor_select(s->executor, variant);
+    assert_int_equal(executor_write_global(s->executor, "x", x), STATUS_OK);
+    assert_int_equal(executor_write_global(s->executor, "lr", &lr), STATUS_OK);
+    return executor_run(s->executor, func);
+}
+
+static void must_step(const Steps *s, uint32_t variant, const char *func, int number)
+{
+    if (step(s, variant, func, number) != STATUS_OK)
+        fail_msg("%s", status_detail());
+}
+
+static uint32_t count(const char *log, const char *symbol)
+{
+    uint32_t n = 0;
+    for (const char *at = log; (at = strstr(at, symbol)); at++)
+        n++;
+    return n;
+}
+
+static void read(const Steps *s, float out[65])
+{
+    assert_int_equal(executor_read_global(s->executor, "w", out), STATUS_OK);
+    assert_int_equal(executor_read_global(s->executor, "loss", out + 64), STATUS_OK);
+}
+
+/* After every step of the same sequence, with graphs and without. */
+static void replays_read_what_has_changed(void **state)
+{
+    (void)state;
+    if (!fixture_has_compiler())
+        TEST_SKIP("no C++ compiler: the mock of NVRTC cannot compile");
+    Steps graphs = start(false), launches = start(true);
+    assert_true(hal_device_records(graphs.device));
+    assert_false(hal_device_records(launches.device));
+    for (int i = 0; i < N_STEPS; i++)
+        for (uint32_t v = 0; v < 2; v++)
+        {
+            float a[65], b[65], before[65];
+            read(&graphs, before);
+            must_step(&graphs, v, i % 2 ? "eval" : "train", i);
+            must_step(&launches, v, i % 2 ? "eval" : "train", i);
+            read(&graphs, a);
+            read(&launches, b);
+            assert_memory_equal(a, b, sizeof a);
+            assert_memory_not_equal(a, before, sizeof a);
+        }
+    finish(&graphs);
+    finish(&launches);
+}
+
+/* The check parts the step in two; evaluation and the other length are recorded when they first run. */
+static void each_function_of_each_length_is_recorded_once(void **state)
+{
+    (void)state;
+    if (!fixture_has_compiler())
+        TEST_SKIP("no C++ compiler: the mock of NVRTC cannot compile");
+    static const struct
+    {
+        uint32_t variant;
+        const char *func;
+        uint32_t n_recorded, n_replayed;
+    } cases[] = {{1, "train", 2, 2}, {1, "train", 0, 2}, {1, "eval", 1, 1}, {0, "train", 2, 2},
+                 {1, "train", 0, 2}, {0, "train", 0, 2}, {0, "eval", 1, 1}, {1, "eval", 0, 1}};
+    Steps s = start(false);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    {
+        fixture_log_start();
+        must_step(&s, cases[i].variant, cases[i].func, (int)i);
+        const char *log = fixture_log_stop(s.arena);
+        assert_int_equal(count(log, "cuStreamBeginCapture_v2 2\n"), cases[i].n_recorded);
+        assert_int_equal(count(log, "cuGraphInstantiateWithFlags"), cases[i].n_recorded);
+        assert_int_equal(count(log, "cuGraphDestroy"), cases[i].n_recorded);
+        assert_int_equal(count(log, "cuGraphLaunch"), cases[i].n_replayed);
+        if (!cases[i].n_recorded)
+            assert_int_equal(count(log, "cuLaunchKernel") + count(log, "cublasLtMatmul "), 0);
+    }
+    finish(&s);
+}
+
+static void a_workspace_that_moves_makes_graphs_anew(void **state)
+{
+    (void)state;
+    if (!fixture_has_compiler())
+        TEST_SKIP("no C++ compiler: the mock of NVRTC cannot compile");
+    Steps s = start(false), other = start(true);
+    must_step(&s, 1, "train", 0);
+    must_step(&other, 1, "train", 0);
+    GemmDesc d = gemm_desc_make(64, 64, 8, false, false);
+    d.act = GEMM_ACT_relu;
+    d.residual = true; /* the product goes through the workspace */
+    d.ldr = 64;
+    const HalGemm *gemm = NULL;
+    if (hal_gemm_create(s.device, &d, &gemm) != STATUS_OK)
+        fail_msg("%s", status_detail());
+    fixture_log_start();
+    must_step(&s, 1, "train", 1);
+    must_step(&s, 1, "train", 2);
+    assert_int_equal(count(fixture_log_stop(s.arena), "cuStreamBeginCapture_v2"), 2);
+    must_step(&other, 1, "train", 1);
+    must_step(&other, 1, "train", 2);
+    float a[65], b[65];
+    read(&s, a);
+    read(&other, b);
+    assert_memory_equal(a, b, sizeof a);
+    finish(&s);
+    finish(&other);
+}
+
+/* Each is told with what was recorded, and the next run records again. */
+static void failures_name_what_was_recorded(void **state)
+{
+    (void)state;
+    if (!fixture_has_compiler())
+        TEST_SKIP("no C++ compiler: the mock of NVRTC cannot compile");
+    static const struct
+    {
+        const char *fail;
+        Status status;
+        int exit_code;
+        const char *text;
+    } cases[] = {
+        {"cuStreamBeginCapture_v2:1:900", STATUS_DEVICE, 3,
+         "as a graph: capturing the stream of cuda:0: MOCK_ERROR_900 (900, as the test asked): this driver cannot "
+         "record it; --no-graphs runs without"},
+        {"cuLaunchKernel:1:719", STATUS_DEVICE, 3, "as a graph: launching kernel 'k"},
+        {"cublasLtMatmul:2:13", STATUS_DEVICE, 3, "as a graph: cuBLASLt, running the contraction 1 x 8x8x8, A trans"},
+        {"cuStreamEndCapture:1:901", STATUS_DEVICE, 3, "an earlier call could not be recorded"},
+        {"cuGraphInstantiateWithFlags:1:2", STATUS_OUT_OF_MEMORY, 5,
+         "as a graph: instantiating a graph on cuda:0: MOCK_ERROR_2"},
+    };
+    Steps s = start(false);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    {
+        setenv("MOCK_CUDA_FAIL", cases[i].fail, 1);
+        const Status status = step(&s, 1, "train", 0);
+        unsetenv("MOCK_CUDA_FAIL");
+        fixture_expect(status, cases[i].status, cases[i].exit_code, "recording @train (ops 1 to ");
+        fixture_expect(status, cases[i].status, cases[i].exit_code, cases[i].text);
+    }
+    must_step(&s, 1, "train", 0);
+    setenv("MOCK_CUDA_FAIL", "cuGraphLaunch:1:719", 1);
+    fixture_expect(step(&s, 1, "train", 1), STATUS_DEVICE, 3, "running @train (ops 1 to ");
+    unsetenv("MOCK_CUDA_FAIL");
+    must_step(&s, 1, "train", 1);
+    finish(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(replays_read_what_has_changed),
+        cmocka_unit_test(each_function_of_each_length_is_recorded_once),
+        cmocka_unit_test(a_workspace_that_moves_makes_graphs_anew),
+        cmocka_unit_test(failures_name_what_was_recorded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
