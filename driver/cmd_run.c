@@ -70,10 +70,10 @@ typedef struct
     Progress progress;
     TrainerObserver shown; /* of progress */
     const Session *session;
-    double bubble; /* sum over steps */
+    /* of this layout: since the last transition */
     uint64_t n_steps;
-    uint64_t n_layout_steps; /* since the last transition */
-    int64_t real_bytes;      /* peak of the first steps of this layout: before checkpoints are written */
+    double step_s, bubble; /* sums over them */
+    int64_t real_bytes;    /* peak of the first ones: before checkpoints are written */
 } RunWatch;
 
 enum
@@ -84,9 +84,9 @@ enum
 static void watch_step(void *context, const TrainerStep *step)
 {
     RunWatch *watch = context;
+    watch->step_s += step->step_s;
     watch->bubble += step->bubble;
-    watch->n_steps++;
-    if (watch->n_layout_steps++ < N_MEMORY_STEPS)
+    if (watch->n_steps++ < N_MEMORY_STEPS)
         watch->real_bytes = session_real_bytes(watch->session);
     watch->shown.step(watch->shown.context, step);
 }
@@ -103,7 +103,7 @@ static void watch_note(void *context, const char *text)
     watch->shown.note(watch->shown.context, text);
 }
 
-/* How the ranks did against the plan. */
+/* How the ranks have done since the last transition, against the plan. */
 static void print_plan(const Session *s, const RunWatch *watch)
 {
     if (!s->ranks.planned || !watch->n_steps)
@@ -112,14 +112,15 @@ static void print_plan(const Session *s, const RunWatch *watch)
     printf("%u stages x %u replicas%s, %u micro-batches, %s: step %.1f ms (predicted %.1f), bubble %.1f %% (predicted "
            "%.1f)\n",
            c->plan.n_stages, c->plan.n_replicas, ranks_idle_text(s), c->plan.n_micro, pipeline_name(c->plan.schedule),
-           1e3 * watch->progress.step_s / (double)watch->n_steps, 1e3 * c->step_s,
+           1e3 * watch->step_s / (double)watch->n_steps, 1e3 * c->step_s,
            100 * watch->bubble / (double)watch->n_steps, 100 * c->bubble);
 }
 
 static Status begin_layout(const Session *s, RunWatch *watch, Trainer *trainer)
 {
     session_reset_peak();
-    watch->n_layout_steps = 0;
+    watch->n_steps = 0;
+    watch->step_s = watch->bubble = 0;
     watch->real_bytes = 0;
     return run_log_layout(s, trainer);
 }
