@@ -128,6 +128,9 @@ void elastic_set_options(Session *s, TrainerOptions *options)
     options->pause_epochs = s->elastic.every_epochs;
     options->pause_steps = s->elastic.every_steps;
     options->extra = state_text(s);
+    static const char *const redone[] = {"freeze", "transition"};
+    options->redone = redone;
+    options->n_redone = sizeof redone / sizeof *redone;
 }
 
 /* ---- decisions */

@@ -72,19 +72,41 @@ void metrics_log_close(MetricsLog *log)
 
 /* ---- resume */
 
-/* A whole row of a step up to `step`. */
-static bool keeps_row(const char *row, size_t n_bytes, uint64_t step)
+typedef struct
+{
+    uint64_t step;
+    const char *const *redone;
+    uint32_t n_redone;
+    size_t checkpoint_at; /* the last event "checkpoint" of the step; SIZE_MAX: there is none */
+} Resume;
+
+static bool is_redone(const Resume *resume, const char *event)
+{
+    for (uint32_t i = 0; event && i < resume->n_redone; i++)
+        if (strcmp(event, resume->redone[i]) == 0)
+            return true;
+    return false;
+}
+
+/* The row at that place in the file. *out_keep: it is whole, of a step up to resume->step, and does not come again. True
+ * when it is the event of a checkpoint at that step. */
+static bool judge_row(const Resume *resume, const char *row, size_t n_bytes, size_t at, bool *out_keep)
 {
     json_error_t error;
     json_t *object = json_loadb(row, n_bytes, 0, &error);
-    const json_t *at = json_object_get(object, "step");
-    bool keep = json_is_integer(at) && json_integer_value(at) >= 0 && (uint64_t)json_integer_value(at) <= step;
+    const json_t *number = json_object_get(object, "step");
+    const char *event = json_string_value(json_object_get(object, "event"));
+    const bool known = json_is_integer(number) && json_integer_value(number) >= 0;
+    const uint64_t step = known ? (uint64_t)json_integer_value(number) : 0;
+    const bool behind = step == resume->step && at > resume->checkpoint_at;
+    const bool checkpoint = known && step == resume->step && event && strcmp(event, "checkpoint") == 0;
+    *out_keep = known && step <= resume->step && !(behind && is_redone(resume, event));
     json_decref(object);
-    return keep;
+    return checkpoint;
 }
 
-/* Copies the rows to keep; *out_n_kept counts them. */
-static Status copy_rows(const MappedFile *old, uint64_t step, DurableFile *out, uint64_t *out_n_kept)
+/* Copies the rows to keep to `out`; NULL: only looks for the checkpoint. *out_n_kept counts them. */
+static Status walk_rows(const MappedFile *old, Resume *resume, DurableFile *out, uint64_t *out_n_kept)
 {
     const char *at = old->data;
     const char *end = at + old->size_bytes;
@@ -94,8 +116,12 @@ static Status copy_rows(const MappedFile *old, uint64_t step, DurableFile *out, 
         const char *newline = memchr(at, '\n', (size_t)(end - at));
         if (!newline)
             break; /* torn */
-        size_t n_bytes = (size_t)(newline + 1 - at);
-        if (keeps_row(at, n_bytes, step))
+        const size_t n_bytes = (size_t)(newline + 1 - at), place = (size_t)(at - (const char *)old->data);
+        bool keep;
+        const bool checkpoint = judge_row(resume, at, n_bytes, place, &keep);
+        if (!out && checkpoint)
+            resume->checkpoint_at = place;
+        if (out && keep)
         {
             TRY(durable_file_write(out, at, n_bytes));
             ++*out_n_kept;
@@ -105,7 +131,8 @@ static Status copy_rows(const MappedFile *old, uint64_t step, DurableFile *out, 
     return STATUS_OK;
 }
 
-Status metrics_log_resume(const char *path, uint64_t step, MetricsLog **out_log)
+Status metrics_log_resume(const char *path, uint64_t step, const char *const *redone, uint32_t n_redone,
+                          MetricsLog **out_log)
 {
     if (access(path, F_OK) != 0 && errno == ENOENT)
         return metrics_log_create(path, out_log);
@@ -113,10 +140,12 @@ Status metrics_log_resume(const char *path, uint64_t step, MetricsLog **out_log)
     TRY(mapped_file_open(path, &old));
     DurableFile *out;
     uint64_t n_kept = 0;
+    Resume resume = {.step = step, .redone = redone, .n_redone = n_redone, .checkpoint_at = SIZE_MAX};
     Status status = durable_file_create(path, &out);
     if (status == STATUS_OK)
     {
-        copy_rows(&old, step, out, &n_kept); /* commit reports the failure */
+        walk_rows(&old, &resume, NULL, &n_kept);
+        walk_rows(&old, &resume, out, &n_kept); /* commit reports the failure */
         status = durable_file_commit(out, NULL);
     }
     mapped_file_close(&old);

@@ -45,8 +45,10 @@ typedef struct
 /* A new file (one that is there is replaced) with its first row. */
 Status metrics_log_create(const char *path, MetricsLog **out_log);
 /* Goes on after a resume from `step`: rows of later steps and a torn last line are taken out (the file is replaced in
- * one rename), so that the file describes one run. A missing file is created. */
-Status metrics_log_resume(const char *path, uint64_t step, MetricsLog **out_log);
+ * one rename), so that the file describes one run. So are the n_redone events of these names that stand behind the
+ * event "checkpoint" of that step: they come again. A missing file is created. */
+Status metrics_log_resume(const char *path, uint64_t step, const char *const *redone, uint32_t n_redone,
+                          MetricsLog **out_log);
 /* NULL is allowed. */
 void metrics_log_close(MetricsLog *log);
 

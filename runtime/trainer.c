@@ -74,7 +74,9 @@ static Status open_log(Trainer *t)
         return STATUS_OK;
     TRY(make_out_dir(t->options.out_dir));
     const char *path = arena_printf(t->arena, "%s/metrics.jsonl", t->options.out_dir);
-    TRY(t->step || t->options.from ? metrics_log_resume(path, t->step, &t->log) : metrics_log_create(path, &t->log));
+    const uint32_t n_redone = t->options.from ? 0 : t->options.n_redone;
+    TRY(t->step || t->options.from ? metrics_log_resume(path, t->step, t->options.redone, n_redone, &t->log)
+                                   : metrics_log_create(path, &t->log));
     const TrainerRank *rank = &t->options.rank;
     const Metric plan[] = {METRIC_U64("stages", rank->n_stages), METRIC_U64("replicas", rank->n_replicas),
                            METRIC_U64("micro_batches", rank->n_all_micro),

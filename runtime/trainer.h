@@ -113,6 +113,8 @@ typedef struct
     uint64_t pause_epochs;       /* trainer_run returns after so many epochs each; 0: it does not */
     uint64_t pause_steps;        /* the same after steps */
     const char *extra;           /* a JSON object that goes into checkpoints; NULL: none */
+    const char *const *redone;   /* events that come again when a run is gone on from (metrics_log_resume) */
+    uint32_t n_redone;
     uint32_t trace_steps;        /* so many steps are traced, after TRAINER_TRACE_AFTER of them; 0: none */
     const char *weights;         /* pretrained weights to start from; NULL: the initialisers */
     bool weights_partial;        /* what they lack is left to the initialisers (pretrained_compare) */

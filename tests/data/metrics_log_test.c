@@ -84,7 +84,7 @@ static void test_resume(void **state)
     fputs("{\"split\":\"train\",\"step\":2,\"lo", torn);
     fclose(torn);
 
-    EXPECT_OK(metrics_log_resume(path, 3, &log));
+    EXPECT_OK(metrics_log_resume(path, 3, NULL, 0, &log));
     EXPECT_OK(metrics_log_event(log, 3, "resume", NULL, 0));
     EXPECT_OK(add_train(log, 4, 0.25));
     metrics_log_close(log);
@@ -95,19 +95,41 @@ static void test_resume(void **state)
                             "{\"split\":\"train\",\"step\":4,\"epoch\":0,\"loss\":0.25}\n");
 }
 
+/* What was decided at the step of a checkpoint, but behind it, is decided again. */
+static void test_resume_at_a_decision(void **state)
+{
+    static const char *const redone[] = {"freeze", "transition"};
+    static const char *const events[] = {"freeze", "checkpoint", "freeze", "checkpoint", "resources",
+                                         "freeze", "transition", "eval"};
+    const char *path = path_in(*state, "metrics.jsonl");
+    MetricsLog *log = NULL;
+    EXPECT_OK(metrics_log_create(path, &log));
+    EXPECT_OK(metrics_log_event(log, 2, "checkpoint", NULL, 0));
+    EXPECT_OK(metrics_log_event(log, 2, "freeze", NULL, 0));
+    for (size_t i = 0; i < sizeof events / sizeof *events; i++)
+        EXPECT_OK(metrics_log_event(log, 3, events[i], NULL, 0));
+    metrics_log_close(log);
+    EXPECT_OK(metrics_log_resume(path, 3, redone, 2, &log));
+    metrics_log_close(log);
+#define EVENT(step, name) "{\"split\":\"event\",\"step\":" #step ",\"event\":\"" name "\"}\n"
+    expect_file(path, FIRST EVENT(2, "checkpoint") EVENT(2, "freeze") EVENT(3, "freeze") EVENT(3, "checkpoint")
+                          EVENT(3, "freeze") EVENT(3, "checkpoint") EVENT(3, "resources") EVENT(3, "eval"));
+#undef EVENT
+}
+
 static void test_resume_of_nothing(void **state)
 {
     const char *path = path_in(*state, "metrics.jsonl");
     MetricsLog *log = NULL;
-    EXPECT_OK(metrics_log_resume(path, 3, &log));
+    EXPECT_OK(metrics_log_resume(path, 3, NULL, 0, &log));
     metrics_log_close(log);
     expect_file(path, FIRST);
     write_bytes(path, "", 0);
-    EXPECT_OK(metrics_log_resume(path, 3, &log));
+    EXPECT_OK(metrics_log_resume(path, 3, NULL, 0, &log));
     metrics_log_close(log);
     expect_file(path, FIRST);
     write_bytes(path, "not json\n[]\n{}\n", 15);
-    EXPECT_OK(metrics_log_resume(path, 3, &log));
+    EXPECT_OK(metrics_log_resume(path, 3, NULL, 0, &log));
     metrics_log_close(log);
     expect_file(path, FIRST);
     EXPECT_FAIL(metrics_log_create(path_in(*state, "no/such/metrics.jsonl"), &log), STATUS_IO, "cannot open");
@@ -120,6 +142,7 @@ int main(void)
         WITH_FOLDER(test_rows),
         WITH_FOLDER(test_numbers_read_back),
         WITH_FOLDER(test_resume),
+        WITH_FOLDER(test_resume_at_a_decision),
         WITH_FOLDER(test_resume_of_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
