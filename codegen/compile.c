@@ -133,13 +133,12 @@ static const char *cpu_identity(Arena *arena)
 
 /* ---- compiling */
 
-/* What all texts are compiled with. */
-typedef struct
+struct CodegenCompiler
 {
     const char *dir, *version, *cpu;
     const char *argv[N_FLAGS + MAX_EXTRA_FLAGS + 8];
     size_t n_args; /* so far: the files come behind */
-} Compiler;
+};
 
 /* One text on its way; pid 0: it was in the cache. */
 typedef struct
@@ -150,8 +149,9 @@ typedef struct
     double start_s;
 } Compilation;
 
-static Status find_compiler(Arena *arena, Compiler *out)
+Status codegen_compiler_find(Arena *arena, CodegenCompiler **out_compiler)
 {
+    CodegenCompiler *out = ARENA_NEW(arena, CodegenCompiler);
     const char *cc = getenv("PTC_CC"), *extra = getenv("PTC_CFLAGS");
     if (!cc || !*cc)
         cc = "cc";
@@ -169,10 +169,16 @@ static Status find_compiler(Arena *arena, Compiler *out)
             out->argv[n++] = word;
     out->n_args = n;
     out->cpu = cpu_identity(arena);
+    *out_compiler = out;
     return STATUS_OK;
 }
 
-static const char *key_of(Arena *arena, const Compiler *compiler, const char *text)
+const char *codegen_compiler_dir(const CodegenCompiler *compiler)
+{
+    return compiler->dir;
+}
+
+const char *codegen_compiler_key(Arena *arena, const CodegenCompiler *compiler, const char *text)
 {
     const char *texts[sizeof compiler->argv / sizeof *compiler->argv + 3];
     size_t n = 0;
@@ -184,10 +190,11 @@ static const char *key_of(Arena *arena, const Compiler *compiler, const char *te
     return cache_key(arena, texts, n);
 }
 
-static Status begin(Arena *arena, Compiler *compiler, const char *text, uint32_t number, Compilation *out)
+static Status begin(Arena *arena, CodegenCompiler *compiler, const char *text, uint32_t number, Compilation *out)
 {
-    *out = (Compilation){.start_s = now_s(),
-                         .entry = cache_entry(arena, compiler->dir, key_of(arena, compiler, text), "so", number)};
+    *out = (Compilation){
+        .start_s = now_s(),
+        .entry = cache_entry(arena, compiler->dir, codegen_compiler_key(arena, compiler, text), "so", number)};
     out->c_path = arena_printf(arena, "%s.c", out->entry.stem);
     out->log = arena_printf(arena, "%s.log", out->entry.stem);
     if (cache_entry_valid(arena, &out->entry))
@@ -202,7 +209,7 @@ static Status begin(Arena *arena, Compiler *compiler, const char *text, uint32_t
     return start(compiler->argv, out->log, &out->pid);
 }
 
-static Status end(Arena *arena, const Compiler *compiler, const Compilation *c, CodegenObject *out)
+static Status end(Arena *arena, const CodegenCompiler *compiler, const Compilation *c, CodegenObject *out)
 {
     *out = (CodegenObject){.so_path = c->entry.path, .cached = !c->pid};
     if (!c->pid)
@@ -219,16 +226,9 @@ static Status end(Arena *arena, const Compiler *compiler, const Compilation *c, 
     return STATUS_OK;
 }
 
-Status codegen_compile(Arena *arena, const char *text, CodegenObject *out_object)
+Status codegen_compile_all(Arena *arena, CodegenCompiler *compiler, const char *const *texts, uint32_t n,
+                           uint32_t n_parallel, CodegenObject *out_objects)
 {
-    return codegen_compile_all(arena, &text, 1, 1, out_object);
-}
-
-Status codegen_compile_all(Arena *arena, const char *const *texts, uint32_t n, uint32_t n_parallel,
-                           CodegenObject *out_objects)
-{
-    Compiler compiler = {0};
-    TRY(find_compiler(arena, &compiler));
     Compilation *all = ARENA_ARRAY(arena, Compilation, n);
     Status status = STATUS_OK;
     uint32_t n_begun = 0;
@@ -236,14 +236,21 @@ Status codegen_compile_all(Arena *arena, const char *const *texts, uint32_t n, u
     {
         while (status == STATUS_OK && n_begun < n && n_begun < i + n_parallel)
         {
-            status = begin(arena, &compiler, texts[n_begun], n_begun, &all[n_begun]);
+            status = begin(arena, compiler, texts[n_begun], n_begun, &all[n_begun]);
             n_begun++;
         }
         int code;
         if (status == STATUS_OK)
-            status = end(arena, &compiler, &all[i], &out_objects[i]);
+            status = end(arena, compiler, &all[i], &out_objects[i]);
         else if (i < n_begun && all[i].pid)
-            (void)wait_for(compiler.argv[0], all[i].pid, &code); /* the failure before it is the one to tell */
+            (void)wait_for(compiler->argv[0], all[i].pid, &code); /* the failure before it is the one to tell */
     }
     return status;
+}
+
+Status codegen_compile(Arena *arena, const char *text, CodegenObject *out_object)
+{
+    CodegenCompiler *compiler;
+    TRY(codegen_compiler_find(arena, &compiler));
+    return codegen_compile_all(arena, compiler, &text, 1, 1, out_object);
 }

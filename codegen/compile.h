@@ -8,6 +8,9 @@
 
 #include <stdbool.h>
 
+/* What texts are compiled with. */
+typedef struct CodegenCompiler CodegenCompiler;
+
 typedef struct
 {
     const char *so_path; /* in the arena */
@@ -15,12 +18,18 @@ typedef struct
     double compile_s;
 } CodegenObject;
 
-/* Runs $PTC_CC (default: cc) without a shell, with our flags and the words of $PTC_CFLAGS (none by default; for
- * sanitizers and experiments). COMPILER: no compiler, or it refused the text; the detail names the
- * compiler's log. IO: the cache directory cannot be written. */
+/* $PTC_CC (default: cc) with our flags and the words of $PTC_CFLAGS (none by default; for sanitizers and experiments).
+ * COMPILER: there is none. IO: no place for the cache. */
+Status codegen_compiler_find(Arena *arena, CodegenCompiler **out_compiler);
+/* The cache's folder, and a text's key in it. */
+const char *codegen_compiler_dir(const CodegenCompiler *compiler);
+const char *codegen_compiler_key(Arena *arena, const CodegenCompiler *compiler, const char *text);
+
+/* Compiles n texts, n_parallel (>= 1) of them at the same time, without a shell. COMPILER: it refused one; the detail
+ * names its log. IO: the folder cannot be written. */
+Status codegen_compile_all(Arena *arena, CodegenCompiler *compiler, const char *const *texts, uint32_t n,
+                           uint32_t n_parallel, CodegenObject *out_objects);
+/* One text, with the compiler that is found. */
 Status codegen_compile(Arena *arena, const char *text, CodegenObject *out_object);
-/* The same of n texts, n_parallel (>= 1) of them at the same time. */
-Status codegen_compile_all(Arena *arena, const char *const *texts, uint32_t n, uint32_t n_parallel,
-                           CodegenObject *out_objects);
 
 #endif

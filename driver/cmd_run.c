@@ -112,8 +112,8 @@ static void print_plan(const Session *s, const RunWatch *watch)
     printf("%u stages x %u replicas%s, %u micro-batches, %s: step %.1f ms (predicted %.1f), bubble %.1f %% (predicted "
            "%.1f)\n",
            c->plan.n_stages, c->plan.n_replicas, ranks_idle_text(s), c->plan.n_micro, pipeline_name(c->plan.schedule),
-           1e3 * watch->step_s / (double)watch->n_steps, 1e3 * c->step_s,
-           100 * watch->bubble / (double)watch->n_steps, 100 * c->bubble);
+           1e3 * watch->step_s / (double)watch->n_steps, 1e3 * c->step_s, 100 * watch->bubble / (double)watch->n_steps,
+           100 * c->bubble);
 }
 
 static Status begin_layout(const Session *s, RunWatch *watch, Trainer *trainer)

@@ -238,12 +238,18 @@ static void copy_body(IrModule *dst, IrFunc to, const IrModule *src, IrFunc from
     }
 }
 
+IrFunc ir_func_copy(IrModule *to, const IrModule *from, IrFunc func, const char *name)
+{
+    const IrFunc copy = ir_func_add(to, ir_func(from, func)->kind, name);
+    const IrAttrs *attrs = &ir_func(from, func)->attrs;
+    ir_func(to, copy)->attrs = ir_attrs_copy(to->arena, attrs->data, attrs->len);
+    copy_body(to, copy, from, func);
+    return copy;
+}
+
 IrFunc ir_func_clone(IrModule *m, IrFunc func, const char *name)
 {
-    IrFunc copy = ir_func_add(m, ir_func(m, func)->kind, name);
-    ir_func(m, copy)->attrs = ir_attrs_copy(m->arena, ir_func(m, func)->attrs.data, ir_func(m, func)->attrs.len);
-    copy_body(m, copy, m, func);
-    return copy;
+    return ir_func_copy(m, m, func, name);
 }
 
 IrModule *ir_module_clone(Arena *arena, const IrModule *m)
@@ -258,11 +264,6 @@ IrModule *ir_module_clone(Arena *arena, const IrModule *m)
                       global->span);
     }
     IR_FOR_FUNCS(m, f)
-    {
-        const IrFuncData *func = ir_func(m, f);
-        IrFunc to = ir_func_add(copy, func->kind, func->name);
-        ir_func(copy, to)->attrs = ir_attrs_copy(arena, func->attrs.data, func->attrs.len);
-        copy_body(copy, to, m, f);
-    }
+    ir_func_copy(copy, m, f, ir_func(m, f)->name);
     return copy;
 }

@@ -325,5 +325,7 @@ static inline uint32_t ir_uses_count(const IrUses *uses, IrValue value)
 IrModule *ir_module_clone(Arena *arena, const IrModule *m);
 /* A copy of one function under a new name, in the same module. */
 IrFunc ir_func_clone(IrModule *m, IrFunc func, const char *name);
+/* The same in another module, which must have the globals and functions that it names. */
+IrFunc ir_func_copy(IrModule *to, const IrModule *from, IrFunc func, const char *name);
 
 #endif

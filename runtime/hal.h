@@ -77,8 +77,8 @@ typedef struct
 Status hal_kernels_build(Arena *arena, const char *name, const IrModule *const *modules, uint32_t n,
                          uint32_t n_parallel, HalKernelFile *out_files);
 
-/* Loads compiled kernels: a shared object (codegen/kernel_abi.h) on cpu, launches and a cubin on cuda. Workspaces are
- * allocated here. null accepts any path and any kernel name. */
+/* Loads compiled kernels: a table of shared objects (codegen/kernel_set.h) on cpu, launches and a cubin on cuda.
+ * Workspaces are allocated here. null accepts any path and any kernel name. */
 Status hal_executable_load(HalDevice *device, const char *path, HalExecutable **out_executable);
 void hal_executable_unload(HalExecutable *executable);
 /* Lent by the executable. An unknown name is STATUS_DEVICE. */

@@ -1,7 +1,8 @@
-/* The cpu device: host memory, kernels from a shared object run by the pool, contractions by the library.
+/* The cpu device: host memory, kernels from shared objects run by the pool, contractions by the library.
  * Everything is done when a call returns, so sync has nothing to wait for. */
 #include "base/bug.h"
 #include "codegen/kernel_abi.h"
+#include "codegen/kernel_set.h"
 #include "runtime/hal_ops.h"
 
 #include <dlfcn.h>
@@ -29,6 +30,7 @@ typedef struct CpuExecutable CpuExecutable;
 
 struct HalKernel
 {
+    const char *name;
     const PtcKernel *kernel;
     CpuExecutable *executable;
 };
@@ -37,7 +39,9 @@ struct CpuExecutable
 {
     HalExecutable base;
     CpuDevice *device;
-    void *library;
+    Arena *arena; /* of names, and */
+    void **libraries;
+    uint32_t n_libraries;
     HalKernel *kernels;
     uint32_t n_kernels;
 };
@@ -98,9 +102,9 @@ static Status cpu_copy(HalDevice *base, HalCopyKind kind, void *dst, const void 
 static void cpu_executable_unload(HalExecutable *base)
 {
     CpuExecutable *executable = (CpuExecutable *)base;
-    if (executable->library)
-        dlclose(executable->library);
-    free(executable->kernels);
+    for (uint32_t i = 0; i < executable->n_libraries; i++)
+        dlclose(executable->libraries[i]);
+    arena_destroy(executable->arena);
     free(executable);
 }
 
@@ -143,35 +147,58 @@ static Status grow(char **memory, size_t *size_bytes, size_t wanted_bytes, size_
     return STATUS_OK;
 }
 
-static Status executable_fill(CpuExecutable *executable, const PtcKernelTable *table)
+/* Opens the object, or finds it among those that are open. */
+static Status open_library(CpuExecutable *executable, const CodegenKernelPlace *places, uint32_t i,
+                           const PtcKernelTable **tables)
+{
+    for (uint32_t before = 0; before < i; before++)
+        if (strcmp(places[before].so_path, places[i].so_path) == 0)
+        {
+            tables[i] = tables[before];
+            return STATUS_OK;
+        }
+    void *library = dlopen(places[i].so_path, RTLD_NOW | RTLD_LOCAL);
+    if (!library)
+        return status_fail(STATUS_DEVICE, "%s", dlerror());
+    executable->libraries[executable->n_libraries++] = library;
+    return table_find(library, places[i].so_path, &tables[i]);
+}
+
+static Status find_kernel(const PtcKernelTable *table, const CodegenKernelPlace *place, const PtcKernel **out_kernel)
+{
+    for (uint32_t i = 0; i < table->n_kernels; i++)
+        if (strcmp(table->kernels[i].name, place->symbol) == 0)
+        {
+            *out_kernel = &table->kernels[i];
+            return STATUS_OK;
+        }
+    return status_fail(STATUS_DEVICE, "%s has no kernel '%s'", place->so_path, place->symbol);
+}
+
+static Status executable_open(CpuExecutable *executable, const char *path)
 {
     CpuDevice *device = executable->device;
+    CodegenKernelPlace *places;
+    uint32_t n;
     size_t workspace_bytes = 0, scratch_bytes = 0;
-    executable->n_kernels = table->n_kernels;
-    executable->kernels = calloc(table->n_kernels ? table->n_kernels : 1, sizeof(HalKernel));
-    if (!executable->kernels)
-        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for %u kernels", table->n_kernels);
-    for (uint32_t i = 0; i < table->n_kernels; i++)
+    TRY(codegen_kernels_read(executable->arena, path, &places, &n));
+    const PtcKernelTable **tables = ARENA_ARRAY(executable->arena, const PtcKernelTable *, n);
+    executable->libraries = ARENA_ARRAY(executable->arena, void *, n);
+    executable->kernels = ARENA_ARRAY(executable->arena, HalKernel, n);
+    executable->n_kernels = n;
+    for (uint32_t i = 0; i < n; i++)
     {
-        const PtcKernel *kernel = &table->kernels[i];
-        executable->kernels[i] = (HalKernel){kernel, executable};
-        size_t workspace = align_up((size_t)kernel->workspace_bytes);
-        size_t scratch = align_up((size_t)kernel->scratch_bytes);
+        const PtcKernel *kernel = NULL;
+        TRY(open_library(executable, places, i, tables));
+        TRY(find_kernel(tables[i], &places[i], &kernel));
+        executable->kernels[i] = (HalKernel){places[i].name, kernel, executable};
+        const size_t workspace = align_up((size_t)kernel->workspace_bytes);
+        const size_t scratch = align_up((size_t)kernel->scratch_bytes);
         workspace_bytes = workspace > workspace_bytes ? workspace : workspace_bytes;
         scratch_bytes = scratch > scratch_bytes ? scratch : scratch_bytes;
     }
     TRY(grow(&device->workspace, &device->workspace_bytes, workspace_bytes, 1));
     return grow(&device->scratch, &device->scratch_bytes, scratch_bytes, (size_t)pool_n_threads(device->pool));
-}
-
-static Status executable_open(CpuExecutable *executable, const char *path)
-{
-    executable->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (!executable->library)
-        return status_fail(STATUS_DEVICE, "%s", dlerror());
-    const PtcKernelTable *table = NULL;
-    TRY(table_find(executable->library, path, &table));
-    return executable_fill(executable, table);
 }
 
 static Status cpu_executable_load(HalDevice *base, const char *path, HalExecutable **out_executable)
@@ -180,6 +207,7 @@ static Status cpu_executable_load(HalDevice *base, const char *path, HalExecutab
     if (!executable)
         return status_fail(STATUS_OUT_OF_MEMORY, "no memory for an executable");
     executable->device = (CpuDevice *)base;
+    executable->arena = arena_create();
     Status status = executable_open(executable, path);
     if (status != STATUS_OK)
         cpu_executable_unload(&executable->base);
@@ -192,7 +220,7 @@ static Status cpu_executable_kernel(HalExecutable *base, const char *name, const
 {
     CpuExecutable *executable = (CpuExecutable *)base;
     for (uint32_t i = 0; i < executable->n_kernels; i++)
-        if (strcmp(executable->kernels[i].kernel->name, name) == 0)
+        if (strcmp(executable->kernels[i].name, name) == 0)
         {
             *out_kernel = &executable->kernels[i];
             return STATUS_OK;

@@ -1,6 +1,5 @@
 /* Host memory and C kernels for the back ends that live on the host. */
-#include "codegen/codegen.h"
-#include "codegen/compile.h"
+#include "codegen/kernel_set.h"
 #include "runtime/hal_ops.h"
 
 #include <stdio.h>
@@ -58,18 +57,9 @@ Status hal_host_kernels_build(Arena *arena, int device_index, const IrModule *co
                               uint32_t n_parallel, HalKernelFile *out_files)
 {
     (void)device_index;
-    Arena *scratch = arena_create();
-    const char **texts = ARENA_ARRAY(scratch, const char *, n);
-    CodegenObject *objects = ARENA_ARRAY(scratch, CodegenObject, n);
+    CodegenKernels *kernels = ARENA_ARRAY(arena, CodegenKernels, n);
+    TRY(codegen_kernels_build(arena, modules, n, n_parallel, kernels));
     for (uint32_t i = 0; i < n; i++)
-    {
-        StrBuf text = strbuf_make(scratch);
-        codegen_emit_c(&text, modules[i]);
-        texts[i] = strbuf_text(&text);
-    }
-    Status status = codegen_compile_all(scratch, texts, n, n_parallel, objects);
-    for (uint32_t i = 0; i < n && status == STATUS_OK; i++)
-        out_files[i] = (HalKernelFile){arena_strdup(arena, objects[i].so_path), objects[i].cached};
-    arena_destroy(scratch);
-    return status;
+        out_files[i] = (HalKernelFile){kernels[i].path, kernels[i].cached};
+    return STATUS_OK;
 }

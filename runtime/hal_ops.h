@@ -54,7 +54,7 @@ struct HalExecutable
  * kernel grants them. */
 Status hal_host_alloc(size_t size_bytes, void **out_address);
 void hal_host_free(void *address, size_t size_bytes);
-/* Kernels in C, as shared objects. */
+/* Kernels in C (codegen/kernel_set.h). */
 Status hal_host_kernels_build(Arena *arena, int device_index, const IrModule *const *modules, uint32_t n,
                               uint32_t n_parallel, HalKernelFile *out_files);
 /* Total and available memory of the host. */

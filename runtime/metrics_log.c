@@ -88,8 +88,8 @@ static bool is_redone(const Resume *resume, const char *event)
     return false;
 }
 
-/* The row at that place in the file. *out_keep: it is whole, of a step up to resume->step, and does not come again. True
- * when it is the event of a checkpoint at that step. */
+/* The row at that place in the file. *out_keep: it is whole, of a step up to resume->step, and does not come again.
+ * True when it is the event of a checkpoint at that step. */
 static bool judge_row(const Resume *resume, const char *row, size_t n_bytes, size_t at, bool *out_keep)
 {
     json_error_t error;

@@ -115,10 +115,10 @@ typedef struct
     const char *extra;           /* a JSON object that goes into checkpoints; NULL: none */
     const char *const *redone;   /* events that come again when a run is gone on from (metrics_log_resume) */
     uint32_t n_redone;
-    uint32_t trace_steps;        /* so many steps are traced, after TRAINER_TRACE_AFTER of them; 0: none */
-    const char *weights;         /* pretrained weights to start from; NULL: the initialisers */
-    bool weights_partial;        /* what they lack is left to the initialisers (pretrained_compare) */
-    const char *digest;          /* of model and job: a checkpoint with another digest is refused */
+    uint32_t trace_steps;                   /* so many steps are traced, after TRAINER_TRACE_AFTER of them; 0: none */
+    const char *weights;                    /* pretrained weights to start from; NULL: the initialisers */
+    bool weights_partial;                   /* what they lack is left to the initialisers (pretrained_compare) */
+    const char *digest;                     /* of model and job: a checkpoint with another digest is refused */
     const volatile sig_atomic_t *stop_flag; /* set by a signal: checkpoint and return INTERRUPTED; NULL: none */
     TrainerObserver observer;
 } TrainerOptions;

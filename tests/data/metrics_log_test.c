@@ -99,8 +99,8 @@ static void test_resume(void **state)
 static void test_resume_at_a_decision(void **state)
 {
     static const char *const redone[] = {"freeze", "transition"};
-    static const char *const events[] = {"freeze", "checkpoint", "freeze", "checkpoint", "resources",
-                                         "freeze", "transition", "eval"};
+    static const char *const events[] = {"freeze",    "checkpoint", "freeze",     "checkpoint",
+                                         "resources", "freeze",     "transition", "eval"};
     const char *path = path_in(*state, "metrics.jsonl");
     MetricsLog *log = NULL;
     EXPECT_OK(metrics_log_create(path, &log));

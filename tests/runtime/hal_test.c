@@ -71,7 +71,17 @@ static void too_much_memory_is_refused(HalDevice *device)
     assert_int_equal(hal_memory_info(device).buffer_bytes, 0);
 }
 
-/* The kernels of hal_kernels.c for a device that loads other files than shared objects. */
+/* A table of the kernels of hal_kernels.c, beside the object. */
+static const char *table_of(Arena *arena, const char *so_path)
+{
+    const char *path = arena_printf(arena, "%s.kernels", so_path), *name = strrchr(so_path, '/') + 1;
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fprintf(file, "ptc host kernels 2\nadd %s add\nsum %s sum\n", name, name);
+    fclose(file);
+    return path;
+}
+
 static const char *kernels_for(Arena *arena, HalDevice *device)
 {
     static const char text[] =
@@ -80,7 +90,7 @@ static const char *kernels_for(Arena *arena, HalDevice *device)
         "  output %2\n}\n\n"
         "func kernel @sum {\n  %0 = arg : f32[1000]\n  %1 = reduce_sum %0 {axes=[0]} : f32[]\n  output %1\n}\n";
     if (hal_device_uses_host_memory(device))
-        return kernels_path;
+        return table_of(arena, kernels_path);
     Diag *diag = diag_create(arena);
     const IrModule *m =
         ir_parse_module(arena, diag, diag_add_file(diag, "contract", text, strlen(text)), text, strlen(text));
@@ -155,10 +165,14 @@ static void bad_executables_are_refused(HalDevice *device)
         return; /* the contract: a device that does not compute accepts any path and name */
     Arena *arena = arena_create();
     HalExecutable *executable = NULL;
-    assert_int_equal(hal_executable_load(device, "/nonexistent/kernels.so", &executable), STATUS_DEVICE);
+    assert_int_equal(hal_executable_load(device, "/nonexistent/kernels", &executable), STATUS_DEVICE);
     assert_int_equal(hal_executable_load(device, wrong_abi_path, &executable), STATUS_DEVICE);
     if (hal_device_uses_host_memory(device))
+    {
+        assert_non_null(strstr(status_detail(), "is no table of kernels"));
+        assert_int_equal(hal_executable_load(device, table_of(arena, wrong_abi_path), &executable), STATUS_DEVICE);
         assert_non_null(strstr(status_detail(), "ABI"));
+    }
     assert_null(executable);
     assert_int_equal(hal_executable_load(device, kernels_for(arena, device), &executable), STATUS_OK);
     const HalKernel *kernel = NULL;
