@@ -104,7 +104,7 @@ bool cache_entry_valid(Arena *arena, const CacheEntry *entry)
     const char *data = cache_read(arena, entry->path, &size);
     if (data && strcmp(sum, hash_text(arena, XXH3_128bits(data, size))) == 0)
         return true;
-    fprintf(stderr, "ptc: warning: the cached kernels %s are corrupt; compiling again\n", entry->path);
+    fprintf(stderr, "ptc: warning: the cached entry %s is corrupt; it is made again\n", entry->path);
     return false;
 }
 

@@ -1,4 +1,5 @@
-/* The cache of compiled kernels on disk: entries KEY.EXTENSION, each with KEY.sum, the XXH3-128 of its bytes.
+/* The cache of compiled kernels, and what belongs to them, on disk: entries KEY.EXTENSION, each with KEY.sum, the
+ * XXH3-128 of its bytes.
  *
  * The folder is $PTC_CACHE_DIR, else $XDG_CACHE_HOME/ptc, else ~/.cache/ptc. Entries are written under other names and
  * renamed, the sum last, so concurrent processes are safe; every use verifies the sum. */

@@ -5,32 +5,18 @@
  *
  * Its epilogue is act(A B + C + bias), with relu and the tanh form of gelu. What is asked beyond that is split: the
  * product with its bias, then a generated kernel for activation and residual, in the order that runtime/gemm.h says. */
+#include "runtime/hal_cuda_gemm.h"
+
 #include "base/bug.h"
 #include "base/strbuf.h"
 #include "ir/expr.h"
-#include "runtime/hal_cuda.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum
 {
-    MAX_WORKSPACE_BYTES = 32 << 20, /* for an algorithm */
-    ADDRESS_ALIGNMENT = 64,         /* of operands: passes/plan_memory.c */
     WORKSPACE_ALIGNMENT = 256
-};
-
-struct HalGemm
-{
-    HalGemm *next;
-    GemmDesc desc;
-    BlasLtMatmul matmul;
-    BlasLtLayout a, b, c, d; /* its: a is our B */
-    BlasLtAlgo algo;
-    size_t algo_bytes;
-    HalExecutable *executable; /* NULL: not split */
-    const HalKernel *finish;   /* (product, residual if any) -> C */
-    size_t product_bytes; /* of a product that is not in C: it lies in the workspace, before the algorithm's part */
 };
 
 /* By GemmAct: what the epilogue has. */
@@ -42,8 +28,7 @@ static const struct
                           [GEMM_ACT_relu] = {true, BLASLT_EPILOGUE_RELU},
                           [GEMM_ACT_gelu_tanh] = {true, BLASLT_EPILOGUE_GELU}};
 
-/* "contraction 2 x 64x10x784, B transposed, bias, gelu_erf" */
-static const char *describe(Arena *arena, const GemmDesc *d)
+const char *cuda_gemm_describe(Arena *arena, const GemmDesc *d)
 {
     StrBuf text = strbuf_make(arena);
     strbuf_addf(&text, "contraction %lld x %lldx%lldx%lld", (long long)d->batch, (long long)d->m, (long long)d->n,
@@ -55,23 +40,15 @@ static const char *describe(Arena *arena, const GemmDesc *d)
     return strbuf_text(&text);
 }
 
-static Status fail(const CudaDevice *device, CuResult result, const GemmDesc *desc, const char *doing)
+Status cuda_gemm_fail(const CudaDevice *device, CuResult result, const GemmDesc *desc, const char *doing)
 {
     Arena *arena = arena_create();
     const Status status =
         status_fail(result == BLASLT_NOT_SUPPORTED ? STATUS_UNSUPPORTED : STATUS_DEVICE, "cuBLASLt, %s the %s: %s",
-                    doing, describe(arena, desc), device->blaslt.error_text(result));
+                    doing, cuda_gemm_describe(arena, desc), device->blaslt.error_text(result));
     arena_destroy(arena);
     return status;
 }
-
-#define LT_TRY(call, doing)                                                                                            \
-    do                                                                                                                 \
-    {                                                                                                                  \
-        CuResult lt_result_ = device->blaslt.call;                                                                     \
-        if (lt_result_ != 0)                                                                                           \
-            return fail(device, lt_result_, &gemm->desc, doing);                                                       \
-    } while (0)
 
 /* ---- split */
 
@@ -143,8 +120,8 @@ static Status check_supported(const GemmDesc *desc)
     if (!why)
         return STATUS_OK;
     Arena *arena = arena_create();
-    const Status status =
-        status_fail(STATUS_UNSUPPORTED, "device 'cuda': the %s: no support for %s", describe(arena, desc), why);
+    const Status status = status_fail(STATUS_UNSUPPORTED, "device 'cuda': the %s: no support for %s",
+                                      cuda_gemm_describe(arena, desc), why);
     arena_destroy(arena);
     return status;
 }
@@ -185,6 +162,7 @@ static Status make_matmul(const CudaDevice *device, HalGemm *gemm)
     uint32_t epilogue = is_split(d) ? BLASLT_EPILOGUE_NONE : ACTS[d->act].epilogue;
     if (d->bias)
         epilogue = epilogue == BLASLT_EPILOGUE_NONE ? BLASLT_EPILOGUE_BIAS : epilogue | BLASLT_EPILOGUE_BIAS;
+    gemm->epilogue = epilogue;
     LT_TRY(matmul_create(&gemm->matmul, BLASLT_COMPUTE_F32, BLASLT_F32), "describing");
     LT_TRY(matmul_set(gemm->matmul, BLASLT_DESC_TRANSA, &transa, sizeof transa), "describing");
     LT_TRY(matmul_set(gemm->matmul, BLASLT_DESC_TRANSB, &transb, sizeof transb), "describing");
@@ -192,37 +170,10 @@ static Status make_matmul(const CudaDevice *device, HalGemm *gemm)
     if (!d->bias)
         return STATUS_OK;
     const int32_t type = BLASLT_F32;
-    const void *aligned = (const void *)(uintptr_t)ADDRESS_ALIGNMENT; /* the choice may depend on that */
+    const void *aligned = (const void *)(uintptr_t)CUDA_GEMM_ALIGNMENT; /* the choice may depend on that */
     LT_TRY(matmul_set(gemm->matmul, BLASLT_DESC_BIAS_TYPE, &type, sizeof type), "describing");
     LT_TRY(matmul_set(gemm->matmul, BLASLT_DESC_BIAS_POINTER, &aligned, sizeof(void *)), "describing");
     return STATUS_OK;
-}
-
-static Status choose_with(const CudaDevice *device, HalGemm *gemm, BlasLtPreference preference)
-{
-    const uint64_t most = MAX_WORKSPACE_BYTES;
-    const uint32_t alignment = ADDRESS_ALIGNMENT;
-    LT_TRY(preference_set(preference, BLASLT_PREF_MAX_WORKSPACE, &most, sizeof most), "planning");
-    for (int i = 0; i < 4; i++)
-        LT_TRY(preference_set(preference, BLASLT_PREF_ALIGNMENT_A + i, &alignment, sizeof alignment), "planning");
-    BlasLtHeuristic best;
-    int n = 0;
-    LT_TRY(heuristic(device->handle, gemm->matmul, gemm->a, gemm->b, gemm->c, gemm->d, preference, 1, &best, &n),
-           "planning");
-    if (n < 1 || best.state != 0)
-        return fail(device, BLASLT_NOT_SUPPORTED, &gemm->desc, "planning");
-    gemm->algo = best.algo;
-    gemm->algo_bytes = best.workspace_bytes;
-    return STATUS_OK;
-}
-
-static Status choose_algorithm(const CudaDevice *device, HalGemm *gemm)
-{
-    BlasLtPreference preference = NULL;
-    LT_TRY(preference_create(&preference), "planning");
-    Status status = choose_with(device, gemm, preference);
-    device->blaslt.preference_destroy(preference);
-    return status;
 }
 
 static Status prepare(CudaDevice *device, HalGemm *gemm)
@@ -233,7 +184,7 @@ static Status prepare(CudaDevice *device, HalGemm *gemm)
         TRY(prepare_finish(device, gemm));
     TRY(make_matmul(device, gemm));
     TRY(make_layouts(device, gemm));
-    TRY(choose_algorithm(device, gemm));
+    TRY(cuda_gemm_choose(device, gemm));
     return cuda_workspace_reserve(device, gemm->product_bytes + gemm->algo_bytes);
 }
 
@@ -296,25 +247,36 @@ Status cuda_gemm_create(HalDevice *base, const GemmDesc *desc, const HalGemm **o
 
 /* ---- running */
 
+CuResult cuda_gemm_product(const CudaDevice *device, const HalGemm *gemm, const GemmArgs *args, void *product,
+                           const BlasLtAlgo *algo, void *workspace, size_t workspace_bytes)
+{
+    const GemmDesc *desc = &gemm->desc;
+    const float one = 1, zero = 0;
+    const bool adds = (desc->residual || desc->accumulate) && !gemm->finish;
+    const void *added = adds && desc->residual ? args->residual : product;
+    CuResult result = 0;
+    if (desc->bias)
+        result = device->blaslt.matmul_set(gemm->matmul, BLASLT_DESC_BIAS_POINTER, &args->bias, sizeof(void *));
+    if (result != 0)
+        return result;
+    return device->blaslt.matmul(device->handle, gemm->matmul, &one, args->b, gemm->a, args->a, gemm->b,
+                                 adds ? &one : &zero, added, adds ? gemm->c : gemm->d, product, gemm->d, algo,
+                                 workspace_bytes ? workspace : NULL, workspace_bytes, device->stream);
+}
+
 Status cuda_gemm_run(HalDevice *base, const HalGemm *gemm, const GemmArgs *args)
 {
     const CudaDevice *device = (const CudaDevice *)base;
-    const GemmDesc *desc = &gemm->desc;
-    const float one = 1, zero = 0;
     char *workspace = (char *)(uintptr_t)device->workspace; /* an address of the device */
     void *product = gemm->product_bytes ? workspace : args->c;
-    const bool adds = (desc->residual || desc->accumulate) && !gemm->finish;
-    const void *added = adds && desc->residual ? args->residual : product;
     TRY(cuda_enter(device));
-    if (desc->bias)
-        LT_TRY(matmul_set(gemm->matmul, BLASLT_DESC_BIAS_POINTER, &args->bias, sizeof(void *)), "running");
-    LT_TRY(matmul(device->handle, gemm->matmul, &one, args->b, gemm->a, args->a, gemm->b, adds ? &one : &zero, added,
-                  adds ? gemm->c : gemm->d, product, gemm->d, &gemm->algo,
-                  gemm->algo_bytes ? workspace + gemm->product_bytes : NULL, gemm->algo_bytes, device->stream),
-           "running");
+    const CuResult result =
+        cuda_gemm_product(device, gemm, args, product, &gemm->algo, workspace + gemm->product_bytes, gemm->algo_bytes);
+    if (result != 0)
+        return cuda_gemm_fail(device, result, &gemm->desc, "running");
     if (!gemm->finish)
         return STATUS_OK;
-    const void *residual = desc->residual ? args->residual : args->c;
+    const void *residual = gemm->desc.residual ? args->residual : args->c;
     void *const two[] = {product, args->c}, *const three[] = {product, (void *)(uintptr_t)residual, args->c};
     return gemm->product_bytes ? cuda_launch(base, gemm->finish, three, 3) : cuda_launch(base, gemm->finish, two, 2);
 }

@@ -268,13 +268,13 @@ static void what_the_epilogue_cannot_do_is_split(void **state)
     fixture_log_start();
     run_desc(device, &d, true);
     const char *log = fixture_log_stop(arena);
-    assert_non_null(strstr(log, "cublasLtMatmul alpha 1 beta 1 epilogue 4 in place 1 workspace 4096\n"));
+    assert_non_null(strstr(log, "cublasLtMatmul alpha 1 beta 1 epilogue 4 in place 1 workspace 4096 algorithm 0\n"));
     assert_null(strstr(log, "cuLaunchKernel"));
     d.act = GEMM_ACT_relu;
     fixture_log_start();
     run_desc(device, &d, true);
     log = fixture_log_stop(arena);
-    assert_non_null(strstr(log, "cublasLtMatmul alpha 1 beta 0 epilogue 4 in place 1 workspace 4096\n"));
+    assert_non_null(strstr(log, "cublasLtMatmul alpha 1 beta 0 epilogue 4 in place 1 workspace 4096 algorithm 0\n"));
     assert_non_null(strstr(log, "cuLaunchKernel k0_0 grid 1 1 1 block 256 1 1 smem 0\n"));
     assert_int_equal(hal_memory_info(device).workspace_bytes, 8 * 16 * 4 + 4096);
     hal_device_destroy(device);

@@ -5,7 +5,8 @@
  *   MOCK_CUDA_FAIL=SYMBOL:N:RESULT  the N-th call (from 1) of that symbol gives RESULT; "N+": and all that follow
  *   MOCK_CUDA_VERSION=13000         what the driver supports
  *   MOCK_CUDA_BAKED=1               what a graph reads of single numbers (4 bytes) stays what it was when it was made
- *   MOCK_CUDA_DEVICES=2, MOCK_CUDA_ARCH=90, MOCK_CUDA_MEMORY=BYTES */
+ *   MOCK_CUDA_ALGORITHMS=4:x:2      what cuBLASLt proposes: algorithms that take 4 ms, do not run, take 2 ms (one of 1
+ * ms) MOCK_CUDA_DEVICES=2, MOCK_CUDA_NAME=NAME, MOCK_CUDA_ARCH=90, MOCK_CUDA_MEMORY=BYTES, MOCK_CUDA_BLASLT=130000 */
 #ifndef PTC_TESTS_CUDA_MOCK_H
 #define PTC_TESTS_CUDA_MOCK_H
 

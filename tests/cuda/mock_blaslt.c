@@ -41,7 +41,7 @@ static uint32_t promised_alignment = 256;
 
 EXPORT size_t cublasLtGetVersion(void)
 {
-    return 130000;
+    return (size_t)mock_number("MOCK_CUDA_BLASLT", 130000);
 }
 
 EXPORT const char *cublasLtGetStatusString(CuResult result)
@@ -165,6 +165,20 @@ static bool fits(const struct BlasLtMatmul *mm, const struct BlasLtLayout *a, co
            b->batch == d->batch && c->batch == d->batch && a->type == b->type && c->type == d->type;
 }
 
+/* The number-th of $MOCK_CUDA_ALGORITHMS, if there are so many; *ms: below 0 when it does not run. */
+static bool algorithm(unsigned number, double *ms)
+{
+    const char *at = getenv("MOCK_CUDA_ALGORITHMS");
+    at = at && *at ? at : "1";
+    for (; number > 0 && *at; number--)
+    {
+        at += strcspn(at, ":");
+        at += *at == ':';
+    }
+    *ms = *at == 'x' ? -1 : atof(at);
+    return *at != 0;
+}
+
 EXPORT CuResult cublasLtMatmulAlgoGetHeuristic(BlasLtHandle handle, BlasLtMatmul mm, BlasLtLayout a, BlasLtLayout b,
                                                BlasLtLayout c, BlasLtLayout d, BlasLtPreference preference,
                                                int n_wanted, BlasLtHeuristic *results, int *n_results)
@@ -186,9 +200,27 @@ EXPORT CuResult cublasLtMatmulAlgoGetHeuristic(BlasLtHandle handle, BlasLtMatmul
     if (preference->max_workspace_bytes < ALGO_WORKSPACE_BYTES)
         return BLASLT_NOT_SUPPORTED;
     promised_alignment = preference->alignment[0];
-    *n_results = 1;
-    *results = (BlasLtHeuristic){.algo = {{ALGO_MARK}}, .workspace_bytes = ALGO_WORKSPACE_BYTES};
+    double ms;
+    while (*n_results < n_wanted && algorithm((unsigned)*n_results, &ms))
+    {
+        results[*n_results] =
+            (BlasLtHeuristic){.algo = {{ALGO_MARK, (uint64_t)*n_results}}, .workspace_bytes = ALGO_WORKSPACE_BYTES};
+        ++*n_results;
+    }
     return 0;
+}
+
+EXPORT CuResult cublasLtMatmulAlgoCheck(BlasLtHandle handle, BlasLtMatmul mm, BlasLtLayout a, BlasLtLayout b,
+                                        BlasLtLayout c, BlasLtLayout d, const BlasLtAlgo *algo, BlasLtHeuristic *result)
+{
+    MOCK("cublasLtMatmulAlgoCheck", "%u", (unsigned)algo->data[1]);
+    double ms;
+    (void)handle;
+    promised_alignment = 64;
+    *result = (BlasLtHeuristic){.workspace_bytes = ALGO_WORKSPACE_BYTES};
+    return algo->data[0] == ALGO_MARK && algorithm((unsigned)algo->data[1], &ms) && fits(mm, a, b, c, d)
+               ? 0
+               : INVALID_VALUE;
 }
 
 static float at(const float *matrix, const struct BlasLtLayout *l, int32_t item, int64_t row, int64_t col)
@@ -251,13 +283,15 @@ EXPORT CuResult cublasLtMatmul(BlasLtHandle handle, BlasLtMatmul mm, const void 
 {
     const Product product = {
         *mm, *la, *lb, *lc, *ld, a, b, c, d, *(const float *)alpha, *(const float *)beta, workspace, workspace_bytes};
-    MOCK("cublasLtMatmul", "alpha %g beta %g epilogue %u in place %d workspace %zu", (double)product.alpha,
-         (double)product.beta, mm->epilogue, c == d, workspace_bytes);
+    MOCK("cublasLtMatmul", "alpha %g beta %g epilogue %u in place %d workspace %zu algorithm %u", (double)product.alpha,
+         (double)product.beta, mm->epilogue, c == d, workspace_bytes, (unsigned)algo->data[1]);
+    double ms = 0;
     (void)handle;
-    if (algo->data[0] != ALGO_MARK || workspace_bytes < ALGO_WORKSPACE_BYTES || !fits(mm, la, lb, lc, ld) ||
-        la->type != BLASLT_F32 || ld->type != BLASLT_F32)
+    if (algo->data[0] != ALGO_MARK || !algorithm((unsigned)algo->data[1], &ms) || ms < 0 ||
+        workspace_bytes < ALGO_WORKSPACE_BYTES || !fits(mm, la, lb, lc, ld) || la->type != BLASLT_F32 ||
+        ld->type != BLASLT_F32)
         return INVALID_VALUE;
     if (!aligned(a) || !aligned(b) || !aligned(c) || !aligned(d) || !aligned(workspace))
         return INVALID_VALUE;
-    return mock_stream_do(stream, compute, &product, sizeof product, 1);
+    return mock_stream_do(stream, compute, &product, sizeof product, ms);
 }

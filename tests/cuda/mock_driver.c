@@ -86,7 +86,8 @@ EXPORT CuResult cuDeviceGet(CuDevice *device, int index)
 EXPORT CuResult cuDeviceGetName(char *name, int size, CuDevice device)
 {
     MOCK("cuDeviceGetName", "%d", device);
-    snprintf(name, (size_t)size, "Mock GPU");
+    const char *own = getenv("MOCK_CUDA_NAME");
+    snprintf(name, (size_t)size, "%s", own ? own : "Mock GPU");
     return 0;
 }
 

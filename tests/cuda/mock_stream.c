@@ -126,6 +126,13 @@ EXPORT CuResult cuEventSynchronize(CuEvent event)
     return 0;
 }
 
+EXPORT CuResult cuEventElapsedTime(float *ms, CuEvent begin, CuEvent end)
+{
+    MOCK("cuEventElapsedTime", " ");
+    *ms = (float)(end->ms - begin->ms);
+    return 0;
+}
+
 /* ---- graphs */
 
 static void clear(struct CUgraph_st *graph)

@@ -1,0 +1,49 @@
+/* What the two files of cuda's contractions share. */
+#ifndef PTC_RUNTIME_HAL_CUDA_GEMM_H
+#define PTC_RUNTIME_HAL_CUDA_GEMM_H
+
+#include "runtime/hal_cuda.h"
+
+enum
+{
+    CUDA_GEMM_WORKSPACE_BYTES = 32 << 20, /* at most, for an algorithm */
+    CUDA_GEMM_ALIGNMENT = 64              /* of operands: passes/plan_memory.c */
+};
+
+struct HalGemm
+{
+    HalGemm *next;
+    GemmDesc desc;
+    BlasLtMatmul matmul;
+    BlasLtLayout a, b, c, d; /* its: a is our B */
+    uint32_t epilogue;
+    BlasLtAlgo algo;
+    size_t algo_bytes;
+    HalExecutable *executable; /* NULL: not split */
+    const HalKernel *finish;   /* (product, residual if any) -> C */
+    size_t product_bytes; /* of a product that is not in C: it lies in the workspace, before the algorithm's part */
+};
+
+/* "contraction 2 x 64x10x784, B transposed, bias, gelu_erf" */
+const char *cuda_gemm_describe(Arena *arena, const GemmDesc *desc);
+/* "cuBLASLt, DOING the CONTRACTION: what it says" */
+Status cuda_gemm_fail(const CudaDevice *device, CuResult result, const GemmDesc *desc, const char *doing);
+
+#define LT_TRY(call, doing)                                                                                            \
+    do                                                                                                                 \
+    {                                                                                                                  \
+        CuResult lt_result_ = device->blaslt.call;                                                                     \
+        if (lt_result_ != 0)                                                                                           \
+            return cuda_gemm_fail(device, lt_result_, &gemm->desc, doing);                                             \
+    } while (0)
+
+/* The product alone, without the split part: with an algorithm that may be another than the gemm's. */
+CuResult cuda_gemm_product(const CudaDevice *device, const HalGemm *gemm, const GemmArgs *args, void *product,
+                           const BlasLtAlgo *algo, void *workspace, size_t workspace_bytes);
+
+/* hal_cuda_tune.c: sets algo and algo_bytes. Of the algorithms that cuBLASLt proposes, the fastest here; they are
+ * measured once per contraction, GPU and version of the library, and the choice is kept beside the cached kernels.
+ * UNSUPPORTED: there is none. */
+Status cuda_gemm_choose(CudaDevice *device, HalGemm *gemm);
+
+#endif
