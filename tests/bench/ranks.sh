@@ -44,6 +44,7 @@ torch K2-M4-gpipe   gpipe 4
 ours  K2-M4-1f1b    -n 2 --threads=1 --stages=2 --micro-batches=4 --schedule=1f1b
 torch K2-M4-1f1b    1f1b 4
 ours  K2-M4-zb-h1   -n 2 --threads=1 --stages=2 --micro-batches=4 --schedule=zb-h1
+ours  one-M8        --threads=2 --micro-batches=8 --costs=measured
 ours  K2-M8-1f1b    -n 2 --threads=1 --stages=2 --micro-batches=8 --schedule=1f1b
 torch K2-M8-1f1b    1f1b 8
 ours  K2-M8-zb-h1   -n 2 --threads=1 --stages=2 --micro-batches=8 --schedule=zb-h1

@@ -72,10 +72,13 @@ def speed_targets(ours, torch):
         lines.append(target("R=2: throughput / 1 rank x 2 threads", ratios(*pair), MIN_RANKS, None, pair))
     for name, side in ours.items():
         bubble = side.get("bubble")
-        if not one or not name.startswith("K2-") or bubble is None:
+        if not name.startswith("K2-") or bubble is None:
             continue
-        left = [r / (1 - bubble) for r in ratios(one, side)]
-        lines.append(target(f"{name}: throughput / what its bubble leaves", left, MIN_RANKS, None, (one, side)))
+        same_m = ours.get("one-" + name.split("-")[1])
+        for what, reference in (("what its bubble leaves", one), ("that, one rank with as many M", same_m)):
+            if reference:
+                left = [r / (1 - bubble) for r in ratios(reference, side)]
+                lines.append(target(f"{name}: throughput / {what}", left, MIN_RANKS, None, (reference, side)))
     if "R2" in ours and "R2" in torch:
         pair = ours["R2"], torch["R2"]
         lines.append(target("R=2: step / DistributedDataParallel's", ratios(*pair), None, MAX_TORCH, pair))
