@@ -68,6 +68,7 @@ Status elastic_decide(Session *s, Trainer *trainer, const TrainerEval *eval, boo
 typedef struct
 {
     double regroup_s, build_s; /* planning and splitting the world; passes, kernels and executor */
+    double trial_s;            /* finding out whether the cache is worth it */
 } ElasticTimes;
 
 /* Plans and builds the job with what is frozen now, from the cache where that is worth it. The session has its data,

@@ -124,7 +124,7 @@ def train_ours(opt, job, folder, row, seed):
     by_epoch = [[line for line in steps if line["epoch"] == epoch] for epoch in range(n_epochs)]
     return {
         "train_s": time_of(said, "done: ") - time_of(said, "compiled in ") - eval_s,
-        "transition_s": sum(move["compile_s"] + move["regroup_s"] + move["copy_s"] for move in moves),
+        "transition_s": sum(move[part + "_s"] for move in moves for part in ("compile", "regroup", "trial", "copy")),
         "eval_s": eval_s,
         "accuracy": evals[-1]["accuracy"],
         "accuracies": [line["accuracy"] for line in evals],
