@@ -16,7 +16,8 @@ typedef enum
 {
     LIBRARY_driver,
     LIBRARY_nvrtc,
-    LIBRARY_blaslt
+    LIBRARY_blaslt,
+    LIBRARY_nvtx
 } Library;
 
 static const struct
@@ -33,7 +34,8 @@ static const struct
 static const char *const NEEDED[] = {
     [LIBRARY_driver] = "device 'cuda' needs an NVIDIA driver for CUDA 12.0 or later",
     [LIBRARY_nvrtc] = "compiling CUDA kernels needs NVRTC 12.0 or later (package cuda-nvrtc, or the CUDA toolkit)",
-    [LIBRARY_blaslt] = "device 'cuda' needs cuBLASLt 12.0 or later (package libcublas, or the CUDA toolkit)"};
+    [LIBRARY_blaslt] = "device 'cuda' needs cuBLASLt 12.0 or later (package libcublas, or the CUDA toolkit)",
+    [LIBRARY_nvtx] = "names for profilers need NVTX"};
 
 /* An entry point and where it goes. */
 typedef struct
@@ -179,6 +181,18 @@ Status cuda_blaslt_open(const CudaDriver *driver, CudaBlasLt *b)
     return status;
 }
 
+void cuda_nvtx_open(CudaNvtx *n)
+{
+    *n = (CudaNvtx){0};
+    const Entry entries[] = {
+#define ENTRY(returns, name, symbol, parameters) {symbol, &n->name},
+#include "runtime/cuda_nvtx.def"
+#undef ENTRY
+    };
+    if (open_library(LIBRARY_nvtx, 0, entries, sizeof entries / sizeof *entries, &n->library) != STATUS_OK)
+        cuda_nvtx_close(n);
+}
+
 void cuda_driver_close(CudaDriver *driver)
 {
     close_library(&driver->library);
@@ -192,6 +206,11 @@ void cuda_nvrtc_close(CudaNvrtc *nvrtc)
 void cuda_blaslt_close(CudaBlasLt *blaslt)
 {
     close_library(&blaslt->library);
+}
+
+void cuda_nvtx_close(CudaNvtx *nvtx)
+{
+    close_library(&nvtx->library);
 }
 
 /* ---- errors and devices */

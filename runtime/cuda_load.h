@@ -30,6 +30,12 @@ typedef struct
     int version;
 #include "runtime/cuda_blaslt.def"
 } CudaBlasLt;
+
+typedef struct
+{
+    void *library; /* NULL: it is not there, and neither are the functions */
+#include "runtime/cuda_nvtx.def"
+} CudaNvtx;
 #undef ENTRY
 
 /* The driver, initialised. */
@@ -37,10 +43,13 @@ Status cuda_driver_open(CudaDriver *out_driver);
 /* Not newer than the driver in the first number of the version; NVRTC without a driver (NULL): any. */
 Status cuda_nvrtc_open(const CudaDriver *driver, CudaNvrtc *out_nvrtc);
 Status cuda_blaslt_open(const CudaDriver *driver, CudaBlasLt *out_blaslt);
+/* It may be missing. */
+void cuda_nvtx_open(CudaNvtx *out_nvtx);
 /* Zeroed tables are allowed. */
 void cuda_driver_close(CudaDriver *driver);
 void cuda_nvrtc_close(CudaNvrtc *nvrtc);
 void cuda_blaslt_close(CudaBlasLt *blaslt);
+void cuda_nvtx_close(CudaNvtx *nvtx);
 
 /* "WHAT: CUDA_ERROR_X (its text)", with the advice of cuda_errors.def. */
 __attribute__((format(printf, 3, 4))) Status cuda_fail(const CudaDriver *driver, CuResult result, const char *format,

@@ -69,7 +69,7 @@ ExecutorMemory executor_memory_planned(const IrModule *m);
 double executor_matmul_flops(const Executor *executor, const char *func);
 
 /* Seconds that each launched op took over the runs since executor_profile_start, summed by kernel name or "matmul
- * MxNxK"; for `--profile`. Costs a synchronisation per op while it is on. */
+ * MxNxK"; for `--profile`. While it is on, times are the device's own, and nothing is replayed as a graph. */
 typedef struct
 {
     const char *name;

@@ -73,6 +73,26 @@ static void find_update(const Executor *x, Program *program)
             program->first_update = i + 1;
 }
 
+/* "k3 (model.xml:12:3)" */
+static void name_ranges(const Executor *x, Program *program)
+{
+    if (!hal_device_names_ranges(x->device))
+        return;
+    for (uint32_t i = 0; i < program->segments.len; i++)
+        program->segments.data[i].range =
+            arena_printf(x->arena, "%s, ops %u to %u", program->name, program->segments.data[i].begin + 1,
+                         program->segments.data[i].end);
+    for (uint32_t i = 0; i < program->instrs.len; i++)
+    {
+        Instr *instr = &program->instrs.data[i];
+        const Span span = ir_op(x->m, instr->op)->span;
+        const char *name = instr->place ? instr->place : x->profile.data[instr->profile_row].name;
+        instr->range = !span.file ? name
+                                  : arena_printf(x->arena, "%s (%s:%u:%u)", name, x->m->files.data[span.file - 1],
+                                                 span.line, span.col);
+    }
+}
+
 static bool needs_host(const Instr *instr)
 {
     return instr->kind != DO_LAUNCH && instr->kind != DO_GEMM && instr->kind != DO_COPY;
@@ -389,6 +409,7 @@ static Status build_program(Executor *x, IrFunc func)
         vec_push(x->arena, &program.instrs, b.copies.data[i]);
     find_update(x, &program);
     find_segments(x, &program);
+    name_ranges(x, &program);
     vec_push(x->arena, &x->now->programs, program);
     return STATUS_OK;
 }

@@ -34,6 +34,7 @@ typedef struct
     const CommSlice *slices; /* DO_ALL_REDUCE */
     uint32_t n_slices;
     const char *place;   /* communication: the op, for messages */
+    const char *range;   /* for profilers of the device; NULL: none looks */
     const char *checked; /* DO_CHECK_FINITE: the name of the value */
     uint32_t profile_row;
     IrOp op;
@@ -44,7 +45,8 @@ typedef struct
 typedef struct
 {
     uint32_t begin, end;
-    HalGraph *graph; /* NULL: not recorded yet */
+    HalGraph *graph;   /* NULL: not recorded yet */
+    const char *range; /* as an instruction's */
 } Segment;
 
 typedef struct

@@ -92,7 +92,7 @@ Status executor_run_instr(Executor *x, const Instr *instr)
 }
 
 /* Adds the op and its place in the model to what a device has said. What it finds out later is told by a sync, which
- * does not know the op; a profile or trace syncs behind each. */
+ * does not know the op. */
 static Status run_placed(Executor *x, const Instr *instr)
 {
     const Status status = executor_run_instr(x, instr);
@@ -105,6 +105,18 @@ static Status run_placed(Executor *x, const Instr *instr)
     return status_fail(status, "%s (%s, %s:%u:%u)", status_detail(), name, x->m->files.data[span.file - 1], span.line,
                        span.col);
 }
+
+static Status run_named(Executor *x, const Instr *instr)
+{
+    if (instr->range)
+        hal_range_begin(x->device, instr->range);
+    const Status status = run_placed(x, instr);
+    if (instr->range)
+        hal_range_end(x->device);
+    return status;
+}
+
+/* ---- profiles and traces */
 
 static void record_event(Executor *x, const Instr *instr, double start_s, double end_s)
 {
@@ -127,17 +139,28 @@ static void record_event(Executor *x, const Instr *instr, double start_s, double
                         .end_s = end_s};
 }
 
-/* One op by itself, with its times: for profiles and traces. */
-static Status run_timed(Executor *x, const Instr *instr)
+/* Marks before and behind each op, which a device reaches when it reaches the op. */
+static Status run_marked(Executor *x, const Program *program, uint32_t i)
 {
-    double start_s = now_s(CLOCK_REALTIME);
-    TRY(run_placed(x, instr));
-    TRY(hal_sync(x->device));
-    double end_s = now_s(CLOCK_REALTIME);
-    if (x->tracing)
-        record_event(x, instr, start_s, end_s);
-    x->profile.data[instr->profile_row].seconds += end_s - start_s;
-    x->profile.data[instr->profile_row].n_runs++;
+    TRY(hal_mark(x->device, 2 * i));
+    TRY(run_named(x, &program->instrs.data[i]));
+    return hal_mark(x->device, 2 * i + 1);
+}
+
+/* start_s: when the first mark was taken. */
+static Status read_marks(Executor *x, const Program *program, double start_s)
+{
+    for (uint32_t i = 0; i < program->instrs.len; i++)
+    {
+        const Instr *instr = &program->instrs.data[i];
+        double before_s, own_s;
+        TRY(hal_mark_seconds(x->device, 0, 2 * i, &before_s));
+        TRY(hal_mark_seconds(x->device, 2 * i, 2 * i + 1, &own_s));
+        if (x->tracing)
+            record_event(x, instr, start_s + before_s, start_s + before_s + own_s);
+        x->profile.data[instr->profile_row].seconds += own_s;
+        x->profile.data[instr->profile_row].n_runs++;
+    }
     return STATUS_OK;
 }
 
@@ -178,7 +201,11 @@ static Status run_segment(Executor *x, const Program *program, Segment *segment)
     if (status == STATUS_OK)
     {
         doing = "running";
+        if (segment->range)
+            hal_range_begin(x->device, segment->range);
         status = hal_graph_run(x->device, segment->graph);
+        if (segment->range)
+            hal_range_end(x->device);
     }
     if (status == STATUS_OK)
         return status;
@@ -186,15 +213,11 @@ static Status run_segment(Executor *x, const Program *program, Segment *segment)
                        segment->end, program->instrs.len, status_detail());
 }
 
-Status executor_run(Executor *x, const char *func)
+/* ---- a whole function */
+
+static Status run_program(Executor *x, const Program *program, bool timed)
 {
-    if (x->env)
-        return ir_interp_run(x->env, x->m, ir_func_find(x->m, func));
-    const Program *program = executor_find_program(x, func);
-    double start_s = now_s(CLOCK_MONOTONIC);
-    x->times = (ExecutorTimes){0};
-    x->updating = false;
-    const bool timed = x->profiling || x->tracing;
+    const double start_s = now_s(CLOCK_MONOTONIC), start_clock_s = now_s(CLOCK_REALTIME);
     for (uint32_t i = 0, n; i < program->instrs.len; i += n)
     {
         const Instr *instr = &program->instrs.data[i];
@@ -208,11 +231,28 @@ Status executor_run(Executor *x, const char *func)
         if (segment)
             TRY(run_segment(x, program, segment));
         else if (timed)
-            TRY(run_timed(x, instr));
+            TRY(run_marked(x, program, i));
         else
-            TRY(run_placed(x, instr));
+            TRY(run_named(x, instr));
         if (x->comm)
             TRY(comm_poll(x->comm->world));
     }
-    return hal_sync(x->device);
+    TRY(hal_sync(x->device));
+    return timed ? read_marks(x, program, start_clock_s) : STATUS_OK;
+}
+
+Status executor_run(Executor *x, const char *func)
+{
+    if (x->env)
+        return ir_interp_run(x->env, x->m, ir_func_find(x->m, func));
+    const Program *program = executor_find_program(x, func);
+    const bool named = hal_device_names_ranges(x->device);
+    x->times = (ExecutorTimes){0};
+    x->updating = false;
+    if (named)
+        hal_range_begin(x->device, func);
+    const Status status = run_program(x, program, x->profiling || x->tracing);
+    if (named)
+        hal_range_end(x->device);
+    return status;
 }

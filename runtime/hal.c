@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef struct
 {
@@ -86,8 +87,10 @@ Status hal_device_create(const char *name, const HalOptions *options, HalDevice 
 
 void hal_device_destroy(HalDevice *device)
 {
-    if (device)
-        device->ops->destroy(device);
+    if (!device)
+        return;
+    free(device->marks_s);
+    device->ops->destroy(device);
 }
 
 const char *hal_device_name(const HalDevice *device)
@@ -204,6 +207,56 @@ Status hal_sync(HalDevice *device)
 {
     return device->ops->sync(device);
 }
+
+/* ---- marks and ranges */
+
+static Status mark_on_host(HalDevice *device, uint32_t number)
+{
+    struct timespec t;
+    TRY(device->ops->sync(device));
+    if (number >= device->n_marks)
+    {
+        const uint32_t n = 2 * number + 64;
+        double *larger = realloc(device->marks_s, n * sizeof *larger);
+        if (!larger)
+            return status_fail(STATUS_OUT_OF_MEMORY, "no memory for %u times", n);
+        device->marks_s = larger;
+        device->n_marks = n;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    device->marks_s[number] = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    return STATUS_OK;
+}
+
+Status hal_mark(HalDevice *device, uint32_t number)
+{
+    return device->ops->mark ? device->ops->mark(device, number) : mark_on_host(device, number);
+}
+
+Status hal_mark_seconds(HalDevice *device, uint32_t from, uint32_t to, double *out_seconds)
+{
+    if (device->ops->mark_seconds)
+        return device->ops->mark_seconds(device, from, to, out_seconds);
+    *out_seconds = device->marks_s[to] - device->marks_s[from];
+    return STATUS_OK;
+}
+
+bool hal_device_names_ranges(const HalDevice *device)
+{
+    return device->ops->names_ranges && device->ops->names_ranges(device);
+}
+
+void hal_range_begin(HalDevice *device, const char *name)
+{
+    device->ops->range_begin(device, name);
+}
+
+void hal_range_end(HalDevice *device)
+{
+    device->ops->range_end(device);
+}
+
+/* ---- graphs */
 
 Status hal_record_begin(HalDevice *device)
 {

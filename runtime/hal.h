@@ -105,6 +105,18 @@ Status hal_graph_run(HalDevice *device, const HalGraph *graph);
 bool hal_graph_is_stale(const HalDevice *device, const HalGraph *graph);
 void hal_graph_destroy(HalDevice *device, HalGraph *graph); /* NULL is allowed */
 
+/* The time line of the device, for profiles: a mark is the moment when all work before it is done. Marks are numbered
+ * from 0 on, by the caller; a number that is used again is another mark. Not while work is recorded. */
+Status hal_mark(HalDevice *device, uint32_t number);
+/* Seconds from one mark to a later one; waits for it. */
+Status hal_mark_seconds(HalDevice *device, uint32_t from, uint32_t to, double *out_seconds);
+
+/* A name for what is called until the range ends, for profilers of the device's maker; ranges nest. Only where there is
+ * one that looks (hal_device_names_ranges). */
+bool hal_device_names_ranges(const HalDevice *device);
+void hal_range_begin(HalDevice *device, const char *name);
+void hal_range_end(HalDevice *device);
+
 /* Waits for all work and returns the first failure since the last hal_sync. */
 Status hal_sync(HalDevice *device);
 

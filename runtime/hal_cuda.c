@@ -1,5 +1,6 @@
 /* The cuda device: memory, copies through pinned staging, waiting. Kernels are in hal_cuda_kernels.c, contractions in
- * hal_cuda_gemm.c, graphs of both in hal_cuda_graph.c. Calls return before the device has done their work; failures of
+ * hal_cuda_gemm.c, graphs of both in hal_cuda_graph.c, times in
+ * hal_cuda_time.c. Calls return before the device has done their work; failures of
  * it are told by whoever waits. */
 #include "runtime/hal_cuda.h"
 
@@ -30,6 +31,7 @@ static void cuda_destroy(HalDevice *base)
         if (device->stream)
             driver->stream_synchronize(device->stream);
         cuda_gemms_destroy(device);
+        cuda_marks_destroy(device);
         if (device->handle)
             device->blaslt.destroy(device->handle);
         if (device->workspace)
@@ -45,6 +47,7 @@ static void cuda_destroy(HalDevice *base)
             driver->stream_destroy(device->stream);
         driver->context_release(device->device);
     }
+    cuda_nvtx_close(&device->nvtx);
     cuda_blaslt_close(&device->blaslt);
     cuda_driver_close(&device->driver);
     free(device);
@@ -58,6 +61,7 @@ static Status open_device(CudaDevice *device, int index)
     TRY(cuda_find_device(driver, index, &device->device, &device->arch));
     CUDA_TRY(driver, device_name(device->product, sizeof device->product, device->device), "asking cuda:%d", index);
     TRY(cuda_blaslt_open(driver, &device->blaslt));
+    cuda_nvtx_open(&device->nvtx);
     CUDA_TRY(driver, context_retain(&device->context, device->device), "starting cuda:%d", index);
     TRY(cuda_enter(device));
     CUDA_TRY(driver, stream_create(&device->stream, CUDA_STREAM_NON_BLOCKING), "making a stream on cuda:%d", index);
@@ -242,6 +246,11 @@ const HalOps hal_cuda_ops = {
     .gemm_create = cuda_gemm_create,
     .gemm_run = cuda_gemm_run,
     .sync = cuda_sync,
+    .mark = cuda_mark,
+    .mark_seconds = cuda_mark_seconds,
+    .names_ranges = cuda_names_ranges,
+    .range_begin = cuda_range_begin,
+    .range_end = cuda_range_end,
     .record_begin = cuda_record_begin,
     .record_end = cuda_record_end,
     .record_drop = cuda_record_drop,

@@ -23,6 +23,7 @@ typedef struct
     HalDevice base;
     CudaDriver driver;
     CudaBlasLt blaslt;
+    CudaNvtx nvtx;
     int index, arch;
     char product[64];
     CuDevice device;
@@ -34,6 +35,8 @@ typedef struct
     size_t workspace_bytes;
     BlasLtHandle handle;
     HalGemm *gemms; /* all that were prepared */
+    CuEvent *marks; /* by number */
+    uint32_t n_marks;
 } CudaDevice;
 
 /* Driver calls of this thread are about this device from now on. */
@@ -55,6 +58,14 @@ Status cuda_launch(HalDevice *device, const HalKernel *kernel, void *const *bufs
 Status cuda_gemm_create(HalDevice *device, const GemmDesc *desc, const HalGemm **out_gemm);
 Status cuda_gemm_run(HalDevice *device, const HalGemm *gemm, const GemmArgs *args);
 void cuda_gemms_destroy(CudaDevice *device);
+
+/* hal_cuda_time.c */
+Status cuda_mark(HalDevice *device, uint32_t number);
+Status cuda_mark_seconds(HalDevice *device, uint32_t from, uint32_t to, double *out_seconds);
+void cuda_marks_destroy(CudaDevice *device);
+bool cuda_names_ranges(const HalDevice *device);
+void cuda_range_begin(HalDevice *device, const char *name);
+void cuda_range_end(HalDevice *device);
 
 /* hal_cuda_graph.c */
 Status cuda_record_begin(HalDevice *device);

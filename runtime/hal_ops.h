@@ -22,6 +22,13 @@ typedef struct
     Status (*gemm_create)(HalDevice *device, const GemmDesc *desc, const HalGemm **out_gemm);
     Status (*gemm_run)(HalDevice *device, const HalGemm *gemm, const GemmArgs *args);
     Status (*sync)(HalDevice *device);
+    /* NULL where the host's clock says it, behind a sync. */
+    Status (*mark)(HalDevice *device, uint32_t number);
+    Status (*mark_seconds)(HalDevice *device, uint32_t from, uint32_t to, double *out_seconds);
+    /* NULL where there is no such tool. */
+    bool (*names_ranges)(const HalDevice *device);
+    void (*range_begin)(HalDevice *device, const char *name);
+    void (*range_end)(HalDevice *device);
     /* NULL where nothing is recorded. */
     Status (*record_begin)(HalDevice *device);
     Status (*record_end)(HalDevice *device, HalGraph **out_graph);
@@ -39,6 +46,8 @@ struct HalDevice
     bool computes, uses_host_memory, records;
     int64_t buffer_bytes;
     int64_t peak_buffer_bytes;
+    double *marks_s; /* by the host's clock */
+    uint32_t n_marks;
 };
 
 struct HalExecutable

@@ -87,12 +87,19 @@ static void libraries_have_the_symbols(void **state)
     static const char *const blaslt[] = {
 #include "runtime/cuda_blaslt.def"
     };
+    static const char *const nvtx[] = {
+#include "runtime/cuda_nvtx.def"
+    };
 #undef ENTRY
     void *library = dlopen(PTC_NVRTC_DIR "/libnvrtc.so", RTLD_NOW | RTLD_LOCAL);
     assert_non_null(library);
     for (size_t i = 0; i < sizeof nvrtc / sizeof *nvrtc; i++)
         if (!dlsym(library, nvrtc[i]))
             fail_msg("NVRTC has no %s", nvrtc[i]);
+    library = dlopen(PTC_NVRTC_DIR "/libnvtx3interop.so.1", RTLD_NOW | RTLD_LOCAL);
+    for (size_t i = 0; library && i < sizeof nvtx / sizeof *nvtx; i++)
+        if (!dlsym(library, nvtx[i]))
+            fail_msg("NVTX has no %s", nvtx[i]);
     library = dlopen(PTC_NVRTC_DIR "/libcublasLt.so", RTLD_LAZY | RTLD_LOCAL);
     if (!library)
         TEST_SKIP("no cuBLASLt beside NVRTC: its symbols are not looked for");

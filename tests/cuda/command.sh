@@ -97,7 +97,8 @@ check "kernels come from the cache" again
 # Graphs read what changes from step to step on the device; with numbers that were baked in, the curve is another.
 one_by_one()
 {
-    $PTC "$e2e/dropout.xml" --out=launches --max-steps=3 --device=cuda --no-graphs && same_rows cuda launches
+    MOCK_CUDA_FAIL=cuStreamBeginCapture_v2:1+:900 $PTC "$e2e/dropout.xml" --out=launches --max-steps=3 --device=cuda --no-graphs &&
+        same_rows cuda launches
 }
 check "graphs change nothing" one_by_one
 baked_in()
@@ -106,8 +107,17 @@ baked_in()
         fails_with 1 $COMPARE curves cuda/metrics.jsonl baked/metrics.jsonl 1e-4
 }
 check "a learning rate that is baked in is seen" baked_in
+# Kernels, contractions and graphs are made again when layers freeze.
+freezes()
+{
+    local flags="--set=freeze.policy=schedule --set=freeze.alpha=0.5 --set=train.epochs=2 --set=cache.use=on --set=data.train_limit=36" tied=$PTC_SOURCE_DIR/tests/ranks/tied.xml
+    # shellcheck disable=SC2086 # the flags are words
+    $PTC "$tied" $flags --out=frozen --device=interp && $PTC "$tied" $flags --out=cuda-frozen --device=cuda &&
+        [ "$(grep -c '"event":"transition"' cuda-frozen/metrics.jsonl)" -ge 1 ] &&
+        $COMPARE curves frozen/metrics.jsonl cuda-frozen/metrics.jsonl 1e-4
+}
+check "layers that freeze" freezes
 check "a graph does not fit" says 5 "recording @train (ops 1 to " env MOCK_CUDA_FAIL=cuGraphInstantiateWithFlags:1:2 $train
-check "no graphs" env MOCK_CUDA_FAIL=cuStreamBeginCapture_v2:1+:900 $train --no-graphs
 bench()
 {
     $PTC bench "$tiny" --device=cuda --steps=1 --warmup=1 --json | grep -q '"'

@@ -202,6 +202,26 @@ static void failures_of_copies_and_waits_are_told(void **state)
     unsetenv("MOCK_CUDA_FAIL");
 }
 
+static void marks_may_fail(void **state)
+{
+    (void)state;
+    HalDevice *device = fixture_device();
+    double seconds;
+    setenv("MOCK_CUDA_FAIL", "cuEventCreate:3:2", 1);
+    fixture_expect(hal_mark(device, 0), STATUS_OUT_OF_MEMORY, 5, "making an event on cuda:0");
+    setenv("MOCK_CUDA_FAIL", "cuEventRecord:1:719", 1);
+    fixture_expect(hal_mark(device, 1), STATUS_DEVICE, 3, "taking the time on cuda:0");
+    unsetenv("MOCK_CUDA_FAIL");
+    assert_int_equal(hal_mark(device, 0), STATUS_OK);
+    assert_int_equal(hal_mark(device, 1), STATUS_OK);
+    assert_int_equal(hal_mark_seconds(device, 0, 1, &seconds), STATUS_OK);
+    assert_true(seconds == 0);
+    setenv("MOCK_CUDA_FAIL", "cuEventSynchronize:1:719", 1);
+    fixture_expect(hal_mark_seconds(device, 0, 1, &seconds), STATUS_DEVICE, 3, "waiting for work on cuda:0");
+    unsetenv("MOCK_CUDA_FAIL");
+    hal_device_destroy(device);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -213,6 +233,7 @@ int main(void)
         cmocka_unit_test(memory_is_counted_and_ends),
         cmocka_unit_test(long_copies_go_in_pieces),
         cmocka_unit_test(failures_of_copies_and_waits_are_told),
+        cmocka_unit_test(marks_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* Step functions as graphs, on the mock of the driver: what is recorded and when, that replays read what changes on the
- * device, and how failures are told. */
+/* Step functions on the mock of the driver. As graphs: what is recorded and when, that replays read what changes on the
+ * device, and how failures are told. One by one: their times, and their names for profilers. */
 #include "harness/test.h"
 
 #include "fixture.h"
@@ -245,6 +245,115 @@ static void failures_name_what_was_recorded(void **state)
     finish(&s);
 }
 
+/* ---- profiles: launches one by one, in the time of the mock, where a contraction takes 1 ms and a launch 0.25 ms */
+
+static bool is_near(double a, double b)
+{
+    return a > b - 1e-9 && a < b + 1e-9;
+}
+
+static void profiles_have_the_times_of_the_device(void **state)
+{
+    (void)state;
+    if (!fixture_has_compiler())
+        TEST_SKIP("no C++ compiler: the mock of NVRTC cannot compile");
+    Steps s = start(false);
+    uint32_t n_rows, n_gemms = 0, n_launches = 0;
+    executor_profile_start(s.executor);
+    fixture_log_start();
+    must_step(&s, 1, "train", 0);
+    must_step(&s, 1, "train", 1);
+    const char *log = fixture_log_stop(s.arena);
+    assert_int_equal(count(log, "cuStreamBeginCapture"), 0);
+    const ExecutorProfileRow *rows = executor_profile_rows(s.executor, &n_rows);
+    for (uint32_t i = 0; i < n_rows && rows[i].n_runs; i++)
+    {
+        const double ms = 1e3 * rows[i].seconds;
+        if (strncmp(rows[i].name, "matmul", 6) == 0)
+        {
+            n_gemms += (uint32_t)rows[i].n_runs;
+            assert_true(is_near(ms, (double)rows[i].n_runs));
+        }
+        else if (rows[i].name[0] == 'k')
+            n_launches += (uint32_t)(4 * ms + 0.5);
+        else if (strcmp(rows[i].name, "check_finite") == 0)
+            assert_true(is_near(ms, 0));
+    }
+    assert_int_equal(n_gemms, 6);
+    assert_int_equal(n_gemms, count(log, "cublasLtMatmul "));
+    assert_int_equal(n_launches, count(log, "cuLaunchKernel"));
+    finish(&s);
+}
+
+/* One op behind another, with no gaps: the host takes no time of the mock's. */
+static void traces_have_the_times_of_the_device(void **state)
+{
+    (void)state;
+    if (!fixture_has_compiler())
+        TEST_SKIP("no C++ compiler: the mock of NVRTC cannot compile");
+    Steps s = start(false);
+    uint32_t n_events;
+    executor_trace_start(s.executor, 100);
+    must_step(&s, 1, "train", 0);
+    executor_trace_stop(s.executor);
+    const ExecutorEvent *events = executor_trace_events(s.executor, &n_events);
+    double total_ms = 0;
+    assert_true(n_events > 4);
+    for (uint32_t i = 0; i < n_events; i++)
+    {
+        total_ms += 1e3 * (events[i].end_s - events[i].start_s);
+        if (i > 0)
+            assert_true(events[i].start_s > events[i - 1].end_s - 1e-6 &&
+                        events[i].start_s < events[i - 1].end_s + 1e-6);
+    }
+    assert_true(total_ms > 3 && total_ms < 10);
+    fixture_log_start();
+    must_step(&s, 1, "train", 1);
+    assert_int_equal(count(fixture_log_stop(s.arena), "cuGraphLaunch"), 2); /* it is over */
+    finish(&s);
+}
+
+/* Ops by name and place where they are launched one by one, else the function. */
+static void ranges_are_named_by_ops(void **state)
+{
+    (void)state;
+    if (!fixture_has_compiler())
+        TEST_SKIP("no C++ compiler: the mock of NVRTC cannot compile");
+    Steps graphs = start(false), launches = start(true);
+    fixture_log_start();
+    must_step(&launches, 1, "train", 0);
+    const char *log = fixture_log_stop(launches.arena);
+    const char *train = strstr(log, "nvtxRangePushA train\n"), *matmul = strstr(log, "nvtxRangePushA matmul 8x8x8\n");
+    assert_true(train && matmul && train < matmul);
+    assert_non_null(strstr(log, "nvtxRangePushA check_finite\n"));
+    assert_int_equal(count(log, "nvtxRangePushA"), count(log, "nvtxRangePop"));
+    must_step(&graphs, 1, "train", 0);
+    fixture_log_start();
+    must_step(&graphs, 1, "train", 1);
+    log = fixture_log_stop(graphs.arena);
+    assert_non_null(strstr(log, "nvtxRangePushA train\n"));
+    assert_non_null(strstr(log, "nvtxRangePushA train, ops 1 to "));
+    assert_null(strstr(log, "nvtxRangePushA matmul"));
+    assert_int_equal(count(log, "nvtxRangePushA"), count(log, "nvtxRangePop"));
+    finish(&graphs);
+    finish(&launches);
+}
+
+static void without_nvtx_nothing_is_named(void **state)
+{
+    (void)state;
+    static const char *const links[] = {"libcuda.so.1", "libcublasLt.so.13"};
+    fixture_mocks_choose(links, 2);
+    HalDevice *device = fixture_device();
+    const bool names = hal_device_names_ranges(device);
+    hal_device_destroy(device);
+    fixture_mocks_restore();
+    assert_false(names);
+    device = fixture_device();
+    assert_true(hal_device_names_ranges(device));
+    hal_device_destroy(device);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -252,6 +361,10 @@ int main(void)
         cmocka_unit_test(each_function_of_each_length_is_recorded_once),
         cmocka_unit_test(a_workspace_that_moves_makes_graphs_anew),
         cmocka_unit_test(failures_name_what_was_recorded),
+        cmocka_unit_test(profiles_have_the_times_of_the_device),
+        cmocka_unit_test(traces_have_the_times_of_the_device),
+        cmocka_unit_test(ranges_are_named_by_ops),
+        cmocka_unit_test(without_nvtx_nothing_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-/* What the mocks of CUDA's three libraries share. They are shared objects under the libraries' own names, in a folder
+/* What the mocks of CUDA's libraries share. They are shared objects under the libraries' own names, in a folder
  * that $PTC_CUDA_PATH names, so that ptc loads them as it would load the real ones.
  *
  *   MOCK_CUDA_LOG=FILE              a line per call

@@ -101,6 +101,26 @@ static const char *kernels_for(Arena *arena, HalDevice *device)
     return file.path;
 }
 
+/* What was recorded does not run before it is replayed. */
+static void replays(HalDevice *device, const HalKernel *add, const HalKernel *sum, float *x)
+{
+    HalGraph *graph = NULL;
+    float total = -1;
+    if (!hal_device_records(device))
+        return;
+    assert_int_equal(hal_copy(device, HAL_COPY_TO_DEVICE, x + 3 * N, &total, sizeof total), STATUS_OK);
+    assert_int_equal(hal_record_begin(device), STATUS_OK);
+    assert_int_equal(hal_launch(device, add, (void *[]){x, x + N, x + 2 * N}, 3), STATUS_OK);
+    assert_int_equal(hal_launch(device, sum, (void *[]){x + 2 * N, x + 3 * N}, 2), STATUS_OK);
+    assert_int_equal(hal_record_end(device, &graph), STATUS_OK);
+    assert_int_equal(hal_copy(device, HAL_COPY_FROM_DEVICE, &total, x + 3 * N, sizeof total), STATUS_OK);
+    assert_true(total == -1);
+    assert_false(hal_graph_is_stale(device, graph));
+    assert_int_equal(hal_graph_run(device, graph), STATUS_OK);
+    hal_graph_destroy(device, graph);
+    hal_graph_destroy(device, NULL);
+}
+
 /* x | y | sum of both | total */
 static void kernels_run(HalDevice *device)
 {
@@ -118,11 +138,17 @@ static void kernels_run(HalDevice *device)
     for (int i = 0; i < 2 * N; i++)
         host[i] = (float)i;
     assert_int_equal(hal_copy(device, HAL_COPY_TO_DEVICE, x, host, sizeof host), STATUS_OK);
+    assert_int_equal(hal_mark(device, 200), STATUS_OK);
     for (int round = 0; round < 100; round++)
     {
         assert_int_equal(hal_launch(device, add, (void *[]){x, x + N, x + 2 * N}, 3), STATUS_OK);
         assert_int_equal(hal_launch(device, sum, (void *[]){x + 2 * N, x + 3 * N}, 2), STATUS_OK);
     }
+    assert_int_equal(hal_mark(device, 0), STATUS_OK);
+    double seconds = -1;
+    assert_int_equal(hal_mark_seconds(device, 200, 0, &seconds), STATUS_OK);
+    assert_true(hal_device_computes(device) ? seconds > 0 : seconds >= 0);
+    replays(device, add, sum, x);
     assert_int_equal(hal_sync(device), STATUS_OK);
     float total = -1;
     assert_int_equal(hal_copy(device, HAL_COPY_FROM_DEVICE, &total, x + 3 * N, sizeof total), STATUS_OK);
