@@ -43,8 +43,7 @@ Status executor_create_interp(const ExecutorModule *modules, uint32_t n_modules,
 static void destroy_variant(const Executor *x, const ExecutorVariant *variant)
 {
     for (uint32_t p = 0; p < variant->programs.len; p++)
-        for (uint32_t i = 0; i < variant->programs.data[p].segments.len; i++)
-            hal_graph_destroy(x->device, variant->programs.data[p].segments.data[i].graph);
+        executor_destroy_graphs(x, &variant->programs.data[p]);
     if (variant->executable)
         hal_executable_unload(variant->executable);
 }

@@ -78,10 +78,6 @@ static void name_ranges(const Executor *x, Program *program)
 {
     if (!hal_device_names_ranges(x->device))
         return;
-    for (uint32_t i = 0; i < program->segments.len; i++)
-        program->segments.data[i].range =
-            arena_printf(x->arena, "%s, ops %u to %u", program->name, program->segments.data[i].begin + 1,
-                         program->segments.data[i].end);
     for (uint32_t i = 0; i < program->instrs.len; i++)
     {
         Instr *instr = &program->instrs.data[i];
@@ -90,25 +86,6 @@ static void name_ranges(const Executor *x, Program *program)
         instr->range = !span.file ? name
                                   : arena_printf(x->arena, "%s (%s:%u:%u)", name, x->m->files.data[span.file - 1],
                                                  span.line, span.col);
-    }
-}
-
-static bool needs_host(const Instr *instr)
-{
-    return instr->kind != DO_LAUNCH && instr->kind != DO_GEMM && instr->kind != DO_COPY;
-}
-
-/* A single instruction is no less work as a graph. */
-static void find_segments(const Executor *x, Program *program)
-{
-    const uint32_t n = program->instrs.len;
-    for (uint32_t begin = 0, end; begin < n && hal_device_records(x->device); begin = end + 1)
-    {
-        end = begin;
-        while (end < n && !needs_host(&program->instrs.data[end]))
-            end++;
-        if (end - begin > 1)
-            vec_push(x->arena, &program->segments, (Segment){.begin = begin, .end = end});
     }
 }
 
@@ -408,7 +385,7 @@ static Status build_program(Executor *x, IrFunc func)
     for (uint32_t i = 0; i < b.copies.len; i++)
         vec_push(x->arena, &program.instrs, b.copies.data[i]);
     find_update(x, &program);
-    find_segments(x, &program);
+    executor_find_segments(x, &program);
     name_ranges(x, &program);
     vec_push(x->arena, &x->now->programs, program);
     return STATUS_OK;

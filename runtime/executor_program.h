@@ -107,5 +107,15 @@ Status executor_build(Executor *x, const ExecutorModule *modules);
 /* executor_run.c */
 const Program *executor_find_program(const Executor *x, const char *func);
 Status executor_run_instr(Executor *x, const Instr *instr);
+/* Failures of the device with the op and its place in the XML. */
+Status executor_run_placed(Executor *x, const Instr *instr);
+
+/* executor_graph.c */
+void executor_find_segments(const Executor *x, Program *program);
+/* The one that begins there; NULL: none does. */
+Segment *executor_find_segment(const Program *program, uint32_t begin);
+/* Recorded when it runs for the first time, and when memory has moved; else replayed. */
+Status executor_run_segment(Executor *x, const Program *program, Segment *segment);
+void executor_destroy_graphs(const Executor *x, const Program *program);
 
 #endif

@@ -93,7 +93,7 @@ Status executor_run_instr(Executor *x, const Instr *instr)
 
 /* Adds the op and its place in the model to what a device has said. What it finds out later is told by a sync, which
  * does not know the op. */
-static Status run_placed(Executor *x, const Instr *instr)
+Status executor_run_placed(Executor *x, const Instr *instr)
 {
     const Status status = executor_run_instr(x, instr);
     if (status != STATUS_DEVICE && status != STATUS_OUT_OF_MEMORY)
@@ -110,7 +110,7 @@ static Status run_named(Executor *x, const Instr *instr)
 {
     if (instr->range)
         hal_range_begin(x->device, instr->range);
-    const Status status = run_placed(x, instr);
+    const Status status = executor_run_placed(x, instr);
     if (instr->range)
         hal_range_end(x->device);
     return status;
@@ -164,55 +164,6 @@ static Status read_marks(Executor *x, const Program *program, double start_s)
     return STATUS_OK;
 }
 
-/* ---- graphs */
-
-static Segment *find_segment(const Program *program, uint32_t begin)
-{
-    for (uint32_t i = 0; i < program->segments.len; i++)
-        if (program->segments.data[i].begin == begin)
-            return &program->segments.data[i];
-    return NULL;
-}
-
-static Status record(Executor *x, const Program *program, Segment *segment)
-{
-    Status status = hal_record_begin(x->device);
-    for (uint32_t i = segment->begin; i < segment->end && status == STATUS_OK; i++)
-        status = run_placed(x, &program->instrs.data[i]);
-    if (status == STATUS_OK)
-        status = hal_record_end(x->device, &segment->graph);
-    if (status != STATUS_OK)
-        hal_record_drop(x->device);
-    return status;
-}
-
-/* Recorded when it runs for the first time, and when memory has moved; else replayed. */
-static Status run_segment(Executor *x, const Program *program, Segment *segment)
-{
-    const char *doing = "recording";
-    Status status = STATUS_OK;
-    if (segment->graph && hal_graph_is_stale(x->device, segment->graph))
-    {
-        hal_graph_destroy(x->device, segment->graph);
-        segment->graph = NULL;
-    }
-    if (!segment->graph)
-        status = record(x, program, segment);
-    if (status == STATUS_OK)
-    {
-        doing = "running";
-        if (segment->range)
-            hal_range_begin(x->device, segment->range);
-        status = hal_graph_run(x->device, segment->graph);
-        if (segment->range)
-            hal_range_end(x->device);
-    }
-    if (status == STATUS_OK)
-        return status;
-    return status_fail(status, "%s @%s (ops %u to %u of %u) as a graph: %s", doing, program->name, segment->begin + 1,
-                       segment->end, program->instrs.len, status_detail());
-}
-
 /* ---- a whole function */
 
 static Status run_program(Executor *x, const Program *program, bool timed)
@@ -221,7 +172,7 @@ static Status run_program(Executor *x, const Program *program, bool timed)
     for (uint32_t i = 0, n; i < program->instrs.len; i += n)
     {
         const Instr *instr = &program->instrs.data[i];
-        Segment *segment = timed ? NULL : find_segment(program, i);
+        Segment *segment = timed ? NULL : executor_find_segment(program, i);
         n = segment ? segment->end - segment->begin : 1;
         if (!x->updating && i >= program->first_update)
         {
@@ -229,7 +180,7 @@ static Status run_program(Executor *x, const Program *program, bool timed)
             x->updating = true;
         }
         if (segment)
-            TRY(run_segment(x, program, segment));
+            TRY(executor_run_segment(x, program, segment));
         else if (timed)
             TRY(run_marked(x, program, i));
         else
