@@ -2,7 +2,6 @@
 #include "base/bug.h"
 #include "driver/emit.h"
 #include "driver/hf_config.h"
-#include "driver/prebuild.h"
 #include "driver/progress.h"
 #include "driver/report.h"
 #include "driver/run_log.h"
@@ -141,9 +140,10 @@ static Status run_elastic(Session *s, RunWatch *watch, const TrainerObserver *ob
             TRY(elastic_transition(s, observer, &stop_flag, trainer));
             TRY(begin_layout(s, watch, *trainer));
         }
-        Prebuild *prebuild = prebuild_start(s, *trainer);
+        prebuild_destroy(s->prebuild);
+        s->prebuild = prebuild_start(s, *trainer);
         const Status status = trainer_run(*trainer, eval);
-        prebuild_finish(prebuild);
+        prebuild_wait(s->prebuild);
         TRY(status);
         TRY(run_log_resources(s, *trainer, watch->real_bytes));
         if (!trainer_paused(*trainer))

@@ -69,6 +69,7 @@ typedef struct
 {
     double regroup_s, build_s; /* planning and splitting the world; passes, kernels and executor */
     double trial_s;            /* finding out whether the cache is worth it */
+    bool ahead;                /* passes and kernels were made while the job trained */
 } ElasticTimes;
 
 /* Plans and builds the job with what is frozen now, from the cache where that is worth it. The session has its data,

@@ -2,6 +2,7 @@
 
 #include "base/bug.h"
 #include "driver/session.h"
+#include "ir/text.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -9,6 +10,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 enum
 {
@@ -16,15 +18,28 @@ enum
     NICE = 15
 };
 
+/* A session with another plan: what it has compiled is its own, all else is lent. */
+typedef struct
+{
+    Session session;
+    uint64_t key; /* of the job that was compiled */
+    bool taken;
+} Built;
+
 struct Prebuild
 {
     const Session *session;
-    uint64_t steps_left;           /* when the next decision is made */
+    uint64_t steps_left;           /* behind the next decision; 0: there is none */
     uint32_t guesses[MAX_GUESSES]; /* frozen layers, the likeliest first */
     uint32_t n_guesses;
+    Built built[MAX_GUESSES];
+    uint32_t n_built;
     atomic_bool ends;
     pthread_t thread;
+    bool runs;
 };
+
+/* ---- what may come */
 
 /* What the next decision may say. Without norms it is known; with them it is at most as much as without. */
 static void guess(Prebuild *p, const Session *s)
@@ -44,31 +59,58 @@ static void guess(Prebuild *p, const Session *s)
         p->guesses[p->n_guesses++] = frozen;
 }
 
-/* The session as it would be with so many layers frozen: what it owns is its own, what it reads is lent. */
-static void build_for(const Session *s, uint32_t frozen, uint64_t steps_left)
+/* ---- making them */
+
+/* All that the passes see: plan and frozen layers are attributes in it. */
+static uint64_t key_of(const IrModule *m)
 {
     Arena *arena = arena_create();
-    Session shadow = *s;
-    shadow.arena = arena;
-    shadow.module_arena = NULL;
-    shadow.m = NULL;
-    shadow.executor = NULL;
-    shadow.device = NULL;
-    shadow.variants = (Variants){0};
-    shadow.ranks.comm = (ExecutorComm){0};
-    shadow.elastic.frozen = frozen;
-    shadow.elastic.cache = shadow.elastic.cache_before = NULL;
-    elastic_choose_cache(&shadow);
-    shadow.elastic.cached_from = shadow.elastic.cached && s->elastic.cache ? s->elastic.cached_unit : 0;
-    ranks_hold(&shadow, steps_left);
-    Status status = ranks_replan(&shadow);
-    if (status == STATUS_OK)
-        status = session_compile(&shadow);
-    if (status == STATUS_OK)
-        status = session_build_kernels(&shadow, 1);
-    status_clear(); /* what is wrong will be told when it matters */
-    session_unbuild(&shadow);
+    StrBuf text = strbuf_make(arena);
+    ir_print_module(&text, m);
+    const uint64_t key = XXH3_64bits(text.data, text.len);
     arena_destroy(arena);
+    return key;
+}
+
+static void drop(Built *b)
+{
+    session_unbuild(&b->session);
+    arena_destroy(b->session.arena);
+}
+
+/* The session as it would be with so many layers frozen. */
+static void build_for(Prebuild *p, uint32_t frozen)
+{
+    const Session *s = p->session;
+    Built *b = &p->built[p->n_built];
+    Session *shadow = &b->session;
+    *b = (Built){.session = *s};
+    shadow->arena = arena_create();
+    shadow->module_arena = shadow->ahead_arena = NULL;
+    shadow->m = NULL;
+    shadow->kernels = NULL;
+    shadow->executor = NULL;
+    shadow->device = NULL;
+    shadow->variants = (Variants){0};
+    shadow->ranks.comm = (ExecutorComm){0};
+    shadow->elastic.frozen = frozen;
+    shadow->elastic.cache = shadow->elastic.cache_before = NULL;
+    elastic_choose_cache(shadow);
+    shadow->elastic.cached_from = shadow->elastic.cached && s->elastic.cache ? s->elastic.cached_unit : 0;
+    ranks_hold(shadow, p->steps_left);
+    Status status = ranks_replan(shadow);
+    if (status == STATUS_OK)
+    {
+        b->key = key_of(shadow->job->module);
+        status = session_compile(shadow);
+    }
+    if (status == STATUS_OK)
+        status = session_build_kernels(shadow, 1);
+    if (status == STATUS_OK)
+        p->n_built++;
+    else
+        drop(b);
+    status_clear(); /* what is wrong will be told when it matters */
 }
 
 static void *thread_main(void *context)
@@ -76,7 +118,7 @@ static void *thread_main(void *context)
     Prebuild *p = context;
     setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE); /* compilers started here inherit it */
     for (uint32_t i = 0; i < p->n_guesses && !atomic_load(&p->ends); i++)
-        build_for(p->session, p->guesses[i], p->steps_left);
+        build_for(p, p->guesses[i]);
     return NULL;
 }
 
@@ -87,19 +129,51 @@ Prebuild *prebuild_start(const Session *s, const Trainer *trainer)
         base_out_of_memory(sizeof *p);
     p->session = s;
     p->steps_left = elastic_steps_behind(s, trainer);
-    if (s->elastic.on && s->executor)
+    if (s->elastic.on && s->executor && p->steps_left)
         guess(p, s);
-    if (p->n_guesses && pthread_create(&p->thread, NULL, thread_main, p) == 0)
+    p->runs = p->n_guesses && pthread_create(&p->thread, NULL, thread_main, p) == 0;
+    if (p->runs)
         return p;
     free(p);
     return NULL;
 }
 
-void prebuild_finish(Prebuild *p)
+void prebuild_wait(Prebuild *p)
 {
-    if (!p)
+    if (!p || !p->runs)
         return;
     atomic_store(&p->ends, true);
     pthread_join(p->thread, NULL);
+    p->runs = false;
+}
+
+/* ---- giving them away */
+
+bool prebuild_take(Prebuild *p, Session *s)
+{
+    const uint64_t key = p && p->n_built ? key_of(s->job->module) : 0;
+    for (uint32_t i = 0; p && i < p->n_built; i++)
+    {
+        Built *b = &p->built[i];
+        if (b->taken || b->key != key)
+            continue;
+        b->taken = true;
+        s->m = b->session.m;
+        s->module_arena = b->session.module_arena;
+        s->variants = b->session.variants;
+        s->kernels = b->session.kernels;
+        s->kernels_cached = true;
+        s->ahead_arena = b->session.arena;
+        return true;
+    }
+    return false;
+}
+
+void prebuild_destroy(Prebuild *p)
+{
+    prebuild_wait(p);
+    for (uint32_t i = 0; p && i < p->n_built; i++)
+        if (!p->built[i].taken)
+            drop(&p->built[i]);
     free(p);
 }

@@ -175,28 +175,28 @@ static int64_t status_field_bytes(const char *key)
     return kib * 1024;
 }
 
-/* The kernels of n modules, compiled by so many compilers at a time. */
-static Status build_kernels(Session *s, ExecutorModule *modules, uint32_t n, uint32_t n_compilers)
-{
-    Arena *scratch = arena_create();
-    const IrModule **programs = ARENA_ARRAY(scratch, const IrModule *, n);
-    HalKernelFile *files = ARENA_ARRAY(scratch, HalKernelFile, n);
-    for (uint32_t i = 0; i < n; i++)
-        programs[i] = modules[i].m;
-    Status status = hal_kernels_build(s->arena, s->options->device, programs, n, n_compilers, files);
-    s->kernels_cached = true;
-    for (uint32_t i = 0; i < n && status == STATUS_OK; i++)
-    {
-        s->kernels_cached = s->kernels_cached && files[i].cached;
-        modules[i].kernels_path = files[i].path;
-    }
-    arena_destroy(scratch);
-    return status;
-}
-
 Status session_build_kernels(Session *s, uint32_t n_compilers)
 {
-    return build_kernels(s, variants_modules(s), s->variants.n_shorter + 1, n_compilers);
+    const uint32_t n = s->variants.n_shorter + 1;
+    const IrModule **programs = ARENA_ARRAY(s->arena, const IrModule *, n);
+    HalKernelFile *files = ARENA_ARRAY(s->arena, HalKernelFile, n);
+    for (uint32_t i = 0; i < n; i++)
+        programs[i] = variants_module(s, i);
+    TRY(hal_kernels_build(s->arena, s->options->device, programs, n, n_compilers, files));
+    s->kernels = files;
+    s->kernels_cached = true;
+    for (uint32_t i = 0; i < n; i++)
+        s->kernels_cached = s->kernels_cached && files[i].cached;
+    return STATUS_OK;
+}
+
+/* They may have gone since. */
+static bool kernels_are_there(const Session *s)
+{
+    for (uint32_t i = 0; s->kernels && i <= s->variants.n_shorter; i++)
+        if (access(s->kernels[i].path, R_OK) != 0)
+            return false;
+    return s->kernels != NULL;
 }
 
 /* The plan was made from an estimate; this is what the program takes. */
@@ -233,7 +233,10 @@ Status session_build(Session *s)
         if (status == STATUS_BAD_INPUT)
             return status_fail(STATUS_USAGE, "%s", arena_printf(s->arena, "--device: %s interp", status_detail()));
         TRY(status);
-        TRY(build_kernels(s, modules, n_modules, (uint32_t)pool_n_cores()));
+        if (!kernels_are_there(s))
+            TRY(session_build_kernels(s, (uint32_t)pool_n_cores()));
+        for (uint32_t i = 0; i < n_modules; i++)
+            modules[i].kernels_path = s->kernels[i].path;
         status =
             executor_create(s->device, modules, n_modules, s->ranks.comm.world ? &s->ranks.comm : NULL, &s->executor);
     }
@@ -253,10 +256,15 @@ void session_unbuild(Session *s)
         arena_destroy(s->module_arena);
     s->module_arena = NULL;
     s->m = NULL;
+    s->kernels = NULL;
+    if (s->ahead_arena)
+        arena_destroy(s->ahead_arena);
+    s->ahead_arena = NULL;
 }
 
 Status session_close(Session *s, Status status)
 {
+    prebuild_destroy(s->prebuild);
     elastic_close(s);
     ranks_leave(s, status != STATUS_OK);
     session_unbuild(s);

@@ -4,6 +4,7 @@
 
 #include "driver/driver.h"
 #include "driver/elastic.h"
+#include "driver/prebuild.h"
 #include "driver/ranks.h"
 #include "driver/variants.h"
 #include "frontend/frontend.h"
@@ -16,9 +17,11 @@ struct Session
     Diag *diag;
     Job *job;
     Arena *module_arena;
-    IrModule *m; /* after the passes */
+    IrModule *m;        /* after the passes */
+    Arena *ahead_arena; /* of a program that was compiled ahead (prebuild.h), besides its modules'; NULL: none */
     HalDevice *device;
-    Variants variants; /* shorter programs */
+    Variants variants;      /* shorter programs */
+    HalKernelFile *kernels; /* of all programs, the longest last; NULL: not made yet */
     Executor *executor;
     const MetricSpec *metrics;  /* of the job */
     const char *const *results; /* what is reported of them and the loss */
@@ -32,6 +35,7 @@ struct Session
     int64_t held_before_bytes; /* by the process, before the executor was made */
     Ranks ranks;
     Elastic elastic;
+    Prebuild *prebuild; /* for the next plan; NULL: nothing */
 };
 
 /* Loads the model, meets the other ranks and agrees on a plan; diagnostics are printed. After a failure, too, it is to
@@ -59,7 +63,7 @@ Status session_compile(Session *s);
 Status session_compile_longest(Session *s);
 /* Generates kernels and compiles them into the cache of kernels; so many compilers at a time. */
 Status session_build_kernels(Session *s, uint32_t n_compilers);
-/* Generates kernels and makes the executor. */
+/* Generates kernels, unless they are there, and makes the executor. */
 Status session_build(Session *s);
 /* status: how the session went. Returns it. */
 Status session_close(Session *s, Status status);

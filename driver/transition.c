@@ -251,10 +251,12 @@ static Status tell(Session *s, const Transition *t, Trainer *trainer, const Trai
                                     "step %llu: %u of %u layers frozen (%s)%s; %s%s; compile %.2f s%s, regroup %.2f s, "
                                     "trial %.2f s, copy %.2f s (%.1f MiB moved)",
                                     (unsigned long long)trainer_steps_done(trainer), e->frozen, s->job->n_layers,
-                                    e->why, plan_text(s),
-                                    e->cached ? "cached" : "not cached: ", e->cached ? "" : e->not_cached,
-                                    t->times.build_s, s->kernels_cached ? " (kernels cached)" : "", t->times.regroup_s,
-                                    t->times.trial_s, t->copy_s, moved / (1 << 20)));
+                                    e->why, plan_text(s), e->cached ? "cached" : "not cached: ",
+                                    e->cached ? "" : e->not_cached, t->times.build_s,
+                                    t->times.ahead      ? " (made ahead)"
+                                    : s->kernels_cached ? " (kernels cached)"
+                                                        : "",
+                                    t->times.regroup_s, t->times.trial_s, t->copy_s, moved / (1 << 20)));
     MetricsLog *log = trainer_log(trainer);
     if (!log)
         return STATUS_OK;
@@ -271,6 +273,7 @@ static Status tell(Session *s, const Transition *t, Trainer *trainer, const Trai
                            METRIC_TEXT("plan_why", plan ? s->ranks.choice.why : ""),
                            METRIC_U64("cached", e->cached),
                            METRIC_F64("compile_s", t->times.build_s),
+                           METRIC_U64("ahead", t->times.ahead),
                            METRIC_F64("regroup_s", t->times.regroup_s),
                            METRIC_F64("trial_s", t->times.trial_s),
                            METRIC_F64("copy_s", t->copy_s),
@@ -291,7 +294,9 @@ Status elastic_build(Session *s, ElasticTimes *times)
         TRY(ranks_replan(s));
         times->regroup_s += driver_now_s() - start_s;
         start_s = driver_now_s();
-        TRY(session_compile(s));
+        times->ahead = prebuild_take(s->prebuild, s);
+        if (!times->ahead)
+            TRY(session_compile(s));
         TRY(session_build(s));
         times->build_s += driver_now_s() - start_s;
         start_s = driver_now_s();

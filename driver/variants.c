@@ -152,5 +152,5 @@ void variants_close(Session *s)
 {
     for (uint32_t i = 0; i < s->variants.n_shorter; i++)
         arena_destroy(s->variants.shorter[i].module_arena);
-    s->variants.n_shorter = 0;
+    s->variants = (Variants){0};
 }

@@ -164,6 +164,14 @@ resumed_is_cached()
 }
 check "a resumed run is cached" resumed_is_cached
 
+# Which plan comes next is guessed; whether it is compiled in time is not certain, but not always too late.
+made_ahead()
+{
+    grep -h '"event":"transition"' ./*/metrics.jsonl | grep -oE '"ahead":[01]' | sort | uniq -c &&
+        grep -q '"event":"transition".*"ahead":1' ./*/metrics.jsonl
+}
+check "transitions find their programs made" made_ahead
+
 # ---- a frozen param does not change by a bit; the others do
 frozen_stay()
 {
