@@ -2,6 +2,7 @@
 #include "driver/elastic.h"
 
 #include "base/bug.h"
+#include "driver/elastic_outputs.h"
 #include "driver/session.h"
 #include "runtime/checkpoint.h"
 
@@ -22,7 +23,9 @@ static const char *state_text(const Session *s)
         strbuf_addf(&text, ", \"loss\": %.17g", e->loss);
     for (uint32_t i = 0; e->norms && i < s->job->n_layers; i++)
         strbuf_addf(&text, "%s%.17g", i ? ", " : ", \"norms\": [", e->norms[i]);
-    strbuf_add(&text, e->norms ? "]}}" : "}}");
+    strbuf_add(&text, e->norms ? "]" : "");
+    elastic_add_outputs(s, &text);
+    strbuf_add(&text, "}}");
     return strbuf_text(&text);
 }
 
@@ -53,6 +56,7 @@ static Status read_state(Session *s, const Checkpoint *checkpoint)
         e->loss = loss ? json_number_value(loss) : NAN;
         ok = !norms || json_array_size(norms) == s->job->n_layers;
     }
+    ok = ok && elastic_read_outputs(s, state);
     if (ok && norms)
     {
         e->norms = ARENA_ARRAY(s->arena, double, s->job->n_layers);
@@ -72,6 +76,10 @@ FreezeSettings elastic_settings(const FreezeSpec *spec)
                                .warmup = (uint32_t)spec->warmup,
                                .keep = (uint32_t)spec->keep,
                                .percentile = spec->percentile,
+                               .window = (uint32_t)spec->window,
+                               .tolerance = spec->tolerance,
+                               .patience = (uint32_t)spec->patience,
+                               .renew = (uint32_t)spec->renew,
                                .guard = spec->guard,
                                .counts = spec->counts,
                                .n_counts = spec->n_counts};
@@ -117,7 +125,7 @@ void elastic_mark(const Session *s, const Job *job)
         ir_attrs_put(m->arena, attrs, ir_attr_bool(IR_ATTR_cached, true));
     if (e->frozen && e->cached && e->cached_from)
         ir_attrs_put(m->arena, attrs, ir_attr_int(IR_ATTR_cached_from, e->cached_from));
-    if (e->on && freeze_policy_needs_norms(e->settings.policy))
+    if (e->on && freeze_policy_needs(e->settings.policy) == FREEZE_NEEDS_NORMS)
         ir_attrs_put(m->arena, attrs, ir_attr_bool(IR_ATTR_track, true));
 }
 
@@ -219,7 +227,7 @@ static Status log_decision(Session *s, Trainer *trainer, const FreezeInput *inpu
     if (!log)
         return STATUS_OK;
     const Elastic *e = &s->elastic;
-    Metric rows[8];
+    Metric rows[10];
     uint32_t n = 0;
     rows[n++] = METRIC_TEXT("policy", freeze_policy_name(e->settings.policy));
     rows[n++] = METRIC_U64("decision", input->decision);
@@ -231,6 +239,8 @@ static Status log_decision(Session *s, Trainer *trainer, const FreezeInput *inpu
         rows[n++] = METRIC_F64("bound", decision->bound);
     if (input->norms)
         rows[n++] = METRIC_F64S("norms", input->norms, input->n_layers);
+    if (input->plasticity)
+        rows[n++] = METRIC_F64S("plasticity", elastic_smoothed(s), input->n_layers);
     return metrics_log_event(log, trainer_steps_done(trainer), "freeze", rows, n);
 }
 
@@ -242,17 +252,20 @@ Status elastic_decide(Session *s, Trainer *trainer, const TrainerEval *eval, boo
     if (e->settings.guard && s->test && !now.n_samples) /* gone on from a checkpoint that was written just before */
         TRY(trainer_evaluate(trainer, &now));
     double *norms = NULL;
-    if (freeze_policy_needs_norms(e->settings.policy))
+    if (freeze_policy_needs(e->settings.policy) == FREEZE_NEEDS_NORMS)
     {
         norms = ARENA_ARRAY(s->arena, double, s->job->n_layers);
         TRY(layer_norms(s, step - e->norms_step, norms));
     }
+    if (freeze_policy_needs(e->settings.policy) == FREEZE_NEEDS_OUTPUTS && e->frozen < s->job->n_layers)
+        TRY(elastic_look_at_outputs(s, trainer));
     const FreezeInput input = {.decision = e->n_decisions + 1,
                                .n_layers = s->job->n_layers,
                                .frozen = e->frozen,
                                .bound = e->bound,
                                .norms = norms,
                                .norms_before = e->norms,
+                               .plasticity = e->plasticity,
                                .loss = now.n_samples ? now.results[0] : NAN,
                                .loss_before = e->loss};
     FreezeDecision decision = freeze_decide(&e->settings, &input);

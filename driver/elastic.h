@@ -16,11 +16,13 @@ typedef struct
     uint64_t every_epochs, every_steps; /* between decisions; one of them is 0 */
 
     /* what checkpoints hold */
-    uint32_t frozen;      /* layers */
-    uint32_t n_decisions; /* made */
-    double bound, loss;   /* as of the last decision */
-    double *norms;        /* [n_layers], of the last interval; NULL: none yet */
-    uint64_t norms_step;  /* when their sums were last emptied */
+    uint32_t frozen;        /* layers */
+    uint32_t n_decisions;   /* made */
+    double bound, loss;     /* as of the last decision */
+    double *norms;          /* [n_layers], of the last interval; NULL: none yet */
+    uint64_t norms_step;    /* when their sums were last emptied */
+    Plasticity *plasticity; /* [n_layers]; NULL: the policy needs none */
+    float *reference;       /* Probe.grams of the snapshot, on rank 0; NULL: there is none yet */
 
     const char *why; /* of the last decision */
 

@@ -41,21 +41,26 @@ struct Prebuild
 
 /* ---- what may come */
 
-/* What the next decision may say. Without norms it is known; with them it is at most as much as without. */
+/* What the next decision may say. Without norms and outputs it is known; with norms it is at most as much as without,
+ * with outputs one reading more can make layers calm enough. */
 static void guess(Prebuild *p, const Session *s)
 {
     const Elastic *e = &s->elastic;
     FreezeSettings settings = e->settings;
+    const FreezeNeeds needs = freeze_policy_needs(settings.policy);
     const FreezeInput input = {.decision = e->n_decisions + 1,
                                .n_layers = s->job->n_layers,
                                .frozen = e->frozen,
-                               .bound = freeze_policy_needs_norms(settings.policy) ? e->frozen : e->bound};
-    const bool needs_norms = freeze_policy_needs_norms(settings.policy);
+                               .plasticity = e->plasticity,
+                               .bound = needs == FREEZE_NEEDS_NORMS ? e->frozen : e->bound};
+    if (needs == FREEZE_NEEDS_OUTPUTS && !e->plasticity)
+        return;
     settings.guard = false;
-    if (needs_norms)
+    settings.patience--;
+    if (needs == FREEZE_NEEDS_NORMS)
         settings.policy = FREEZE_schedule; /* from where it stands: the most that alpha allows */
-    const uint32_t most = freeze_decide(&settings, &input).frozen;
-    for (uint32_t frozen = most; frozen > e->frozen && p->n_guesses < (needs_norms ? MAX_GUESSES : 1); frozen--)
+    const uint32_t most = freeze_decide(&settings, &input).frozen, n = needs == FREEZE_NEEDS_NOTHING ? 1 : MAX_GUESSES;
+    for (uint32_t frozen = most; frozen > e->frozen && p->n_guesses < n; frozen--)
         p->guesses[p->n_guesses++] = frozen;
 }
 

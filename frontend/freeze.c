@@ -7,7 +7,8 @@
 enum
 {
     MAX_DECISIONS = 1000000,
-    MAX_COUNTS = 4096
+    MAX_COUNTS = 4096,
+    MAX_WINDOW = 64 /* PLASTICITY_MAX_WINDOW */
 };
 
 /* "4 7 9": frozen layers after each decision. */
@@ -57,6 +58,10 @@ void job_freeze(Expander *x, const XmlElem *root)
     ok = attr_float(x, e, "alpha", 0, 1, &f->alpha) && ok;
     ok = attr_bool(x, e, "inclusive", &f->inclusive) && ok;
     ok = attr_float(x, e, "percentile", 0, 100, &f->percentile) && ok;
+    ok = attr_float(x, e, "tolerance", 0, 1, &f->tolerance) && ok;
+    ok = attr_int(x, e, "window", 1, MAX_WINDOW, &f->window) && ok;
+    ok = attr_int(x, e, "patience", 1, MAX_DECISIONS, &f->patience) && ok;
+    ok = attr_int(x, e, "renew", 1, MAX_DECISIONS, &f->renew) && ok;
     ok = attr_int(x, e, "every", 1, MAX_DECISIONS, &f->every) && ok;
     ok = attr_int(x, e, "every_steps", 0, INT64_MAX, &f->every_steps) && ok;
     ok = attr_int(x, e, "warmup", 0, MAX_DECISIONS, &f->warmup) && ok;

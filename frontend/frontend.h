@@ -198,7 +198,8 @@ typedef struct
 typedef struct
 {
     const char *policy;
-    double alpha, percentile;
+    double alpha, percentile, tolerance;
+    int64_t window, patience, renew;
     bool inclusive, guard;
     const int64_t *counts; /* explicit: frozen layers after each decision */
     uint32_t n_counts;

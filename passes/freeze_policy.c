@@ -8,17 +8,17 @@
 
 typedef FreezeDecision PolicyFn(const FreezeSettings *settings, const FreezeInput *input);
 
-#define FREEZE_POLICY(name, needs_norms, text) static PolicyFn decide_##name;
+#define FREEZE_POLICY(name, needs, text) static PolicyFn decide_##name;
 #include "passes/freeze_policies.def"
 #undef FREEZE_POLICY
 
 static const struct
 {
     const char *name;
-    bool needs_norms;
+    FreezeNeeds needs;
     PolicyFn *decide;
 } policies[] = {
-#define FREEZE_POLICY(name, needs_norms, text) {#name, needs_norms, decide_##name},
+#define FREEZE_POLICY(name, needs, text) {#name, FREEZE_NEEDS_##needs, decide_##name},
 #include "passes/freeze_policies.def"
 #undef FREEZE_POLICY
 };
@@ -39,9 +39,9 @@ const char *freeze_policy_name(FreezePolicy policy)
     return policies[policy].name;
 }
 
-bool freeze_policy_needs_norms(FreezePolicy policy)
+FreezeNeeds freeze_policy_needs(FreezePolicy policy)
 {
-    return policies[policy].needs_norms;
+    return policies[policy].needs;
 }
 
 /* ---- the policies */
@@ -121,6 +121,15 @@ static FreezeDecision decide_autofreeze(const FreezeSettings *settings, const Fr
         decision.frozen++;
     free(changes);
     decision.why = "up to the first layer whose gradient still changes";
+    return decision;
+}
+
+static FreezeDecision decide_plasticity(const FreezeSettings *settings, const FreezeInput *input)
+{
+    FreezeDecision decision = {
+        .frozen = input->frozen, .smallest = -1, .why = "up to the first layer whose outputs still change"};
+    while (decision.frozen < input->n_layers && input->plasticity[decision.frozen].calm >= settings->patience)
+        decision.frozen++;
     return decision;
 }
 

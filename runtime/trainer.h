@@ -147,6 +147,8 @@ bool trainer_paused(const Trainer *trainer);
 /* What goes into the next checkpoints; must outlive them. */
 void trainer_set_extra(Trainer *trainer, const char *json);
 TrainerPosition trainer_position(const Trainer *trainer);
+/* A whole param, on rank 0 only, from a rank that has it. Collective. */
+Status trainer_fetch_param(Trainer *trainer, const char *name, void *host);
 /* f32 values that the cache keeps of a sample for this program (one of the variants); 0: it needs none. */
 uint64_t trainer_border_elems(const IrModule *m);
 /* For events; NULL on ranks that write none, and without out_dir. */

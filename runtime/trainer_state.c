@@ -188,11 +188,29 @@ enum
     CHECKPOINT_TAG = 1 << 19 /* in the world, where programs send nothing */
 };
 
+/* On rank 0 and on the owner, a rank of the first replica: host gets the tensor, and rank 0 has it in the end. */
+static Status fetch(Trainer *t, const IrGlobalData *global, int64_t owner, void *host)
+{
+    const size_t size_bytes = (size_t)ir_type_size_bytes(&global->type);
+    if (owner != (int64_t)t->rank)
+        return comm_recv(t->options.rank.world, (uint32_t)owner, CHECKPOINT_TAG, host, size_bytes);
+    TRY(executor_read_global(t->executor, global->name, host));
+    return t->rank == 0 ? STATUS_OK : comm_send(t->options.rank.world, 0, CHECKPOINT_TAG, host, size_bytes);
+}
+
+Status trainer_fetch_param(Trainer *t, const char *name, void *host)
+{
+    const IrGlobalData *global = ir_global(t->m, ir_global_find(t->m, name));
+    const int64_t owner = owner_of(t, global);
+    if (owner < 0 && t->rank == 0)
+        return status_fail(STATUS_IO, "no rank has '%s'", name);
+    return t->rank == 0 || owner == (int64_t)t->rank ? fetch(t, global, owner, host) : STATUS_OK;
+}
+
 /* Rank 0 gets every tensor of that kind, its own and those that the owners in the first replica send, in the order of
  * the globals. On the other ranks nothing is kept. */
 static Status gather_tensors(Trainer *t, IrGlobalKind kind, NamedTensor *tensors, void **hosts)
 {
-    Comm *world = t->options.rank.world;
     uint32_t n = 0;
     for (IrGlobal g = 1; g < t->m->globals.len; g++)
     {
@@ -206,17 +224,12 @@ static Status gather_tensors(Trainer *t, IrGlobalKind kind, NamedTensor *tensors
             base_out_of_memory(size_bytes);
         hosts[n] = host;
         tensors[n++] = tensor_of(global, host);
-        if (owner != (int64_t)t->rank)
+        const Status status = fetch(t, global, owner, host);
+        if (t->rank != 0)
         {
-            TRY(comm_recv(world, (uint32_t)owner, CHECKPOINT_TAG, host, size_bytes));
-            continue;
+            free(host);
+            hosts[--n] = NULL;
         }
-        TRY(executor_read_global(t->executor, global->name, host));
-        if (t->rank == 0)
-            continue;
-        Status status = comm_send(world, 0, CHECKPOINT_TAG, host, size_bytes);
-        free(host);
-        hosts[--n] = NULL;
         TRY(status);
     }
     return STATUS_OK;

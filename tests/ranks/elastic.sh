@@ -107,7 +107,7 @@ check "--no-replicate, 2 replicas" packs "1 2 2" -n 4 --stages=2 paper.xml
 # ---- other policies; decisions every few steps
 of_policy() # FLAG...
 {
-    on policy "$@" && [ "$(transitions policy)" -ge 2 ] && on again -n 3 "$@" && same_elastic policy again
+    on policy "$@" && [ "$(transitions policy)" -ge "${least:-2}" ] && on again -n 3 "$@" && same_elastic policy again
 }
 check "schedule" of_policy --set=freeze.policy=schedule --set=freeze.alpha=0.5
 check "autofreeze" of_policy --set=freeze.policy=autofreeze --set=freeze.percentile=60
@@ -123,8 +123,9 @@ go_on() # OUT STEP FLAG...: until that step
     [ -d "$out" ] || resume=
     # shellcheck disable=SC2086 # one word or none
     $PTC --threads=1 --costs=model --comm-timeout=60 --out="$out" --max-steps="$step" $resume "${settings[@]}" \
-        "${gradnorm[@]}" "$@" "${model:-$tied}"
+        "${elastic[@]}" "$@" "${model:-$tied}"
 }
+elastic=("${gradnorm[@]}")
 ends_like()
 {
     same_rows one parts train && same_weights one parts
@@ -136,6 +137,18 @@ check "then 2 replicas" go_on parts 17 -n 2 --replicas=2
 check "then one rank" go_on parts 21
 check "then 4 ranks" go_on parts 1000 -n 4
 check "ends like the one that never stopped" ends_like
+
+# The snapshot that outputs are compared with is in checkpoints.
+plasticity=(--set=freeze.policy=plasticity --set=freeze.every_steps=3 --set=freeze.window=2 --set=freeze.patience=1
+    --set=freeze.tolerance=0.02 --set=freeze.renew=2 --set=cache.use=on)
+plasticity_goes_on()
+{
+    local elastic=("${plasticity[@]}")
+    go_on pieces 11 -n 2 --stages=2 && go_on pieces 18 && go_on pieces 1000 -n 3 && same_rows policy pieces train &&
+        same_weights policy pieces && diff <(decisions policy) <(decisions pieces)
+}
+least=1 check "plasticity" of_policy "${plasticity[@]}"
+check "plasticity goes on" plasticity_goes_on
 
 # Ranks that were idle have work again, and others become idle.
 stops_idle() # of 4 ranks 3
