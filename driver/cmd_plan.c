@@ -124,7 +124,7 @@ static void print_text(const Session *s, const StagePlan *stages)
     printf("%s on %u rank%s: %u stages x %u replicas%s, %u micro-batches of %lld samples, %s\n", s->job->module->name,
            s->ranks.size, s->ranks.size == 1 ? "" : "s", c->plan.n_stages, c->plan.n_replicas, ranks_idle_text(s),
            c->plan.n_micro, (long long)s->job->train.rows, pipeline_name(c->plan.schedule));
-    printf("predicted step %.1f ms, bubble %.1f %%; sent %.2f MiB, reduced %.2f MiB a step (costs %s)\n",
+    printf("predicted step %.1f ms, bubble %.1f %%; sent %.2f MiB, exchanged by replicas %.2f MiB a step (costs %s)\n",
            1e3 * c->step_s, 100 * c->bubble, (double)c->sent_bytes / mib, (double)c->reduced_bytes / mib,
            s->ranks.costs_from);
     print_stages(s, c, stages);

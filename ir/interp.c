@@ -295,6 +295,16 @@ Status interp_all_reduce(InterpOp *x)
     return refuse_communication(x);
 }
 
+Status interp_reduce(InterpOp *x)
+{
+    return refuse_communication(x);
+}
+
+Status interp_bcast(InterpOp *x)
+{
+    return refuse_communication(x);
+}
+
 Status interp_wait(InterpOp *x)
 {
     return refuse_communication(x);

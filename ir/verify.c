@@ -182,7 +182,8 @@ static bool check_home(Verifier *v, const IrOpData *data)
     const char *name = ir_op_info(data->code)->name;
     bool of_step = data->code == IR_get || data->code == IR_set || data->code == IR_call ||
                    data->code == IR_check_finite || data->code == IR_accumulate || data->code == IR_send ||
-                   data->code == IR_recv || data->code == IR_all_reduce || data->code == IR_wait;
+                   data->code == IR_recv || data->code == IR_all_reduce || data->code == IR_reduce ||
+                   data->code == IR_bcast || data->code == IR_wait;
     bool of_kernel = data->code == IR_arg || data->code == IR_output;
     if (step && of_kernel)
         return fail(v, "'%s' belongs into a kernel", name);
@@ -219,6 +220,25 @@ static bool check_global_use(Verifier *v, const IrOpData *data, bool check_to_co
     return true;
 }
 
+/* Exchanges between replicas: the root is one of them, and what only it gets nobody else reads. */
+static bool check_root(Verifier *v, const IrOpData *data, bool check_to_come)
+{
+    const IrAttrs *plan = &ir_func(v->m, v->func)->attrs;
+    const IrAttr *root = ir_attrs_find(&data->attrs, IR_ATTR_root);
+    if (root && (root->i < 0 || root->i >= ir_attrs_int(plan, IR_ATTR_replicas, 1)))
+        return fail(v, "its root is no replica");
+    if (data->code == IR_bcast && check_to_come)
+        return fail(v, "gives new params before a check_finite that could refuse the step");
+    for (uint32_t i = 0; i < data->n_operands && data->code != IR_wait; i++)
+    {
+        const IrOpData *def = ir_op(v->m, ir_value(v->m, data->operands[i])->def);
+        if (def->code == IR_reduce &&
+            ir_attrs_int(&def->attrs, IR_ATTR_root, 0) != ir_attrs_int(plan, IR_ATTR_replica, 0))
+            return fail(v, "operand %u is a sum that only another replica gets", i + 1);
+    }
+    return true;
+}
+
 static bool check_func_meaning(Verifier *v)
 {
     uint32_t n_checks = 0;
@@ -231,7 +251,7 @@ static bool check_func_meaning(Verifier *v)
         v->op = op;
         n_checks -= data->code == IR_check_finite;
         if (!check_operands(v, data) || !check_home(v, data) || !check_types(v, data) || !check_kernel_order(v, data) ||
-            !check_global_use(v, data, n_checks > 0))
+            !check_global_use(v, data, n_checks > 0) || !check_root(v, data, n_checks > 0))
             return false;
     }
     v->op = 0;

@@ -2,12 +2,15 @@
 
 #include <string.h>
 
-const int64_t *horizon_sizes(Arena *arena, const UnitCost *costs, uint32_t n_units, uint32_t last_frozen)
+HorizonSizes horizon_sizes(Arena *arena, const UnitCost *costs, uint32_t n_units, uint32_t last_frozen)
 {
-    int64_t *sizes = ARENA_ARRAY(arena, int64_t, n_units + 2);
+    int64_t *params = ARENA_ARRAY(arena, int64_t, n_units + 2), *states = ARENA_ARRAY(arena, int64_t, n_units + 2);
     for (uint32_t u = 1; u <= n_units; u++)
-        sizes[u + 1] = sizes[u] + costs[u].param_bytes + (u > last_frozen ? costs[u].state_bytes : 0);
-    return sizes;
+    {
+        params[u + 1] = params[u] + costs[u].param_bytes;
+        states[u + 1] = states[u] + (u > last_frozen ? costs[u].state_bytes : 0);
+    }
+    return (HorizonSizes){params, states};
 }
 
 static uint32_t first_of(const Plan *plan, uint32_t stage, uint32_t n_units)
@@ -26,8 +29,11 @@ int64_t horizon_moved_bytes(const Horizon *h, const Plan *next)
         const uint32_t had = first_of(h->now, from, h->n_units), had_end = first_of(h->now, from + 1, h->n_units);
         const uint32_t first = first_of(next, to, h->n_units), end = first_of(next, to + 1, h->n_units);
         const uint32_t low = first > had ? first : had, high = end < had_end ? end : had_end;
-        int64_t bytes = h->sizes[end] - h->sizes[first];
-        bytes -= low < high ? h->sizes[high] - h->sizes[low] : 0;
+        const bool stays = first == had && end == had_end && next->n_replicas == h->now->n_replicas;
+        const int64_t *params = h->sizes.params, *states = h->sizes.states;
+        int64_t bytes = params[end] - params[first] + (stays ? 0 : (states[end] - states[first]) / next->n_replicas);
+        bytes -= low < high ? params[high] - params[low] : 0;
+        bytes -= low < high && !stays ? (states[high] - states[low]) / next->n_replicas / h->now->n_replicas : 0;
         most = bytes > most ? bytes : most;
     }
     return most;

@@ -64,7 +64,7 @@ const char *pass_property_missing(const IrModule *m, uint32_t properties);
 /* The ops whose results plan_memory gives a place (attribute offsets). */
 static inline bool plan_memory_has_buffers(IrCode code)
 {
-    return code == IR_call || code == IR_matmul || code == IR_recv || code == IR_all_reduce;
+    return code == IR_call || code == IR_matmul || code == IR_recv || code == IR_all_reduce || code == IR_reduce;
 }
 
 #define PASS(name, summary, needs, gives) PassFn pass_##name;

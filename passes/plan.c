@@ -79,8 +79,9 @@ void plan_apply(Arena *scratch, IrModule *m, const Plan *plan, uint32_t replica,
                           ir_attr_ints(IR_ATTR_stages, plan->first_unit, plan->n_stages),
                           ir_attr_int(IR_ATTR_stage, stage),
                           ir_attr_int(IR_ATTR_replicas, plan->n_replicas),
+                          ir_attr_int(IR_ATTR_replica, replica),
                           ir_attr_str(IR_ATTR_order, pipeline_list_text(scratch, &lists[idle ? 0 : stage])),
                           ir_attr_bool(IR_ATTR_deterministic, true)};
-    for (uint32_t i = 0; i < 5u + plan->deterministic; i++)
+    for (uint32_t i = 0; i < 6u + plan->deterministic; i++)
         ir_attrs_put(m->arena, attrs, put[i]);
 }

@@ -2,8 +2,9 @@
  * chosen by liveness; a result that is set to a global is written there directly where that is safe (offset -1).
  *
  * Entry: FUSED. Exit: PLANNED. Reshapes share their operand's place, a sum over micro-batches that of the sum before
- * it, a sum over replicas that of what this one adds to it. Operands and results of all_reduce lie at the arena's end,
- * from `sums_at` on, since other ranks reach for them there until the wait. Placement is greedy, largest buffer first,
+ * it, a sum over replicas that of what this one adds to it, a bcast's results that of its operands. Operands and results
+ * of all_reduce and reduce lie at the arena's end, from `sums_at` on, since other ranks reach for them there until the
+ * wait. Placement is greedy, largest buffer first,
  * at the lowest offset that no buffer alive at the same time uses (Pisarchyk and Lee, 2020: "greedy by size"). */
 #include "passes/manager.h"
 
@@ -34,8 +35,13 @@ typedef struct
     uint32_t *last_use; /* by root value */
     int64_t *offset;    /* by root value */
     bool *shared;       /* by root value: later sums take its place */
-    bool *reduced;      /* by root value: an all_reduce reads or writes it */
+    bool *reduced;      /* by root value: a sum over the replicas reads or writes it */
 } Planner;
+
+static bool is_sum(IrCode code)
+{
+    return code == IR_all_reduce || code == IR_reduce;
+}
 
 static void trace_lifetimes(Planner *p)
 {
@@ -45,7 +51,8 @@ static void trace_lifetimes(Planner *p)
         const IrOpData *data = ir_op(p->m, op);
         p->position[op] = ++position;
         for (uint32_t i = 0; i < data->n_results; i++)
-            p->root[data->results[i]] = data->code == IR_reshape ? p->root[data->operands[0]] : data->results[i];
+            p->root[data->results[i]] =
+                data->code == IR_reshape || data->code == IR_bcast ? p->root[data->operands[i]] : data->results[i];
         for (uint32_t i = 0; i < data->n_operands; i++)
             p->last_use[p->root[data->operands[i]]] = position;
     }
@@ -111,22 +118,22 @@ static void share_sums(Planner *p)
         const int which = sum_operand(p, data);
         if (which >= 0)
             share(p, op, (uint32_t)which, 0, place);
-        for (uint32_t i = 0; i < data->n_operands && data->code == IR_all_reduce; i++)
+        for (uint32_t i = 0; i < data->n_operands && is_sum(data->code); i++)
             share(p, op, i, i, place);
     }
 }
 
-/* Other ranks read operands and write results of an all_reduce until its wait. */
+/* Other ranks read operands and write results of a sum until its wait. */
 static void keep_reduced(Planner *p)
 {
     const IrModule *m = p->m;
-    uint32_t *wait_at = ARENA_ARRAY(p->scratch, uint32_t, m->values.len); /* by result of an all_reduce */
+    uint32_t *wait_at = ARENA_ARRAY(p->scratch, uint32_t, m->values.len); /* by value waited for */
     for (IrOp op = ir_func(m, p->func)->last; op; op = ir_op(m, op)->prev)
     {
         const IrOpData *data = ir_op(m, op);
         for (uint32_t i = 0; i < data->n_operands && data->code == IR_wait; i++)
             wait_at[data->operands[i]] = p->position[op];
-        for (uint32_t i = 0; i < data->n_operands && data->code == IR_all_reduce; i++)
+        for (uint32_t i = 0; i < data->n_operands && is_sum(data->code); i++)
         {
             IrValue operand = p->root[data->operands[i]], result = data->results[i];
             p->reduced[operand] = p->reduced[p->root[result]] = true;
@@ -260,7 +267,7 @@ static int64_t place(Buffer *buffers, uint32_t n, Buffer **alive)
     return arena_bytes;
 }
 
-/* Those that an all_reduce touches, or the others, from an offset on. Returns their end. */
+/* Those that a sum over the replicas touches, or the others, from an offset on. Returns their end. */
 static int64_t place_in_arena(Planner *p, bool reduced, int64_t base)
 {
     VEC(Buffer) buffers = {0};

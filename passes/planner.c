@@ -36,6 +36,7 @@ PipelineStage *planner_stages(Arena *arena, const Plan *plan, const UnitCost *co
 {
     PipelineStage *stages = ARENA_ARRAY(arena, PipelineStage, plan->n_stages);
     const double scale = (double)rows / cost_rows;
+    const uint32_t n_replicas = plan->n_replicas;
     for (uint32_t s = 0; s < plan->n_stages; s++)
     {
         PipelineStage *stage = &stages[s];
@@ -48,9 +49,9 @@ PipelineStage *planner_stages(Arena *arena, const Plan *plan, const UnitCost *co
             stage->forward_s += unit->forward_s * scale;
             stage->backward_s += unit->backward_s * scale;
             stage->weight_s += unit->weight_s * scale;
-            stage->update_s += unit->update_s;
+            stage->update_s += unit->update_s / n_replicas; /* of the params that it owns */
             stage->kept_bytes += (int64_t)((double)unit->kept_bytes * scale);
-            stage->fixed_bytes += unit->param_bytes + unit->state_bytes + unit->grad_bytes;
+            stage->fixed_bytes += unit->param_bytes + unit->state_bytes / n_replicas + unit->grad_bytes;
             reduced += unit->grad_bytes;
             if (unit->largest_bytes > largest)
                 largest = unit->largest_bytes;
@@ -59,10 +60,12 @@ PipelineStage *planner_stages(Arena *arena, const Plan *plan, const UnitCost *co
             stage->weight_s = 0; /* it has no gradient to send: its whole backward pass is B */
         stage->fixed_bytes += (int64_t)(2 * (double)largest * scale);
         stage->update_s += costs[0].update_s;
-        if (plan->n_replicas > 1)
+        if (n_replicas > 1)
         {
+            /* gradients to their owners and new params back: what an all-reduce is made of */
             stage->update_s += (double)reduced / machine->sum_bytes_per_s;
-            stage->fixed_bytes += reduced;
+            /* its part of the others' gradients, and their new params */
+            stage->fixed_bytes += 2 * reduced * (n_replicas - 1) / n_replicas;
         }
         if (s + 1 < plan->n_stages)
             stage->send_forward_s = stage->send_backward_s =
@@ -100,10 +103,10 @@ static bool cut_well(Planner *p, Plan *plan, uint32_t rows)
     for (uint32_t i = 0; i < n; i++)
     {
         const UnitCost *unit = &p->costs[i + 1];
-        /* a stage's micro-batches, and one update for all of them */
-        cost_s[i] = (unit->forward_s + unit->backward_s) * scale + unit->update_s * plan->n_replicas / plan->n_micro;
+        /* a replica's micro-batches, and its part of one update for all of them */
+        cost_s[i] = (unit->forward_s + unit->backward_s) * scale + unit->update_s / plan->n_micro;
         link_s[i] = p->machine->link_s + (double)unit->border_bytes * scale / p->machine->link_bytes_per_s;
-        bytes[i] = unit->param_bytes + unit->state_bytes + unit->grad_bytes +
+        bytes[i] = unit->param_bytes + unit->state_bytes / plan->n_replicas + unit->grad_bytes +
                    (int64_t)((double)unit->kept_bytes * scale * kept);
     }
     bool *may_cut = ARENA_ARRAY(p->arena, bool, n);
@@ -130,7 +133,7 @@ static void measure_traffic(const Planner *p, PlanCandidate *c, uint32_t rows)
     for (uint32_t s = 1; s < plan->n_stages; s++)
         c->sent_bytes += 2 * plan->n_micro * (int64_t)((double)p->costs[plan->first_unit[s] - 1].border_bytes * scale);
     for (uint32_t u = 1; u <= p->n_units && plan->n_replicas > 1; u++)
-        c->reduced_bytes += p->costs[u].grad_bytes;
+        c->reduced_bytes += 2 * p->costs[u].grad_bytes;
 }
 
 static void add_candidate(Planner *p, const Plan *plan)
@@ -149,7 +152,7 @@ static void add_candidate(Planner *p, const Plan *plan)
     measure_traffic(p, &c, rows);
     c.end_s = p->request->horizon ? horizon_end_s(p->request->horizon, &c.plan, c.step_s) : c.step_s;
     if (plan->n_replicas > 1)
-        c.reduce_s = (double)c.reduced_bytes / n_stages / p->machine->sum_bytes_per_s;
+        c.reduce_s = (double)c.reduced_bytes / 2 / n_stages / p->machine->sum_bytes_per_s;
     for (uint32_t s = 0; s < n_stages; s++)
         if (p->request->cap_bytes && c.stage_bytes[s] > p->request->cap_bytes && !c.lost)
             c.lost = p->why =

@@ -33,9 +33,9 @@ typedef struct
     const PipelineStage *stages; /* K */
     double step_s, bubble;
     double end_s;          /* to the end of the job (horizon_end_s); without a horizon: step_s */
-    double reduce_s;       /* of step_s: sums over replicas */
+    double reduce_s;       /* of step_s: what replicas exchange */
     int64_t sent_bytes;    /* point to point in a step, all ranks together */
-    int64_t reduced_bytes; /* given to all-reduces by one replica in a step */
+    int64_t reduced_bytes; /* exchanged by one replica in a step: gradients, new params */
     int64_t *stage_bytes;  /* predicted peak, per stage */
     const char *lost;      /* why it was not chosen; NULL: it was */
 } PlanCandidate;

@@ -50,7 +50,7 @@ static bool is_fused(const IrModule *m)
             IrCode code = ir_op(m, op)->code;
             if (code != IR_get && code != IR_set && code != IR_reshape && code != IR_call && code != IR_matmul &&
                 code != IR_check_finite && code != IR_accumulate && code != IR_send && code != IR_recv &&
-                code != IR_all_reduce && code != IR_wait)
+                code != IR_all_reduce && code != IR_reduce && code != IR_bcast && code != IR_wait)
                 return false;
         }
     }

@@ -5,8 +5,9 @@
  * (phase BACKWARD; when the order has W, B is what the sends to other stages need), and what is done once, in phase
  * OPTIMIZER. On exit: one straight list; every batch input has one global per micro-batch ("batch.images.0", ...);
  * `accumulate` is gone: gradients are added one after another, in the epilogue of the matmul or in the scatter_add that
- * makes them where there is one, or (attribute deterministic) pairwise, as an all_reduce adds them over replicas; each
- * all_reduce starts behind the op that completes its bucket, and a `wait` stands before the first op that reads it. */
+ * makes them where there is one, or (attribute deterministic) pairwise, as an all_reduce adds them over replicas; a sum
+ * of gradients over replicas starts behind the op that completes its bucket. A `wait` stands before the first op that
+ * reads what a bucket brings, or at the end. */
 #include "base/bug.h"
 #include "ir/builder.h"
 #include "passes/manager.h"
@@ -34,10 +35,11 @@ typedef struct
     IrValue folded; /* the value of this micro-batch has the sum in it already */
 } Sum;
 
+/* What the replicas do together. */
 typedef struct
 {
-    IrOp op; /* the all_reduce */
-    uint32_t n_missing;
+    IrOp op;            /* the all_reduce, reduce or bcast */
+    uint32_t n_missing; /* sums over micro-batches, if it is of those */
     bool waited;
 } Bucket;
 
@@ -56,7 +58,7 @@ typedef struct
     VEC(Sum) sums;
     VEC(Bucket) buckets;
     uint32_t *sum_of;    /* by old value: 1 + index of the sum that accumulates it */
-    uint32_t *bucket_of; /* by old value (result of an all_reduce): 1 + index */
+    uint32_t *bucket_of; /* by old value (that a bucket brings): 1 + index */
 } Scheduler;
 
 static IrOp def_of(const Scheduler *s, IrValue value)
@@ -110,13 +112,13 @@ static void sort_parts(Scheduler *s, bool split)
             vec_push(s->scratch, &s->sums, (Sum){.op = op});
             s->sum_of[data->operands[0]] = s->sums.len;
         }
-        else if (data->code == IR_all_reduce)
-        {
-            vec_push(s->scratch, &s->buckets, (Bucket){.op = op, .n_missing = data->n_operands});
-            for (uint32_t i = 0; i < data->n_results; i++)
-                s->bucket_of[data->results[i]] = s->buckets.len;
-        }
-        else if (data->code != IR_get)
+        const bool is_bucket = data->code == IR_all_reduce || data->code == IR_reduce || data->code == IR_bcast;
+        const bool of_sums = is_bucket && ir_value_code(s->m, data->operands[0]) == IR_accumulate;
+        if (is_bucket)
+            vec_push(s->scratch, &s->buckets, (Bucket){.op = op, .n_missing = of_sums ? data->n_operands : 0});
+        for (uint32_t i = 0; i < data->n_results && is_bucket; i++)
+            s->bucket_of[data->results[i]] = s->buckets.len;
+        if (data->code != IR_get && data->code != IR_accumulate && !of_sums)
             vec_push(s->scratch, &s->ops[s->part[op]], op);
     }
 }
@@ -204,14 +206,14 @@ static IrValue add(Scheduler *s, IrOp like, IrValue a, IrValue b, uint32_t micro
 static void start_bucket(Scheduler *s, const Bucket *bucket)
 {
     IrModule *m = s->m;
-    const IrOpData all_reduce = *ir_op(m, bucket->op);
+    const IrOpData sum = *ir_op(m, bucket->op);
     IrValue operands[IR_MAX_RESULTS];
-    for (uint32_t i = 0; i < all_reduce.n_operands; i++)
-        operands[i] = s->once[all_reduce.operands[i]];
+    for (uint32_t i = 0; i < sum.n_operands; i++)
+        operands[i] = s->once[sum.operands[i]];
     IrBuilder b = at_end(s, bucket->op);
     IrOp clone = ir_build_clone(&b, bucket->op, operands);
-    for (uint32_t i = 0; i < all_reduce.n_results; i++)
-        s->once[all_reduce.results[i]] = ir_op_result(m, clone, i);
+    for (uint32_t i = 0; i < sum.n_results; i++)
+        s->once[sum.results[i]] = ir_op_result(m, clone, i);
 }
 
 /* The last micro-batch is in the sum. */
@@ -222,9 +224,9 @@ static void finish_sum(Scheduler *s, const Sum *sum, IrValue total)
     for (uint32_t i = 0; i < s->buckets.len; i++)
     {
         Bucket *bucket = &s->buckets.data[i];
-        const IrOpData *all_reduce = ir_op(s->m, bucket->op);
-        for (uint32_t k = 0; k < all_reduce->n_operands; k++)
-            if (all_reduce->operands[k] == result && --bucket->n_missing == 0)
+        const IrOpData *op = ir_op(s->m, bucket->op);
+        for (uint32_t k = 0; k < op->n_operands; k++)
+            if (op->operands[k] == result && --bucket->n_missing == 0)
             {
                 start_bucket(s, bucket);
                 break;
@@ -396,22 +398,27 @@ static void emit(Scheduler *s, IrOp op, uint32_t micro)
     }
 }
 
-static void wait_for(Scheduler *s, IrOp reader)
+static void wait_for_bucket(Scheduler *s, Bucket *bucket)
 {
     IrModule *m = s->m;
-    for (uint32_t i = 0; i < ir_op(m, reader)->n_operands; i++)
+    if (bucket->waited)
+        return;
+    const IrOpData op = *ir_op(m, bucket->op);
+    IrValue results[IR_MAX_RESULTS];
+    for (uint32_t k = 0; k < op.n_results; k++)
+        results[k] = s->once[op.results[k]];
+    IrBuilder b = at_end(s, bucket->op);
+    ir_build_op(&b, IR_wait, NULL, results, op.n_results, ir_attrs_find(&op.attrs, IR_ATTR_bucket), 1);
+    bucket->waited = true;
+}
+
+static void wait_for(Scheduler *s, IrOp reader)
+{
+    for (uint32_t i = 0; i < ir_op(s->m, reader)->n_operands; i++)
     {
-        uint32_t index = s->bucket_of[ir_op(m, reader)->operands[i]];
-        if (!index || s->buckets.data[index - 1].waited)
-            continue;
-        Bucket *bucket = &s->buckets.data[index - 1];
-        const IrOpData all_reduce = *ir_op(m, bucket->op);
-        IrValue results[IR_MAX_RESULTS];
-        for (uint32_t k = 0; k < all_reduce.n_results; k++)
-            results[k] = s->once[all_reduce.results[k]];
-        IrBuilder b = at_end(s, bucket->op);
-        ir_build_op(&b, IR_wait, NULL, results, all_reduce.n_results, all_reduce.attrs.data, all_reduce.attrs.len);
-        bucket->waited = true;
+        const uint32_t index = s->bucket_of[ir_op(s->m, reader)->operands[i]];
+        if (index)
+            wait_for_bucket(s, &s->buckets.data[index - 1]);
     }
 }
 
@@ -440,6 +447,8 @@ static void emit_list(Scheduler *s, const PipelineList *order)
     }
     for (uint32_t k = 0; k < s->ops[PART_ONCE].len; k++)
         emit_once(s, s->ops[PART_ONCE].data[k]);
+    for (uint32_t i = 0; i < s->buckets.len; i++)
+        wait_for_bucket(s, &s->buckets.data[i]);
 }
 
 /* F0 B0 F1 B1 ...: what one stage does alone. */

@@ -263,11 +263,15 @@ void comm_memory_give(Comm *comm, void *address, size_t size_bytes)
         comm->world->ops->memory_give(comm, address, size_bytes);
 }
 
-Status comm_all_reduce_start(Comm *comm, uint32_t bucket, const CommSlice *slices, uint32_t n_slices)
+/* peer: root, in the world. */
+static Status start_bucket(Comm *comm, CommKind kind, uint32_t bucket, uint32_t root, uint32_t peer,
+                           const CommSlice *slices, uint32_t n_slices)
 {
     CommWorld *world = comm->world;
     CommSum *sum = sum_of_bucket(comm, bucket);
     ENSURE(!sum->running);
+    sum->kind = kind;
+    sum->root = root;
     if (world->failed)
         return failed_before(world);
     if (sum->cap_slices < n_slices)
@@ -284,7 +288,7 @@ Status comm_all_reduce_start(Comm *comm, uint32_t bucket, const CommSlice *slice
         sum->n_elems += slices[i].n_elems;
     }
     uint64_t size_bytes = sum->n_elems * sizeof(float);
-    sum->record = make_record(comm, COMM_KIND_ALL_REDUCE, ++comm->n_collectives, COMM_NO_RANK, bucket, size_bytes);
+    sum->record = make_record(comm, kind, ++comm->n_collectives, peer, bucket, size_bytes);
     sum->running = true;
     sum->next = NULL;
     CommSum **last = &comm->running;
@@ -300,7 +304,24 @@ Status comm_all_reduce_start(Comm *comm, uint32_t bucket, const CommSlice *slice
     return STATUS_OK;
 }
 
-Status comm_all_reduce_wait(Comm *comm, uint32_t bucket)
+Status comm_all_reduce_start(Comm *comm, uint32_t bucket, const CommSlice *slices, uint32_t n_slices)
+{
+    return start_bucket(comm, COMM_KIND_ALL_REDUCE, bucket, 0, COMM_NO_RANK, slices, n_slices);
+}
+
+Status comm_reduce_start(Comm *comm, uint32_t bucket, uint32_t root, const CommSlice *slices, uint32_t n_slices)
+{
+    ENSURE(root < comm->size);
+    return start_bucket(comm, COMM_KIND_REDUCE, bucket, root, comm->ranks[root], slices, n_slices);
+}
+
+Status comm_bcast_start(Comm *comm, uint32_t bucket, uint32_t root, const CommSlice *slices, uint32_t n_slices)
+{
+    ENSURE(root < comm->size);
+    return start_bucket(comm, COMM_KIND_BCAST, bucket, root, comm->ranks[root], slices, n_slices);
+}
+
+Status comm_bucket_wait(Comm *comm, uint32_t bucket)
 {
     CommWorld *world = comm->world;
     if (world->failed)

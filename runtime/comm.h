@@ -9,7 +9,7 @@
  * (rank, host, process), and at which place of the program (comm_set_place). The caller ends the process; nothing more
  * is sent. A ring buffer of the last operations is kept always; comm_dump writes it as JSON (`ptc diagnose`).
  *
- * Results never depend on timing: an all-reduce adds in an order that is a function of the group's size alone. */
+ * Results never depend on timing: a sum is added in an order that is a function of the group's size alone. */
 #ifndef PTC_RUNTIME_COMM_H
 #define PTC_RUNTIME_COMM_H
 
@@ -63,7 +63,7 @@ enum
     COMM_MAX_IN_FLIGHT = 8
 };
 
-/* ---- sums of gradients, overlapped with computing */
+/* ---- sums of gradients, and params that one rank has for all; overlapped with computing */
 
 typedef struct
 {
@@ -89,7 +89,14 @@ void comm_memory_give(Comm *comm, void *address, size_t size_bytes);
  * other than its own. Otherwise the numbers are copied: src may be changed on return, and the wait writes dst. The
  * ranks need not agree in this, nor in how they cut a sum in slices. */
 Status comm_all_reduce_start(Comm *comm, uint32_t bucket, const CommSlice *slices, uint32_t n_slices);
-Status comm_all_reduce_wait(Comm *comm, uint32_t bucket);
+/* The same sum for one rank: only dst of root is written, and the others' is not looked at. */
+Status comm_reduce_start(Comm *comm, uint32_t bucket, uint32_t root, const CommSlice *slices, uint32_t n_slices);
+/* Starts dst = src of root on every other rank. Buckets are those of the sums, with the same rules. When all of root's
+ * slices lie in memory that it took from its world, the others read src until the wait has returned. Theirs may lie
+ * anywhere; dst is written at any time between start and the end of the wait. src of the others, and dst of root, are
+ * not looked at. */
+Status comm_bcast_start(Comm *comm, uint32_t bucket, uint32_t root, const CommSlice *slices, uint32_t n_slices);
+Status comm_bucket_wait(Comm *comm, uint32_t bucket);
 /* Does what can be done now for sums under way (of this comm and of all others of its world); never waits. Called
  * between kernels. */
 Status comm_poll(Comm *comm);
@@ -115,7 +122,7 @@ Status comm_all_reduce_f64(Comm *comm, double *values, uint32_t n, CommReduceOp 
 
 /* ---- the flight recorder */
 
-/* Bytes sent point to point and given to all-reduces since creation, and seconds spent waiting, by this rank. */
+/* Bytes sent point to point and given to sums and bcasts since creation, and seconds spent waiting, by this rank. */
 typedef struct
 {
     uint64_t sent_bytes, received_bytes, reduced_bytes;

@@ -49,10 +49,12 @@ typedef struct
 #include "runtime/comms.def"
 #undef COMM
 
-/* One all-reduce of a bucket; lives from the bucket's first start to the communicator's end. */
+/* What is done with a bucket; lives from the bucket's first start to the communicator's end. */
 struct CommSum
 {
     uint32_t bucket;
+    CommKind kind; /* ALL_REDUCE, REDUCE or BCAST */
+    uint32_t root; /* of the last two */
     bool running;
     CommSlice *slices;
     uint32_t n_slices, cap_slices;
@@ -76,6 +78,16 @@ struct Comm
     uint32_t n_sums;  /* length of that */
     CommSum *running; /* in the order of their starts */
 };
+
+/* A rank's numbers go into it; its result is for that rank. */
+static inline bool comm_sum_takes_from(const CommSum *sum, uint32_t rank)
+{
+    return sum->kind != COMM_KIND_BCAST || rank == sum->root;
+}
+static inline bool comm_sum_gives_to(const CommSum *sum, uint32_t rank)
+{
+    return sum->kind == COMM_KIND_ALL_REDUCE || (rank == sum->root) == (sum->kind == COMM_KIND_REDUCE);
+}
 
 typedef struct
 {

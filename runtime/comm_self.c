@@ -98,9 +98,9 @@ static Status self_sum_start(Comm *comm, CommSum *sum)
 
 static Status self_sum_wait(Comm *comm, CommSum *sum)
 {
-    (void)comm;
     const SelfSum *self = sum->back;
-    comm_slices_write(sum->slices, sum->n_slices, 0, sum->n_elems, self->copy, false);
+    if (comm_sum_gives_to(sum, comm->rank))
+        comm_slices_write(sum->slices, sum->n_slices, 0, sum->n_elems, self->copy, false);
     return STATUS_OK;
 }
 

@@ -1,6 +1,7 @@
-/* All-reduce in shared memory. The sum is cut in pieces, each piece in one part per member. Once all members' numbers
+/* Buckets in shared memory. A sum is cut in pieces, each piece in one part per member. Once all members' numbers
  * of a piece are there, each member adds its own part of it, reading everybody's numbers where they are and writing the
- * sum to everybody's result. A member is done when all have added all of their parts.
+ * sum to the result of everybody, or of the root. Of a bcast each member copies every piece from the root. A member is
+ * done when all have done all of their parts.
  *
  * Each member announces a block that says where its numbers are and where its results go: in memory that it took for
  * that (comm_memory_take), or else in the block itself. Then it copies its numbers in, piece by piece, and the results
@@ -65,7 +66,7 @@ static Status check_table(Comm *comm, const CommSum *sum, uint32_t rank, const T
                     comm_shared_address(mpi, comm->ranks[rank], span->dst, span->n_elems * sizeof(float));
         n_elems += is_inside ? span->n_elems : 0;
     }
-    if (is_inside && n_elems == sum->n_elems)
+    if (is_inside && n_elems == (comm_sum_takes_from(sum, rank) ? sum->n_elems : 0))
         return STATUS_OK;
     char peer[128];
     return status_fail(STATUS_IO, "bucket %u of %s: %s does not say where its %zu numbers are", sum->bucket, comm->name,
@@ -118,13 +119,15 @@ static size_t find_elems(CommSumSide *side, size_t at, const float **out_src, fl
 
 /* ---- adding */
 
-/* Pieces that all members have written. */
+/* Pieces that all members have written whose numbers are wanted. */
 static size_t pieces_written(const Comm *comm, const CommSum *sum)
 {
     const CommMpiSum *s = sum->back;
     uint64_t least = UINT64_MAX;
     for (uint32_t r = 0; r < comm->size; r++)
     {
+        if (!comm_sum_takes_from(sum, r))
+            continue;
         if (!s->sides[r].head)
             return 0;
         uint64_t written = atomic_load_explicit(&s->sides[r].head->written, memory_order_acquire);
@@ -134,8 +137,10 @@ static size_t pieces_written(const Comm *comm, const CommSum *sum)
     return least == sum->n_elems * sizeof(float) ? s->n_pieces : least / (COMM_PIECE_ELEMS * sizeof(float));
 }
 
-static void add_part(const Comm *comm, CommMpiSum *s, size_t at, size_t end)
+static void add_part(const Comm *comm, const CommSum *sum, size_t at, size_t end)
 {
+    CommMpiSum *s = sum->back;
+    const bool all = sum->kind == COMM_KIND_ALL_REDUCE;
     while (at < end)
     {
         size_t n = end - at;
@@ -144,9 +149,33 @@ static void add_part(const Comm *comm, CommMpiSum *s, size_t at, size_t end)
             const size_t n_there = find_elems(&s->sides[r], at, &s->srcs[r], &s->outs[r]);
             n = n_there < n ? n_there : n;
         }
-        comm_sum_pairwise(s->srcs, comm->size, s->outs, comm->size, n);
+        comm_sum_pairwise(s->srcs, comm->size, all ? s->outs : &s->outs[sum->root], all ? comm->size : 1, n);
         at += n;
     }
+}
+
+static void copy_piece(const CommSum *sum, size_t at, size_t end)
+{
+    CommMpiSum *s = sum->back;
+    while (at < end)
+    {
+        const float *src;
+        float *dst;
+        size_t n = find_elems(&s->sides[sum->root], at, &src, &dst);
+        n = n < end - at ? n : end - at;
+        comm_slices_write(sum->slices, sum->n_slices, at, n, src, comm_sum_is_long(sum));
+        at += n;
+    }
+}
+
+/* This rank's part of a piece of n elements that begins at base. */
+static void do_part(const Comm *comm, const CommSum *sum, size_t base, size_t n)
+{
+    if (sum->kind != COMM_KIND_BCAST)
+        add_part(comm, sum, base + part_begin(n, comm->rank, comm->size),
+                 base + part_begin(n, comm->rank + 1, comm->size));
+    else if (comm->rank != sum->root)
+        copy_piece(sum, base, base + n);
 }
 
 Status comm_sum_shared_progress(Comm *comm, CommSum *sum)
@@ -156,9 +185,7 @@ Status comm_sum_shared_progress(Comm *comm, CommSum *sum)
     const size_t n_written = s->n_summed < s->n_pieces ? pieces_written(comm, sum) : 0;
     while (s->n_summed < n_written)
     {
-        const size_t n = comm_piece_elems(sum, s->n_summed), base = s->n_summed * COMM_PIECE_ELEMS;
-        add_part(comm, s, base + part_begin(n, comm->rank, comm->size),
-                 base + part_begin(n, comm->rank + 1, comm->size));
+        do_part(comm, sum, s->n_summed * COMM_PIECE_ELEMS, comm_piece_elems(sum, s->n_summed));
         atomic_store_explicit(&s->sides[comm->rank].head->summed, ++s->n_summed, memory_order_release);
         wake_others(comm);
     }
@@ -167,24 +194,31 @@ Status comm_sum_shared_progress(Comm *comm, CommSum *sum)
 
 /* ---- the start */
 
-static bool lies_in_place(const CommMpi *mpi, const CommSum *sum)
+/* Whether other ranks reach all that they read and write of this one. */
+static bool lies_in_place(const Comm *comm, const CommSum *sum)
 {
+    const CommMpi *mpi = comm_mpi(comm->world);
+    const bool gets = comm_sum_gives_to(sum, comm->rank);
     uint64_t offset;
+    if (!comm_sum_takes_from(sum, comm->rank))
+        return true;
     for (uint32_t i = 0; i < sum->n_slices; i++)
     {
         const CommSlice *slice = &sum->slices[i];
         const size_t size_bytes = slice->n_elems * sizeof(float);
         if (size_bytes > 0 && (!comm_shared_offset(mpi, slice->src, size_bytes, &offset) ||
-                               !comm_shared_offset(mpi, slice->dst, size_bytes, &offset)))
+                               (gets && !comm_shared_offset(mpi, slice->dst, size_bytes, &offset))))
             return false;
     }
     return true;
 }
 
-static void fill_table(const CommMpi *mpi, const CommSum *sum, Table *table)
+static void fill_table(const Comm *comm, const CommSum *sum, Table *table)
 {
+    const CommMpi *mpi = comm_mpi(comm->world);
+    const bool gets = comm_sum_gives_to(sum, comm->rank);
     table->n_spans = 0;
-    for (uint32_t i = 0; i < sum->n_slices; i++)
+    for (uint32_t i = 0; i < sum->n_slices && comm_sum_takes_from(sum, comm->rank); i++)
     {
         const CommSlice *slice = &sum->slices[i];
         Span *span = &table->spans[table->n_spans];
@@ -192,7 +226,9 @@ static void fill_table(const CommMpi *mpi, const CommSum *sum, Table *table)
             continue;
         *span = (Span){.n_elems = slice->n_elems};
         comm_shared_offset(mpi, slice->src, slice->n_elems * sizeof(float), &span->src);
-        comm_shared_offset(mpi, slice->dst, slice->n_elems * sizeof(float), &span->dst);
+        span->dst = span->src;
+        if (gets)
+            comm_shared_offset(mpi, slice->dst, slice->n_elems * sizeof(float), &span->dst);
         table->n_spans++;
     }
 }
@@ -201,13 +237,13 @@ static Status make_block(Comm *comm, const CommSum *sum)
 {
     CommMpi *mpi = comm_mpi(comm->world);
     CommMpiSum *s = sum->back;
-    const bool in_place = lies_in_place(mpi, sum);
+    const bool in_place = lies_in_place(comm, sum);
     const size_t behind_bytes = in_place ? sum->n_slices * sizeof(Span) : sum->n_elems * sizeof(float);
     TRY(comm_shared_alloc(mpi, sizeof(Table) + behind_bytes, comm->size, NULL, &s->block));
     Table *table = table_of(s->block->head);
     s->copy = in_place ? NULL : (float *)(void *)(table + 1);
     if (in_place)
-        fill_table(mpi, sum, table);
+        fill_table(comm, sum, table);
     else
     {
         const uint64_t at = s->block->offset + (uint64_t)((char *)s->copy - (char *)s->block->head);
@@ -319,7 +355,7 @@ Status comm_sum_shared_wait(Comm *comm, CommSum *sum)
         for (wait.rank = 0; wait.rank < comm->size; wait.rank++)
             if (atomic_load_explicit(&s->sides[wait.rank].head->summed, memory_order_acquire) <= wait.piece)
                 TRY(comm_mpi_wait(mpi, part_is_summed, &wait));
-        if (s->copy)
+        if (s->copy && comm_sum_gives_to(sum, comm->rank))
             comm_slices_write(sum->slices, sum->n_slices, base, comm_piece_elems(sum, wait.piece), s->copy + base,
                               comm_sum_is_long(sum));
     }

@@ -1,9 +1,10 @@
-/* All-reduce by messages, for communicators that span hosts: up a binomial tree to rank 0 and back down it, piece by
- * piece, so that all links of the tree are busy at once. A rank adds its children's numbers in the order of their
- * distance, 1, 2, 4, ...: that makes the same pairwise sums as comm_sum_pairwise.
+/* Buckets by messages, for communicators that span hosts. All-reduce: up a binomial tree to rank 0 and back down it,
+ * piece by piece, so that all links of the tree are busy at once. A rank adds its children's numbers in the order of
+ * their distance, 1, 2, 4, ...: that makes the same pairwise sums as comm_sum_pairwise. Reduce: up that tree, so that
+ * the sums are the same, and from rank 0 to the root. Bcast: down a tree from the root.
  *
- * Pieces of all sums of a communicator travel in order on the same channels, so a sum's pieces go up only when those of
- * the sums before it have gone, and likewise down. */
+ * Pieces of all buckets of a communicator travel in order on the same channels, so a bucket's pieces go up only when
+ * those of the buckets before it have gone, and likewise down. */
 #include "runtime/comm_mpi.h"
 #include "runtime/comm_sum.h"
 
@@ -14,13 +15,38 @@ static float *piece_numbers(const CommMpiSum *s, size_t i)
     return s->numbers + i * COMM_PIECE_ELEMS;
 }
 
-/* The distance to the parent; the children are at all smaller powers of two. */
-static uint32_t reach(const Comm *comm)
+/* The distance to the parent; the children are at all smaller powers of two. rank: counted from the tree's top. */
+static uint32_t reach(const Comm *comm, uint32_t rank)
 {
     uint32_t step = 1;
-    while (step < comm->size && !(comm->rank & step))
+    while (step < comm->size && !(rank & step))
         step *= 2;
     return step;
+}
+
+static uint32_t top_of(const CommSum *sum)
+{
+    return sum->kind == COMM_KIND_BCAST ? sum->root : 0;
+}
+
+/* This rank, counted from the top of the tree. */
+static uint32_t place_in_tree(const Comm *comm, const CommSum *sum)
+{
+    return (comm->rank + comm->size - top_of(sum)) % comm->size;
+}
+
+/* A result comes to this rank from another one; from which. */
+static bool comes_down(const Comm *comm, const CommSum *sum)
+{
+    return comm->rank != top_of(sum) && comm_sum_gives_to(sum, comm->rank);
+}
+
+static uint32_t comes_from(const Comm *comm, const CommSum *sum)
+{
+    const uint32_t place = place_in_tree(comm, sum);
+    if (sum->kind == COMM_KIND_REDUCE)
+        return 0;
+    return (place - reach(comm, place) + top_of(sum)) % comm->size;
 }
 
 /* The first message of a channel, when it is there as a whole; NULL otherwise. */
@@ -45,13 +71,21 @@ static Status first_piece(Comm *comm, const CommSum *sum, CommChannel *channel, 
     return STATUS_OK;
 }
 
-static Status send_down(Comm *comm, const CommSum *sum, size_t i)
+static Status post_down(Comm *comm, const CommSum *sum, uint32_t to, size_t i)
 {
     const CommMpiSum *s = sum->back;
-    for (uint32_t step = reach(comm) / 2; step > 0; step /= 2)
-        if (comm->rank + step < comm->size)
-            TRY(comm_mpi_post(comm_mpi(comm->world), comm->id, comm->ranks[comm->rank + step], COMM_TAG_SUM_DOWN,
-                              sum->bucket, piece_numbers(s, i), comm_piece_elems(sum, i) * sizeof(float)));
+    return comm_mpi_post(comm_mpi(comm->world), comm->id, comm->ranks[to], COMM_TAG_SUM_DOWN, sum->bucket,
+                         piece_numbers(s, i), comm_piece_elems(sum, i) * sizeof(float));
+}
+
+static Status send_down(Comm *comm, const CommSum *sum, size_t i)
+{
+    const uint32_t place = place_in_tree(comm, sum);
+    if (sum->kind == COMM_KIND_REDUCE)
+        return comm->rank == 0 && sum->root != 0 ? post_down(comm, sum, sum->root, i) : STATUS_OK;
+    for (uint32_t step = reach(comm, place) / 2; step > 0; step /= 2)
+        if (place + step < comm->size)
+            TRY(post_down(comm, sum, (comm->rank + step) % comm->size, i));
     return STATUS_OK;
 }
 
@@ -59,7 +93,7 @@ static Status go_up(Comm *comm, CommSum *sum)
 {
     CommWorld *world = comm->world;
     CommMpiSum *s = sum->back;
-    const uint32_t parent_step = reach(comm);
+    const uint32_t parent_step = reach(comm, comm->rank);
     while (s->n_up < s->n_pieces)
     {
         size_t n = comm_piece_elems(sum, s->n_up);
@@ -79,8 +113,6 @@ static Status go_up(Comm *comm, CommSum *sum)
         if (comm->rank > 0)
             TRY(comm_mpi_post(comm_mpi(world), comm->id, comm->ranks[comm->rank - parent_step], COMM_TAG_SUM,
                               sum->bucket, mine, n * sizeof *mine));
-        else
-            TRY(send_down(comm, sum, s->n_down++));
         s->n_up++;
         s->step = 1;
     }
@@ -90,12 +122,15 @@ static Status go_up(Comm *comm, CommSum *sum)
 static Status go_down(Comm *comm, CommSum *sum)
 {
     CommMpiSum *s = sum->back;
-    if (comm->rank == 0)
-        return STATUS_OK;
-    CommChannel *channel =
-        comm_channel(comm->world, comm->id, comm->ranks[comm->rank - reach(comm)], COMM_TAG_SUM_DOWN, false);
     while (s->n_down < s->n_up)
     {
+        if (!comes_down(comm, sum))
+        {
+            TRY(send_down(comm, sum, s->n_down++));
+            continue;
+        }
+        CommChannel *channel =
+            comm_channel(comm->world, comm->id, comm->ranks[comes_from(comm, sum)], COMM_TAG_SUM_DOWN, false);
         size_t n = comm_piece_elems(sum, s->n_down);
         const CommSlice whole = {NULL, piece_numbers(s, s->n_down), n};
         const CommArrival *arrival;
@@ -139,8 +174,10 @@ Status comm_sum_tree_start(Comm *comm, CommSum *sum)
         if (!s->numbers)
             return status_fail(STATUS_OUT_OF_MEMORY, "no memory to reduce %zu numbers", sum->n_elems);
     }
-    comm_slices_read(sum->slices, sum->n_slices, 0, sum->n_elems, s->numbers);
-    s->n_up = s->n_down = 0;
+    if (comm_sum_takes_from(sum, comm->rank))
+        comm_slices_read(sum->slices, sum->n_slices, 0, sum->n_elems, s->numbers);
+    s->n_up = sum->kind == COMM_KIND_BCAST ? s->n_pieces : 0;
+    s->n_down = 0;
     s->step = 1;
     return comm_mpi_progress(comm_mpi(comm->world));
 }
@@ -154,7 +191,7 @@ static Status is_back(CommMpi *mpi, void *context, bool *out_done, uint32_t *out
     *out_done = s->n_down == s->n_pieces;
     bool goes_up = s->n_up < s->n_pieces;
     *out_peer =
-        comm->ranks[goes_up || comm->rank == 0 ? (comm->rank + s->step) % comm->size : comm->rank - reach(comm)];
+        comm->ranks[goes_up || !comes_down(comm, sum) ? (comm->rank + s->step) % comm->size : comes_from(comm, sum)];
     return STATUS_OK;
 }
 
@@ -163,6 +200,7 @@ Status comm_sum_tree_wait(Comm *comm, CommSum *sum)
     const CommMpiSum *s = sum->back;
     void *context[] = {comm, sum};
     TRY(comm_mpi_wait(comm_mpi(comm->world), is_back, context));
-    comm_slices_write(sum->slices, sum->n_slices, 0, sum->n_elems, s->numbers, comm_sum_is_long(sum));
+    if (comm_sum_gives_to(sum, comm->rank))
+        comm_slices_write(sum->slices, sum->n_slices, 0, sum->n_elems, s->numbers, comm_sum_is_long(sum));
     return STATUS_OK;
 }

@@ -37,7 +37,7 @@ static bool needs_staging(const IrModule *m, IrFunc func, const IrOpData *set)
     return def->code == IR_get && sets_global(m, func, ir_attrs_str(&def->attrs, IR_ATTR_global));
 }
 
-/* What all_reduces touch lies from here on in the planned arena, and in memory of its own here. */
+/* What sums over the replicas touch lies from here on in the planned arena, and in memory of its own here. */
 static int64_t sums_at(const IrModule *m, IrFunc func)
 {
     const IrAttrs *attrs = &ir_func(m, func)->attrs;
@@ -109,6 +109,18 @@ static uint32_t profile_row(Executor *x, const char *name)
     return x->profile.len - 1;
 }
 
+/* The op behind reshapes and bcasts, which leave a value where it is. */
+static IrValue behind_views(const IrModule *m, IrValue value)
+{
+    for (;;)
+    {
+        const IrOpData *def = ir_op(m, ir_value(m, value)->def);
+        if (def->code != IR_reshape && def->code != IR_bcast)
+            return value;
+        value = def->operands[ir_value(m, value)->result];
+    }
+}
+
 /* Results planned at offset -1 are in the global that the first set of them names. */
 static void bind_results_in_globals(Build *b)
 {
@@ -118,9 +130,7 @@ static void bind_results_in_globals(Build *b)
         const IrOpData *data = ir_op(m, op);
         if (data->code != IR_set)
             continue;
-        IrValue value = data->operands[0];
-        while (ir_value_code(m, value) == IR_reshape)
-            value = ir_op(m, ir_value(m, value)->def)->operands[0];
+        const IrValue value = behind_views(m, data->operands[0]);
         const IrOpData *def = ir_op(m, ir_value(m, value)->def);
         const IrAttr *offsets = ir_attrs_find(&def->attrs, IR_ATTR_offsets);
         if (offsets && offsets->ints[ir_value(m, value)->result] == -1 && !b->address[value])
@@ -297,11 +307,15 @@ static Status build_comm(Build *b, IrOp op)
     if (!hal_device_uses_host_memory(x->device))
         return status_fail(STATUS_UNSUPPORTED, "device '%s' runs on one rank: ranks exchange host memory only ('%s')",
                            hal_device_name(x->device), ir_op_info(data->code)->name);
-    if (data->n_results)
+    if (data->code == IR_bcast)
+        for (uint32_t i = 0; i < data->n_results; i++)
+            b->address[data->results[i]] = b->address[data->operands[i]];
+    else if (data->n_results)
         place_results(b, data);
     Instr instr = {.op = op,
                    .peer = (uint32_t)ir_attrs_int(&data->attrs, IR_ATTR_peer, 0),
                    .tag = (uint32_t)ir_attrs_int(&data->attrs, IR_ATTR_tag, 0),
+                   .root = (uint32_t)ir_attrs_int(&data->attrs, IR_ATTR_root, 0),
                    .bucket = (uint32_t)ir_attrs_int(&data->attrs, IR_ATTR_bucket, 0),
                    .place = place_of(x, data),
                    .profile_row = profile_row(x, ir_op_info(data->code)->name)};
@@ -318,9 +332,11 @@ static Status build_comm(Build *b, IrOp op)
         instr.size_bytes = (size_t)ir_type_size_bytes(ir_value_type(x->m, data->results[0]));
         break;
     case IR_all_reduce:
+    case IR_reduce:
+    case IR_bcast:
     {
         CommSlice *slices = ARENA_ARRAY(x->arena, CommSlice, data->n_operands);
-        instr.kind = DO_ALL_REDUCE;
+        instr.kind = data->code == IR_bcast ? DO_BCAST : data->code == IR_reduce ? DO_REDUCE : DO_ALL_REDUCE;
         for (uint32_t i = 0; i < data->n_operands; i++)
             slices[i] = (CommSlice){.src = (const float *)(const void *)b->address[data->operands[i]],
                                     .dst = (float *)(void *)b->address[data->results[i]],
@@ -362,6 +378,8 @@ static Status build_op(Build *b, IrOp op)
     case IR_send:
     case IR_recv:
     case IR_all_reduce:
+    case IR_reduce:
+    case IR_bcast:
     case IR_wait:
         return build_comm(b, op);
     default:
@@ -421,8 +439,29 @@ static const bool *used_globals(Arena *arena, const IrModule *m)
     return used;
 }
 
+/* A bcast of this rank's own: others read the params there. */
+static bool gives(const IrModule *m, IrFunc func, const IrOpData *op)
+{
+    const IrAttrs *plan = &ir_func(m, func)->attrs;
+    return op->code == IR_bcast && ir_attrs_int(&op->attrs, IR_ATTR_root, 0) == ir_attrs_int(plan, IR_ATTR_replica, 0);
+}
+
+/* By global: a param that this rank updates for others. */
+static const bool *given_globals(Arena *arena, const IrModule *m)
+{
+    bool *given = ARENA_ARRAY(arena, bool, m->globals.len);
+    IR_FOR_FUNCS(m, f)
+    IR_FOR_OPS(m, f, op)
+    {
+        const IrOpData *data = ir_op(m, op);
+        if (data->code == IR_set && gives(m, f, ir_op(m, ir_value(m, data->operands[0])->def)))
+            given[ir_global_find(m, ir_attrs_str(&data->attrs, IR_ATTR_global))] = true;
+    }
+    return given;
+}
+
 /* A message has its buffer on either side, and both are mapped here. A rank has its own numbers of sums, and reaches
- * for its part of everybody else's. */
+ * for its part of everybody else's; and for the params that others update. */
 static int64_t comm_bytes(const IrModule *m, IrFunc func)
 {
     const int64_t n_replicas = ir_attrs_int(&ir_func(m, func)->attrs, IR_ATTR_replicas, 1);
@@ -436,6 +475,8 @@ static int64_t comm_bytes(const IrModule *m, IrFunc func)
             total += align_up(ir_type_size_bytes(ir_value_type(m, data->operands[0])));
         if (data->code == IR_recv && !again)
             total += align_up(ir_type_size_bytes(ir_value_type(m, data->results[0])));
+        for (uint32_t i = 0; i < data->n_results && data->code == IR_bcast && !gives(m, func, data); i++)
+            total += align_up(ir_type_size_bytes(ir_value_type(m, data->results[i])));
     }
     return total;
 }
@@ -471,18 +512,32 @@ static int64_t *sizes_of_globals(Arena *arena, const ExecutorVariant *variants, 
     return size_bytes;
 }
 
-/* The place of every used global (others: -1) in each variant, and the sizes by kind. Returns the bytes of all globals.
- */
-static int64_t lay_out(Arena *arena, ExecutorVariant *variants, uint32_t n, ExecutorMemory *sizes)
+/* The place of every used global (others: -1) in each variant, those that are given to others first, and the sizes by
+ * kind. Returns the bytes of all globals. */
+static int64_t lay_out(Arena *arena, ExecutorVariant *variants, uint32_t n, ExecutorMemory *sizes,
+                       int64_t *out_given_bytes)
 {
     const IrModule *last = variants[n - 1].m;
     const int64_t *size_bytes = sizes_of_globals(arena, variants, n);
-    int64_t *offsets = ARENA_ARRAY(arena, int64_t, last->globals.len), total = 0;
-    for (IrGlobal g = 1; g < last->globals.len; g++)
+    const bool *given = given_globals(arena, last);
+    for (uint32_t v = 0; v < n; v++)
     {
-        offsets[g] = size_bytes[g] ? total : -1;
-        *size_of_kind(sizes, ir_global(last, g)->kind) += size_bytes[g];
-        total += size_bytes[g];
+        const bool *here = given_globals(arena, variants[v].m);
+        for (IrGlobal g = 1; g < variants[v].m->globals.len; g++)
+            ENSURE(here[g] == given[same_global(last, variants[v].m, g)]); /* a state has one owner */
+    }
+    int64_t *offsets = ARENA_ARRAY(arena, int64_t, last->globals.len), total = 0;
+    for (int first = 1; first >= 0; first--)
+    {
+        for (IrGlobal g = 1; g < last->globals.len; g++)
+        {
+            if (given[g] != first)
+                continue;
+            offsets[g] = size_bytes[g] ? total : -1;
+            *size_of_kind(sizes, ir_global(last, g)->kind) += size_bytes[g];
+            total += size_bytes[g];
+        }
+        *out_given_bytes = first ? total : *out_given_bytes;
     }
     for (uint32_t v = 0; v < n; v++)
     {
@@ -507,7 +562,8 @@ ExecutorMemory executor_memory_planned(const IrModule *m)
     ExecutorMemory sizes = {0};
     Arena *arena = arena_create();
     ExecutorVariant only = {.m = m};
-    lay_out(arena, &only, 1, &sizes);
+    int64_t given_bytes;
+    lay_out(arena, &only, 1, &sizes, &given_bytes);
     arena_destroy(arena);
     return sizes;
 }
@@ -543,7 +599,7 @@ static Status does_not_fit(const Executor *x)
 
 static Status allocate(Executor *x)
 {
-    const int64_t total = lay_out(x->arena, x->variants, x->n_variants, &x->sizes);
+    const int64_t total = lay_out(x->arena, x->variants, x->n_variants, &x->sizes, &x->given_bytes);
     int64_t sums = 0;
     for (uint32_t v = 0; v < x->n_variants; v++)
     {
@@ -553,15 +609,18 @@ static Status allocate(Executor *x)
             sums = bytes > sums ? bytes : sums;
         }
     }
-    x->shared_bytes = (size_t)sums;
-    if (x->comm && sums > 0 && hal_device_uses_host_memory(x->device))
+    x->shared_bytes = (size_t)(x->given_bytes + sums);
+    if (x->comm && x->shared_bytes > 0 && hal_device_uses_host_memory(x->device))
         TRY(comm_memory_take(x->comm->data, x->shared_bytes, &x->shared));
-    const int64_t size_bytes = total + x->sizes.arena_bytes + (x->shared ? 0 : sums);
+    const int64_t rest_bytes = total - x->given_bytes + x->sizes.arena_bytes;
+    const int64_t size_bytes = rest_bytes + (x->shared ? 0 : (int64_t)x->shared_bytes);
     const Status status = hal_buffer_create(x->device, (size_t)size_bytes, &x->memory);
     if (status != STATUS_OK)
         return status == STATUS_OUT_OF_MEMORY ? does_not_fit(x) : status;
-    x->arena_base = (char *)hal_buffer_address(x->memory) + total;
-    x->sums_base = x->shared ? x->shared : x->arena_base + x->sizes.arena_bytes;
+    x->globals_base = hal_buffer_address(x->memory);
+    x->arena_base = x->globals_base + (total - x->given_bytes);
+    x->given_base = x->shared ? x->shared : x->globals_base + rest_bytes;
+    x->sums_base = x->given_base + x->given_bytes;
     return STATUS_OK;
 }
 

@@ -15,6 +15,8 @@ typedef enum
     DO_SEND,
     DO_RECV,
     DO_ALL_REDUCE,
+    DO_REDUCE,
+    DO_BCAST,
     DO_WAIT
 } InstrKind;
 
@@ -30,8 +32,9 @@ typedef struct
     const void *src; /* DO_COPY, DO_CHECK_FINITE, DO_SEND */
     size_t size_bytes;
     uint32_t peer, tag;      /* DO_SEND, DO_RECV */
-    uint32_t bucket;         /* DO_ALL_REDUCE, DO_WAIT */
-    const CommSlice *slices; /* DO_ALL_REDUCE */
+    uint32_t root;           /* DO_REDUCE, DO_BCAST */
+    uint32_t bucket;         /* these, DO_ALL_REDUCE, DO_WAIT */
+    const CommSlice *slices; /* the same without DO_WAIT */
     uint32_t n_slices;
     const char *place;   /* communication: the op, for messages */
     const char *range;   /* for profilers of the device; NULL: none looks */
@@ -79,9 +82,12 @@ struct Executor
     const IrModule *m;        /* its module */
     const ExecutorComm *comm; /* NULL: none */
     HalBuffer *memory;        /* globals, then the arena: of all variants */
+    char *globals_base;       /* of the globals from offset given_bytes on */
     char *arena_base;
-    char *sums_base; /* the part of the arena from sums_at on: the communicator's memory, or behind the arena */
-    void *shared;    /* of the communicator; NULL: none */
+    char *given_base; /* of the first ones: params that other ranks read here. The communicator's memory, or ours */
+    char *sums_base;  /* the part of the arena from sums_at on: behind those */
+    int64_t given_bytes;
+    void *shared; /* of the communicator; NULL: none */
     size_t shared_bytes;
     VEC(ExecutorProfileRow) profile;
     bool profiling;
@@ -97,8 +103,9 @@ struct Executor
 };
 static inline char *executor_global_address(const Executor *x, IrGlobal global)
 {
-    ENSURE(x->now->global_offset[global] >= 0);
-    return (char *)hal_buffer_address(x->memory) + x->now->global_offset[global];
+    const int64_t offset = x->now->global_offset[global];
+    ENSURE(offset >= 0);
+    return offset < x->given_bytes ? x->given_base + offset : x->globals_base + (offset - x->given_bytes);
 }
 
 /* executor_build.c: takes memory and makes the programs. */

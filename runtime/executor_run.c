@@ -31,18 +31,16 @@ const Program *executor_find_program(const Executor *x, const char *func)
     BUG("no step function @%s", func);
 }
 
-/* A fault on purpose (runtime/fault.h): a rank that keeps what is not the sum. Scalars stay what they are: the weight
- * that gradients are divided by may be in the same bucket, and half of both would be no fault. */
+/* A fault on purpose (runtime/fault.h): a rank that keeps what is not the sum, of its first bucket of gradients. */
 static void undo_sum(const Executor *x, uint32_t bucket)
 {
     const Program *train = executor_find_program(x, "train");
-    for (uint32_t i = 0; i < train->instrs.len; i++)
-    {
-        const Instr *instr = &train->instrs.data[i];
-        for (uint32_t k = 0; instr->kind == DO_ALL_REDUCE && instr->bucket == bucket && k < instr->n_slices; k++)
-            for (size_t e = 0; instr->slices[k].n_elems > 1 && e < instr->slices[k].n_elems; e++)
-                instr->slices[k].dst[e] *= 0.5F;
-    }
+    const Instr *sum = train->instrs.data, *end = sum + train->instrs.len;
+    while (sum < end && (sum->kind != DO_REDUCE || sum->root != comm_rank(x->comm->data)))
+        sum++;
+    for (uint32_t k = 0; sum < end && sum->bucket == bucket && k < sum->n_slices; k++)
+        for (size_t e = 0; e < sum->slices[k].n_elems; e++)
+            sum->slices[k].dst[e] *= 0.5F;
 }
 
 static Status communicate(Executor *x, const Instr *instr)
@@ -61,9 +59,13 @@ static Status communicate(Executor *x, const Instr *instr)
         break;
     case DO_ALL_REDUCE:
         return comm_all_reduce_start(x->comm->data, instr->bucket, instr->slices, instr->n_slices);
+    case DO_REDUCE:
+        return comm_reduce_start(x->comm->data, instr->bucket, instr->root, instr->slices, instr->n_slices);
+    case DO_BCAST:
+        return comm_bcast_start(x->comm->data, instr->bucket, instr->root, instr->slices, instr->n_slices);
     default:
-        status = comm_all_reduce_wait(x->comm->data, instr->bucket);
-        if (status == STATUS_OK && fault_skips_bucket(comm_rank(x->comm->world), x->step, instr->bucket))
+        status = comm_bucket_wait(x->comm->data, instr->bucket);
+        if (status == STATUS_OK && fault_skips_sum(comm_rank(x->comm->world), x->step))
             undo_sum(x, instr->bucket);
     }
     *(x->updating ? &x->times.update_wait_s : &x->times.pipe_wait_s) += now_s(CLOCK_MONOTONIC) - start_s;
@@ -85,6 +87,8 @@ Status executor_run_instr(Executor *x, const Instr *instr)
     case DO_SEND:
     case DO_RECV:
     case DO_ALL_REDUCE:
+    case DO_REDUCE:
+    case DO_BCAST:
     case DO_WAIT:
         return communicate(x, instr);
     }

@@ -152,19 +152,46 @@ Status trainer_refuse_used_folder(Trainer *t)
 
 /* ---- checkpoints */
 
-/* The stage that writes the global to checkpoints; -1: no rank has it. */
-static int64_t owner_of(const Trainer *t, const IrGlobalData *global)
+static bool is_kept(const IrGlobalData *global)
 {
-    if (t->options.rank.n_stages > 1)
-        return ir_attrs_int(&global->attrs, IR_ATTR_stage, -1);
-    return executor_has_global(t->executor, global->name) ? 0 : -1;
+    return global->kind == IR_GLOBAL_PARAM || global->kind == IR_GLOBAL_STATE;
 }
 
-static uint32_t count_kind(const Trainer *t, IrGlobalKind kind)
+/* By param and state, in the order of the globals, which is that of all ranks: the first rank that has it, which writes
+ * it to checkpoints; -1: none has. Collective. */
+static Status find_owners(const Trainer *t, Arena *arena, int64_t *owners)
+{
+    Comm *world = t->options.rank.world;
+    const uint32_t n_ranks = world ? comm_size(world) : 1;
+    uint32_t n = 0;
+    for (IrGlobal g = 1; g < t->m->globals.len; g++)
+        n += is_kept(ir_global(t->m, g));
+    uint8_t *mine = ARENA_ARRAY(arena, uint8_t, n + 1), *all = ARENA_ARRAY(arena, uint8_t, (n + 1) * n_ranks);
+    uint32_t at = 0;
+    for (IrGlobal g = 1; g < t->m->globals.len; g++)
+        if (is_kept(ir_global(t->m, g)))
+            mine[at++] = executor_has_global(t->executor, ir_global(t->m, g)->name);
+    memcpy(all, mine, n);
+    if (world)
+        TRY(comm_all_gather(world, mine, n, all));
+    at = 0;
+    for (IrGlobal g = 1; g < t->m->globals.len; g++)
+    {
+        owners[g] = -1;
+        if (!is_kept(ir_global(t->m, g)))
+            continue;
+        for (uint32_t r = n_ranks; r-- > 0;)
+            owners[g] = all[(size_t)r * n + at] ? (int64_t)r : owners[g];
+        at++;
+    }
+    return STATUS_OK;
+}
+
+static uint32_t count_kind(const Trainer *t, const int64_t *owners, IrGlobalKind kind)
 {
     uint32_t n = 0;
     for (IrGlobal g = 1; g < t->m->globals.len; g++)
-        n += ir_global(t->m, g)->kind == kind && owner_of(t, ir_global(t->m, g)) >= 0;
+        n += ir_global(t->m, g)->kind == kind && owners[g] >= 0;
     return n;
 }
 
@@ -188,7 +215,7 @@ enum
     CHECKPOINT_TAG = 1 << 19 /* in the world, where programs send nothing */
 };
 
-/* On rank 0 and on the owner, a rank of the first replica: host gets the tensor, and rank 0 has it in the end. */
+/* On rank 0 and on the owner: host gets the tensor, and rank 0 has it in the end. */
 static Status fetch(Trainer *t, const IrGlobalData *global, int64_t owner, void *host)
 {
     const size_t size_bytes = (size_t)ir_type_size_bytes(&global->type);
@@ -200,22 +227,27 @@ static Status fetch(Trainer *t, const IrGlobalData *global, int64_t owner, void 
 
 Status trainer_fetch_param(Trainer *t, const char *name, void *host)
 {
-    const IrGlobalData *global = ir_global(t->m, ir_global_find(t->m, name));
-    const int64_t owner = owner_of(t, global);
-    if (owner < 0 && t->rank == 0)
-        return status_fail(STATUS_IO, "no rank has '%s'", name);
-    return t->rank == 0 || owner == (int64_t)t->rank ? fetch(t, global, owner, host) : STATUS_OK;
+    const IrGlobal g = ir_global_find(t->m, name);
+    Arena *scratch = arena_create();
+    int64_t *owners = ARENA_ARRAY(scratch, int64_t, t->m->globals.len);
+    Status status = find_owners(t, scratch, owners);
+    if (status == STATUS_OK && owners[g] < 0)
+        status = status_fail(STATUS_IO, "no rank has '%s'", name);
+    if (status == STATUS_OK && (t->rank == 0 || owners[g] == (int64_t)t->rank))
+        status = fetch(t, ir_global(t->m, g), owners[g], host);
+    arena_destroy(scratch);
+    return status;
 }
 
-/* Rank 0 gets every tensor of that kind, its own and those that the owners in the first replica send, in the order of
- * the globals. On the other ranks nothing is kept. */
-static Status gather_tensors(Trainer *t, IrGlobalKind kind, NamedTensor *tensors, void **hosts)
+/* Rank 0 gets every tensor of that kind, its own and those that the owners send, in the order of the globals. On the
+ * other ranks nothing is kept. */
+static Status gather_tensors(Trainer *t, const int64_t *owners, IrGlobalKind kind, NamedTensor *tensors, void **hosts)
 {
     uint32_t n = 0;
     for (IrGlobal g = 1; g < t->m->globals.len; g++)
     {
         const IrGlobalData *global = ir_global(t->m, g);
-        const int64_t owner = owner_of(t, global);
+        const int64_t owner = owners[g];
         if (global->kind != kind || owner < 0 || (t->rank != 0 && owner != (int64_t)t->rank))
             continue;
         const size_t size_bytes = (size_t)ir_type_size_bytes(&global->type);
@@ -249,23 +281,31 @@ static Status save_tensors(Trainer *t, const NamedTensor *tensors, uint32_t n_pa
                             t->options.keep_last ? t->options.keep_last : CHECKPOINT_KEEP_DEFAULT);
 }
 
-Status trainer_write_checkpoint(Trainer *t)
+static Status write_checkpoint(Trainer *t, Arena *scratch)
 {
-    if (!t->options.out_dir)
-        return STATUS_OK;
-    uint32_t n_params = count_kind(t, IR_GLOBAL_PARAM), n_states = count_kind(t, IR_GLOBAL_STATE);
-    Arena *scratch = arena_create();
-    NamedTensor *tensors = ARENA_ARRAY(scratch, NamedTensor, n_params + n_states + 1);
-    void **hosts = ARENA_ARRAY(scratch, void *, n_params + n_states + 1);
+    int64_t *owners = ARENA_ARRAY(scratch, int64_t, t->m->globals.len);
     if (t->options.rank.world)
         comm_set_place(t->options.rank.world, "checkpoint", (int64_t)t->step, -1);
-    Status status = gather_tensors(t, IR_GLOBAL_PARAM, tensors, hosts);
+    TRY(find_owners(t, scratch, owners));
+    const uint32_t n_params = count_kind(t, owners, IR_GLOBAL_PARAM), n_states = count_kind(t, owners, IR_GLOBAL_STATE);
+    NamedTensor *tensors = ARENA_ARRAY(scratch, NamedTensor, n_params + n_states + 1);
+    void **hosts = ARENA_ARRAY(scratch, void *, n_params + n_states + 1);
+    Status status = gather_tensors(t, owners, IR_GLOBAL_PARAM, tensors, hosts);
     if (status == STATUS_OK)
-        status = gather_tensors(t, IR_GLOBAL_STATE, tensors + n_params, hosts + n_params);
+        status = gather_tensors(t, owners, IR_GLOBAL_STATE, tensors + n_params, hosts + n_params);
     if (status == STATUS_OK)
         status = trainer_agree(t, t->rank == 0 ? save_tensors(t, tensors, n_params, n_states) : STATUS_OK);
     for (uint32_t i = 0; i < n_params + n_states; i++)
         free(hosts[i]);
+    return status;
+}
+
+Status trainer_write_checkpoint(Trainer *t)
+{
+    if (!t->options.out_dir)
+        return STATUS_OK;
+    Arena *scratch = arena_create();
+    const Status status = write_checkpoint(t, scratch);
     arena_destroy(scratch);
     TRY(status);
     return t->log ? metrics_log_event(t->log, t->step, "checkpoint", NULL, 0) : STATUS_OK;

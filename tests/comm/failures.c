@@ -41,7 +41,7 @@ static Status reduce(size_t n_elems)
     CommSlice slice = {numbers, numbers, n_elems};
     Status status = comm_all_reduce_start(world, 3, &slice, 1);
     if (status == STATUS_OK)
-        status = comm_all_reduce_wait(world, 3);
+        status = comm_bucket_wait(world, 3);
     free(numbers);
     return status;
 }

@@ -20,7 +20,7 @@ static void use(Comm *group, uint32_t n_members, const uint32_t *members, uint32
     OK(comm_send(group, next, 0, out, sizeof out));
     OK(comm_recv(group, previous, 0, in, sizeof in));
     CHECK(in[0] == salt && in[1] == members[previous]);
-    OK(comm_all_reduce_wait(group, 0));
+    OK(comm_bucket_wait(group, 0));
     for (uint32_t i = 0; i < 500; i++)
     {
         float want = expected_sum(members, n_members, salt, i);

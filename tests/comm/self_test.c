@@ -81,9 +81,16 @@ static void sums(void **state)
         assert_int_equal(comm_all_reduce_start(group, 4, slices, 3), STATUS_OK);
         a[0] = -1;
         assert_int_equal(comm_poll(comm), STATUS_OK);
-        assert_int_equal(comm_all_reduce_wait(group, 4), STATUS_OK);
+        assert_int_equal(comm_bucket_wait(group, 4), STATUS_OK);
         assert_true(b[0] == (float)round && b[1] == 2 && b[4] == 5);
     }
+    assert_int_equal(comm_reduce_start(group, 4, 0, slices, 3), STATUS_OK);
+    assert_int_equal(comm_bucket_wait(group, 4), STATUS_OK);
+    assert_true(b[0] == -1 && b[4] == 5);
+    b[0] = 7;
+    assert_int_equal(comm_bcast_start(group, 4, 0, slices, 3), STATUS_OK);
+    assert_int_equal(comm_bucket_wait(group, 4), STATUS_OK);
+    assert_true(b[0] == 7); /* nobody sends the root its numbers */
     double value = 3;
     assert_int_equal(comm_all_reduce_f64(comm, &value, 1, COMM_SUM), STATUS_OK);
     assert_int_equal(comm_all_reduce_f64(comm, &value, 1, COMM_MAX), STATUS_OK);
@@ -93,7 +100,7 @@ static void sums(void **state)
     double all = 0;
     assert_int_equal(comm_all_gather(group, &value, sizeof value, &all), STATUS_OK);
     assert_true(all == 3);
-    assert_int_equal(comm_counters(comm).reduced_bytes, 3 * sizeof a);
+    assert_int_equal(comm_counters(comm).reduced_bytes, 5 * sizeof a);
     comm_destroy(group);
     comm_destroy(comm);
 }

@@ -40,7 +40,7 @@ static void test_sizes(void)
         float beyond = b[n];
         OK(comm_all_reduce_start(world, s, &slice, 1));
         memset(a, 0, n * sizeof *a); /* it was copied */
-        OK(comm_all_reduce_wait(world, s));
+        OK(comm_bucket_wait(world, s));
         check(b, n, ALL, size, s);
         CHECK(memcmp(&b[n], &beyond, sizeof beyond) == 0);
     }
@@ -68,7 +68,7 @@ static void test_slices(void)
     for (int i = 0; i < 20; i++)
         OK(comm_poll(world));
     CHECK(memcmp(all, before, n_elems * sizeof *all) == 0);
-    OK(comm_all_reduce_wait(world, 4095));
+    OK(comm_bucket_wait(world, 4095));
     check(all, n_elems, ALL, size, 77);
     free(all);
     free(before);
@@ -104,7 +104,7 @@ static void test_overlap(void)
         {
             uint32_t bucket = (i * 5 + rank * 3) % N_BUCKETS; /* not the same order on all ranks */
             bucket = bucket < N_BUCKETS ? bucket : 0;
-            OK(comm_all_reduce_wait(world, bucket));
+            OK(comm_bucket_wait(world, bucket));
             check(out + bucket * N_ELEMS, N_ELEMS - bucket * 1000 - round, ALL, size, round * 100 + bucket);
         }
     }
@@ -112,7 +112,7 @@ static void test_overlap(void)
     free(out);
 }
 
-/* ---- sums in memory that the ranks took */
+/* ---- in memory that the ranks took */
 
 enum
 {
@@ -127,7 +127,13 @@ typedef struct
     CommSlice parts[MOST_PARTS];
     uint32_t n_parts;
     size_t n_elems;
-    uint32_t salt;
+    uint32_t salt, root;
+    enum
+    {
+        TO_ALL,   /* the sum */
+        TO_ROOT,  /* the sum */
+        FROM_ROOT /* its numbers */
+    } way;
 } Job;
 
 /* Cuts n numbers in parts in this rank's own way. */
@@ -151,6 +157,26 @@ static void lay_out(Job *job, size_t n, uint32_t salt)
     }
 }
 
+static void start_job(const Job *job, uint32_t bucket)
+{
+    if (job->way == TO_ALL)
+        OK(comm_all_reduce_start(world, bucket, job->parts, job->n_parts));
+    else if (job->way == TO_ROOT)
+        OK(comm_reduce_start(world, bucket, job->root, job->parts, job->n_parts));
+    else
+        OK(comm_bcast_start(world, bucket, job->root, job->parts, job->n_parts));
+}
+
+/* What is to be in dst: this rank's own number, in place, where no result is for it. */
+static float expected(const Job *job, const CommSlice *part, size_t i, float untouched)
+{
+    if (job->way == FROM_ROOT && rank != job->root)
+        return number(job->root, job->salt, i);
+    if (job->way == TO_ALL || (job->way == TO_ROOT && rank == job->root))
+        return expected_sum(ALL, size, job->salt, i);
+    return part->dst == part->src ? number(rank, job->salt, i) : untouched;
+}
+
 static void check_job(const Job *job)
 {
     float untouched;
@@ -161,7 +187,7 @@ static void check_job(const Job *job)
         const CommSlice *part = &job->parts[i];
         for (size_t e = 0; e<part->n_elems; e += job->n_elems> 50000 ? 7 : 1)
         {
-            const float want = expected_sum(ALL, size, job->salt, begin + e), mine = number(rank, job->salt, begin + e);
+            const float want = expected(job, part, begin + e, untouched), mine = number(rank, job->salt, begin + e);
             if (memcmp(&part->dst[e], &want, sizeof want) != 0)
                 FAIL("element %zu of %zu: %a, not %a", begin + e, job->n_elems, (double)part->dst[e], (double)want);
             CHECK(part->dst == part->src || memcmp(&part->src[e], &mine, sizeof mine) == 0);
@@ -203,7 +229,7 @@ static void test_places(void)
     enum
     {
         N_MIXES = 4,
-        N_JOBS = 3 /* under way at once */
+        N_JOBS = 4 /* under way at once */
     };
     float *taken[2 * N_JOBS], *plain[2 * N_JOBS];
     void *memories[2 * N_JOBS];
@@ -225,13 +251,15 @@ static void test_places(void)
             for (int k = 0; k < 2; k++)
                 jobs[i].area[k] = (takes(round % N_MIXES, k) ? taken : plain)[2 * i + (uint32_t)k];
             lay_out(&jobs[i], SIZES[(round / N_MIXES + i) % N_SIZES], 1000 + round * N_JOBS + i);
-            OK(comm_all_reduce_start(world, i, jobs[i].parts, jobs[i].n_parts));
+            jobs[i].way = (round / N_MIXES + i) % 3;
+            jobs[i].root = (round + i) % size;
+            start_job(&jobs[i], i);
             if (hash3(rank, i, round) % 2 == 0)
                 OK(comm_poll(world));
         }
         for (uint32_t i = 0; i < N_JOBS; i++)
         {
-            OK(comm_all_reduce_wait(world, (i + round) % N_JOBS));
+            OK(comm_bucket_wait(world, (i + round) % N_JOBS));
             check_job(&jobs[(i + round) % N_JOBS]);
         }
     }

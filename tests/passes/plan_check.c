@@ -84,15 +84,22 @@ static void write(Checker *c, Place place, uint32_t holds)
     vec_push(c->arena, &c->memory, (Region){place, holds});
 }
 
-/* The global that the first set of value, or of a reshape of it, names; 0 when there is none. */
+/* The results of a bcast are in the places of its operands: the same values at the root, new ones elsewhere. */
+static bool is_given(const Checker *c, const IrOpData *bcast)
+{
+    return ir_attrs_int(&bcast->attrs, IR_ATTR_root, 0) !=
+           ir_attrs_int(&ir_func(c->m, c->func)->attrs, IR_ATTR_replica, 0);
+}
+
+/* The global that the first set of value, or of a reshape or bcast of it, names; 0 when there is none. */
 static IrGlobal set_target(const Checker *c, IrValue value)
 {
     IR_FOR_OPS(c->m, c->func, op)
     {
         const IrOpData *data = ir_op(c->m, op);
         IrValue from = data->code == IR_set ? data->operands[0] : 0;
-        while (from && ir_value_code(c->m, from) == IR_reshape)
-            from = ir_op(c->m, ir_value(c->m, from)->def)->operands[0];
+        while (from && (ir_value_code(c->m, from) == IR_reshape || ir_value_code(c->m, from) == IR_bcast))
+            from = ir_op(c->m, ir_value(c->m, from)->def)->operands[ir_value(c->m, from)->result];
         if (from && from == value)
             return global_of(c, data);
     }
@@ -117,6 +124,11 @@ static bool find_places(Checker *c, IrOp op)
         {
             c->holds[value] = c->holds[data->operands[0]];
             c->place[value] = c->place[data->operands[0]];
+        }
+        else if (data->code == IR_bcast)
+        {
+            c->holds[value] = is_given(c, data) ? value : c->holds[data->operands[i]];
+            c->place[value] = c->place[data->operands[i]];
         }
         else if (!offsets || offsets->n != data->n_results)
             return complain(c, op, "has no offsets", value);
@@ -155,7 +167,7 @@ static bool check_aliases(Checker *c, IrOp op)
             bool is_residual = data->code == IR_matmul && ir_attrs_bool(&data->attrs, IR_ATTR_residual) &&
                                k + 1 == data->n_operands &&
                                c->place[data->results[i]].first == c->place[data->operands[k]].first;
-            bool is_sum = data->code == IR_all_reduce && k == i &&
+            bool is_sum = ir_attrs_find(&data->attrs, IR_ATTR_bucket) && k == i &&
                           c->place[data->results[i]].first == c->place[data->operands[k]].first;
             if (!is_residual && !is_sum && (!kernel || !codegen_kernel_may_alias(c->arena, c->m, kernel, k, i)))
                 return complain(c, op, "writes over an operand that it still reads", data->operands[k]);
@@ -165,11 +177,11 @@ static bool check_aliases(Checker *c, IrOp op)
     return true;
 }
 
-/* Other ranks read what an all_reduce adds until its wait, and they reach nothing but what lies behind sums_at. */
+/* Other ranks read what a sum adds until its wait, and they reach nothing but what lies behind sums_at. */
 static bool check_reduced(Checker *c, IrOp op)
 {
     const IrOpData *data = ir_op(c->m, op);
-    for (uint32_t i = 0; i < data->n_results && data->code == IR_all_reduce; i++)
+    for (uint32_t i = 0; i < data->n_results && (data->code == IR_all_reduce || data->code == IR_reduce); i++)
     {
         if (c->place[data->results[i]].space || c->place[data->results[i]].first < c->facts.sums_at)
             return complain(c, op, "is summed where no other rank reaches", data->results[i]);

@@ -170,6 +170,20 @@ static const char *const traps[] = {
     "func step @train {\n  %0 = get {global=\"v\"} : f32[2x2]\n  %1 = matmul %0, %0 : f32[2x2]\n"
     "  %2 = all_reduce %1 {bucket=0} : f32[2x2]\n  wait %2 {bucket=0}\n  set %1 {global=\"x\"}\n"
     "  set %2 {global=\"y\"}\n}\n",
+    /* the numbers of a sum that another replica gets are read there until the wait */
+    "module \"another's sum\"\nglobal param \"v\" : f32[2x2]\nglobal output \"y\" : f32[2x2]\n"
+    "func step @train {replicas=2} {\n  %0 = get {global=\"v\"} : f32[2x2]\n  %1 = matmul %0, %0 : f32[2x2]\n"
+    "  %2 = reduce %1 {bucket=0, root=1} : f32[2x2]\n  %3 = matmul %0, %0 : f32[2x2]\n"
+    "  %4 = matmul %3, %0 : f32[2x2]\n  %5 = reduce %4 {bucket=1, root=0} : f32[2x2]\n  wait %5 {bucket=1}\n"
+    "  wait %2 {bucket=0}\n  set %5 {global=\"y\"}\n}\n",
+    /* a new param of this replica's own, and one of the other's, which comes into the global itself */
+    "module \"new params\"\nglobal param \"v\" : f32[2x2]\nglobal param \"w\" : f32[2x2]\n"
+    "global output \"y\" : f32[2x2]\n"
+    "func step @train {replicas=2} {\n  %0 = get {global=\"v\"} : f32[2x2]\n  %1 = get {global=\"w\"} : f32[2x2]\n"
+    "  %2 = matmul %0, %1 : f32[2x2]\n  %3 = matmul %2, %1 : f32[2x2]\n"
+    "  %4 = bcast %2 {bucket=0, root=0} : f32[2x2]\n  %5 = bcast %1 {bucket=1, root=1} : f32[2x2]\n"
+    "  wait %5 {bucket=1}\n  wait %4 {bucket=0}\n  set %4 {global=\"v\"}\n  set %5 {global=\"w\"}\n"
+    "  set %3 {global=\"y\"}\n}\n",
 };
 
 static void test_traps(void **state)

@@ -3,7 +3,7 @@
 # that never stopped, to the bit. A signal to a run of several ranks leaves such a checkpoint.
 . "$(dirname "$0")/lib.sh"
 needs_ranks
-model=("--deterministic" "--micro-batches=4" "$tied")
+model=("--deterministic" "--micro-batches=5" "$tied")
 
 go_on() # OUT STEP FLAG...: until that step
 {
@@ -25,7 +25,9 @@ check "one rank, never stopped" train whole "${model[@]}"
 check "2 stages" go_on parts 3 -n 2 --stages=2 --schedule=zb-h1
 check "then 2 replicas" go_on parts 7 -n 2 --replicas=2
 check "then one rank" go_on parts 10
-check "then 3 stages" go_on parts 12 -n 3 --stages=3 --schedule=gpipe
+check "then 2 replicas again" go_on parts 11 -n 2 --replicas=2
+check "then 3 replicas" go_on parts 12 -n 3 --replicas=3
+check "then 3 stages" go_on parts 14 -n 3 --stages=3 --schedule=gpipe
 check "then 2 stages x 2 replicas" go_on parts 17 -n 4 --stages=2 --replicas=2
 check "then what the planner likes" go_on parts 1000 -n 2
 check "ends like the one that never stopped" ends_like whole parts
