@@ -14,9 +14,9 @@ typedef struct
     Arena *arena;
     const IrModule *m;
     Ownership o;
-    uint32_t *parent; /* by node: a value, or n_values + a param; 0 is nothing */
-    uint8_t *marks;   /* by root node */
-    bool *is_mixed;   /* by value: made of numbers of several families */
+    uint32_t *parent;  /* by node: a value, or n_values + a param; 0 is nothing */
+    uint8_t *marks;    /* by root node */
+    bool *is_mixed;    /* by value: made of numbers of several families */
     VEC(IrValue) read; /* tensors of families that something common reads */
 } Walk;
 
@@ -133,7 +133,8 @@ static void walk_op(Walk *w, IrOp op)
         w->o.value[data->results[i]] = family;
 }
 
-/* The root of a family that can have an owner: it leads from sums to params, and nothing common reads a tensor of it. */
+/* The root of a family that can have an owner: it leads from sums to params, and nothing common reads a tensor of it.
+ */
 static uint32_t root_of(Walk *w, uint32_t node)
 {
     const uint32_t family = find(w, node);

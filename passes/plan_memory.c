@@ -2,10 +2,10 @@
  * chosen by liveness; a result that is set to a global is written there directly where that is safe (offset -1).
  *
  * Entry: FUSED. Exit: PLANNED. Reshapes share their operand's place, a sum over micro-batches that of the sum before
- * it, a sum over replicas that of what this one adds to it, a bcast's results that of its operands. Operands and results
- * of all_reduce and reduce lie at the arena's end, from `sums_at` on, since other ranks reach for them there until the
- * wait. Placement is greedy, largest buffer first,
- * at the lowest offset that no buffer alive at the same time uses (Pisarchyk and Lee, 2020: "greedy by size"). */
+ * it, a sum over replicas that of what this one adds to it, a bcast's results that of its operands. Operands and
+ * results of all_reduce and reduce lie at the arena's end, from `sums_at` on, since other ranks reach for them there
+ * until the wait. Placement is greedy, largest buffer first, at the lowest offset that no buffer alive at the same time
+ * uses (Pisarchyk and Lee, 2020: "greedy by size"). */
 #include "passes/manager.h"
 
 #include "base/bug.h"

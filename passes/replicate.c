@@ -1,17 +1,17 @@
 /* Divides what a step does once among the replicas of the pipeline: the update of a param, and its optimizer state, are
  * one replica's ("ZeRO stage 1": Rajbhandari et al., 2020, section 5.1); loss, metrics and norms are everybody's.
  *
- * On entry: @train has the attributes `micro_batches`, `replicas` and `replica`; one replica has nothing to divide. Only
- * what is accumulated is in a bucket, so a frozen param is in none. On exit, with several micro-batches: phases stand
- * one after another (forward, backward, optimizer), so that cse never makes an earlier one read a later one; the sums
- * are at the head of the last. Gradients are in buckets of the size that one message should have, and every bucket has
- * an owner. It gets the sum (`reduce`), updates the params and gives their new values to the others (`bcast`). What is
- * not of one param alone (passes/ownership.h) is added for all (`all_reduce`) and done by all; so are numbers that are
- * made of one owner's gradients and read by others, to which the others add zero. The ops of other owners are gone, and
- * with them the states.
+ * On entry: @train has the attributes `micro_batches`, `replicas` and `replica`; one replica has nothing to divide.
+ * Only what is accumulated is in a bucket, so a frozen param is in none. On exit, with several micro-batches: phases
+ * stand one after another (forward, backward, optimizer), so that cse never makes an earlier one read a later one; the
+ * sums are at the head of the last. Gradients are in buckets of the size that one message should have, and every bucket
+ * has an owner. It gets the sum (`reduce`), updates the params and gives their new values to the others (`bcast`). What
+ * is not of one param alone (passes/ownership.h) is added for all (`all_reduce`) and done by all; so are numbers that
+ * are made of one owner's gradients and read by others, to which the others add zero. The ops of other owners are gone,
+ * and with them the states.
  *
- * Pass schedule starts each sum as soon as its last operand is there, and waits where one is read. All replicas have the
- * same collectives in the same order. */
+ * Pass schedule starts each sum as soon as its last operand is there, and waits where one is read. All replicas have
+ * the same collectives in the same order. */
 #include "base/bug.h"
 #include "ir/builder.h"
 #include "passes/manager.h"
@@ -55,14 +55,14 @@ typedef struct
     IrFunc func;
     uint32_t n_replicas, replica;
     Ownership o;
-    uint32_t n_old;        /* values */
-    VEC(Sum) sums;         /* in the order in which the backward pass makes them */
+    uint32_t n_old; /* values */
+    VEC(Sum) sums;  /* in the order in which the backward pass makes them */
     VEC(Bucket) buckets;
     uint32_t *last_bucket; /* by family */
     uint32_t *share_of;    /* by family: 1 + index */
     VEC(Share) shares;
-    uint32_t next_bucket;  /* number of the next collective */
-    IrValue *map;          /* by old value: what is read in its place */
+    uint32_t next_bucket; /* number of the next collective */
+    IrValue *map;         /* by old value: what is read in its place */
 } Replicator;
 
 static int by_time(const void *x, const void *y)
@@ -95,7 +95,7 @@ static void collect_sums(Replicator *r)
     IrModule *m = r->m;
     uint32_t *position = ARENA_ARRAY(r->ctx->scratch, uint32_t, m->ops.len), at = 0;
     uint32_t *last = ARENA_ARRAY(r->ctx->scratch, uint32_t, r->o.n); /* by family */
-    IrOp head = 0; /* the first op of the last phase that is no sum */
+    IrOp head = 0;                                                   /* the first op of the last phase that is no sum */
     IR_FOR_OPS(m, r->func, op)
     {
         const IrOpData *data = ir_op(m, op);
@@ -375,8 +375,7 @@ static void spread(Replicator *r, const IrValue *values, uint32_t n)
     for (uint32_t i = 0; i < n; i++)
     {
         IrBuilder b = ir_builder_before(m, last);
-        operands[i] =
-            owner == r->replica ? values[i] : ir_build_get(&b, ir_global(m, r->o.param[values[i]])->name);
+        operands[i] = owner == r->replica ? values[i] : ir_build_get(&b, ir_global(m, r->o.param[values[i]])->name);
     }
     const IrOp bcast = build_collective(r, IR_bcast, last, operands, n, owner);
     for (uint32_t i = 0; i < n; i++)
@@ -419,9 +418,8 @@ static void rewrite(Replicator *r)
         IrOpData *data = ir_op(m, op);
         next = data->next;
         const bool is_old = data->code != IR_all_reduce && data->code != IR_reduce && data->code != IR_bcast;
-        const uint32_t family = is_old && (!data->n_results || data->results[0] < r->n_old)
-                                    ? ownership_of_op(&r->o, m, op)
-                                    : 0;
+        const uint32_t family =
+            is_old && (!data->n_results || data->results[0] < r->n_old) ? ownership_of_op(&r->o, m, op) : 0;
         for (uint32_t i = 0; is_old && i < data->n_operands; i++)
         {
             const IrValue value = data->operands[i];
@@ -442,7 +440,8 @@ bool pass_replicate(PassContext *ctx)
         return true;
     sort_phases(ctx, train);
     const IrAttrs *plan = &ir_func(m, train)->attrs;
-    const int64_t n_replicas = ir_attrs_int(plan, IR_ATTR_replicas, 1), replica = ir_attrs_int(plan, IR_ATTR_replica, 0);
+    const int64_t n_replicas = ir_attrs_int(plan, IR_ATTR_replicas, 1),
+                  replica = ir_attrs_int(plan, IR_ATTR_replica, 0);
     if (n_replicas <= 1)
         return true;
     if (replica < 0 || replica > n_replicas)

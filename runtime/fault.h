@@ -4,9 +4,9 @@
  *   exit          it ends without a word (exit code 9)
  *   kill          it is killed by SIGKILL
  *   stop          it is stopped by SIGSTOP
- *   skip_reduce   from that step on it goes on with other numbers than the sum of the first bucket of gradients that it owns
- *   version       it says that it is of another version of ptc (STEP means nothing)
- * A variable that says anything else is STATUS_USAGE. */
+ *   skip_reduce   from that step on it goes on with other numbers than the sum of the first bucket of gradients that it
+ * owns version       it says that it is of another version of ptc (STEP means nothing) A variable that says anything
+ * else is STATUS_USAGE. */
 #ifndef PTC_RUNTIME_FAULT_H
 #define PTC_RUNTIME_FAULT_H
 

@@ -1,5 +1,5 @@
-/* Pass replicate, from its definition, on the programs that ranks run: of every tensor's optimizer state one replica has
- * all and the others have none; all set all params; no replica has much more than its part; and all have the same
+/* Pass replicate, from its definition, on the programs that ranks run: of every tensor's optimizer state one replica
+ * has all and the others have none; all set all params; no replica has much more than its part; and all have the same
  * collectives in the same order. */
 #include "model.h"
 
@@ -65,7 +65,7 @@ static const char *collectives(Arena *arena, const IrModule *m)
 static void check_stage(const Case *c, uint32_t stage)
 {
     Arena *arenas[MAX_REPLICAS];
-    IrModule *m[MAX_REPLICAS];
+    IrModule *m[MAX_REPLICAS] = {0};
     int64_t bytes[MAX_REPLICAS] = {0}, total = 0;
     for (uint32_t r = 0; r < c->n_replicas; r++)
     {

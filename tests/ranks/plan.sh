@@ -71,7 +71,7 @@ text()
 {
     $PTC plan -n 4 --stages=2 --micro-batches=4 --schedule=zb-h1 "$tied" >plan.txt && cat plan.txt &&
         grep -q "^tied on 4 ranks: 2 stages x 2 replicas, 4 micro-batches of 5 samples, zb-h1" plan.txt &&
-        grep -qE "^predicted step [0-9.]+ ms, bubble [0-9.]+ %; sent [0-9.]+ MiB, reduced [0-9.]+ MiB a step" plan.txt &&
+        grep -qE "^predicted step [0-9.]+ ms, bubble [0-9.]+ %; sent [0-9.]+ MiB, exchanged by replicas [0-9.]+ MiB a step" plan.txt &&
         grep -qE "^ +0 +1-[0-9] +tokens [.][.] " plan.txt && grep -qE "^ +1 +[0-9]-7 .* bias " plan.txt &&
         grep -qE "^  stage 1 +F0 B0( [FBW][01])*$" plan.txt && grep -q "chosen" plan.txt
 }
@@ -136,8 +136,10 @@ check "stage 1 receives" emits 1 " = recv [{]micro=[012], peer=0, .* : f32.* u[0
 check "stage 0 receives" emits 0 " = recv [{]micro=[012], peer=1, .* : f32.* bwd$" 3 --stages=2
 check "stage 1 sends" emits 1 "^  send %[0-9]+ [{]micro=[012], peer=0, .* bwd$" 3 --stages=2
 check "stages add no gradients" emits 0 "all_reduce" 0 --stages=2
-check "replicas add gradients" emits 1 " = all_reduce " 1 --replicas=2
-check "replicas wait once" emits 1 "^  wait " 1 --replicas=2
+check "replicas add the loss, and squares of gradients" emits 1 " = all_reduce " 2 --replicas=2
+check "gradients go to their owners" emits 1 " = reduce .*root=[01]" 2 --replicas=2
+check "who give the new params" emits 1 " = bcast .*root=[01]" 2 --replicas=2
+check "replicas wait for each" emits 1 "^  wait " 6 --replicas=2
 check "replicas send nothing" emits 1 "send|recv" 0 --replicas=2
 check "2: no such rank" fails_with 2 $PTC --emit=ir -n 2 --rank=2 "$tied"
 finish
