@@ -4,65 +4,6 @@
 
 #include <string.h>
 
-enum
-{
-    ALIGNMENT = 64
-};
-
-static int64_t align_up(int64_t size)
-{
-    return (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-}
-
-/* ---- sets that read another global's old value */
-
-static bool sets_global(const IrModule *m, IrFunc func, const char *name)
-{
-    IR_FOR_OPS(m, func, op)
-    {
-        const IrOpData *data = ir_op(m, op);
-        if (data->code == IR_set && strcmp(ir_attrs_str(&data->attrs, IR_ATTR_global), name) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* A global set to the old value of another that is set too: copies in any order could come too late. */
-static bool needs_staging(const IrModule *m, IrFunc func, const IrOpData *set)
-{
-    IrValue value = set->operands[0];
-    while (ir_value_code(m, value) == IR_reshape)
-        value = ir_op(m, ir_value(m, value)->def)->operands[0];
-    const IrOpData *def = ir_op(m, ir_value(m, value)->def);
-    return def->code == IR_get && sets_global(m, func, ir_attrs_str(&def->attrs, IR_ATTR_global));
-}
-
-/* What sums over the replicas touch lies from here on in the planned arena, and in memory of its own here. */
-static int64_t sums_at(const IrModule *m, IrFunc func)
-{
-    const IrAttrs *attrs = &ir_func(m, func)->attrs;
-    return ir_attrs_int(attrs, IR_ATTR_sums_at, ir_attrs_int(attrs, IR_ATTR_arena_bytes, 0));
-}
-
-static int64_t sums_bytes(const IrModule *m, IrFunc func)
-{
-    return ir_attrs_int(&ir_func(m, func)->attrs, IR_ATTR_arena_bytes, 0) - sums_at(m, func);
-}
-
-static int64_t staging_bytes(const IrModule *m, IrFunc func)
-{
-    int64_t size_bytes = 0;
-    IR_FOR_OPS(m, func, op)
-    {
-        const IrOpData *data = ir_op(m, op);
-        if (data->code == IR_set && needs_staging(m, func, data))
-            size_bytes += align_up(ir_type_size_bytes(ir_value_type(m, data->operands[0])));
-    }
-    return size_bytes;
-}
-
-/* ---- building */
-
 /* Notes where the part begins that is done once a step. */
 static void find_update(const Executor *x, Program *program)
 {
@@ -141,7 +82,7 @@ static void bind_results_in_globals(Build *b)
 
 static void place_results(Build *b, const IrOpData *data)
 {
-    const int64_t sums = sums_at(b->x->m, b->func);
+    const int64_t sums = executor_sums_at(b->x->m, b->func);
     const IrAttr *offsets = ir_attrs_find(&data->attrs, IR_ATTR_offsets);
     ENSURE(offsets && offsets->n == data->n_results);
     for (uint32_t i = 0; i < data->n_results; i++)
@@ -239,11 +180,11 @@ static void build_set(Build *b, IrOp op)
     if (instr.src == instr.dst)
         return;
     instr.profile_row = profile_row(x, "copy");
-    if (needs_staging(x->m, b->func, data))
+    if (executor_needs_staging(x->m, b->func, data))
     {
         Instr save = instr;
         instr.src = save.dst = b->staging;
-        b->staging += align_up((int64_t)instr.size_bytes);
+        b->staging += executor_align((int64_t)instr.size_bytes);
         vec_push(x->arena, &b->saves, save);
     }
     vec_push(x->arena, &b->copies, instr);
@@ -394,7 +335,7 @@ static Status build_program(Executor *x, IrFunc func)
                .func = func,
                .program = &program,
                .address = ARENA_ARRAY(x->arena, char *, x->m->values.len),
-               .staging = x->arena_base + sums_at(x->m, func)};
+               .staging = x->arena_base + executor_sums_at(x->m, func)};
     bind_results_in_globals(&b);
     IR_FOR_OPS(x->m, func, op)
     TRY(build_op(&b, op));
@@ -409,165 +350,6 @@ static Status build_program(Executor *x, IrFunc func)
     return STATUS_OK;
 }
 
-static int64_t *size_of_kind(ExecutorMemory *sizes, IrGlobalKind kind)
-{
-    switch (kind)
-    {
-    case IR_GLOBAL_PARAM:
-        return &sizes->param_bytes;
-    case IR_GLOBAL_STATE:
-        return &sizes->state_bytes;
-    case IR_GLOBAL_INPUT:
-        return &sizes->input_bytes;
-    case IR_GLOBAL_OUTPUT:
-        return &sizes->output_bytes;
-    }
-    BUG("global kind %d", (int)kind);
-}
-
-/* By global: the step functions of this rank touch it; the rest lives on other ranks. */
-static const bool *used_globals(Arena *arena, const IrModule *m)
-{
-    bool *used = ARENA_ARRAY(arena, bool, m->globals.len);
-    IR_FOR_FUNCS(m, f)
-    IR_FOR_OPS(m, f, op)
-    {
-        const IrOpData *data = ir_op(m, op);
-        if (data->code == IR_get || data->code == IR_set)
-            used[ir_global_find(m, ir_attrs_str(&data->attrs, IR_ATTR_global))] = true;
-    }
-    return used;
-}
-
-/* A bcast of this rank's own: others read the params there. */
-static bool gives(const IrModule *m, IrFunc func, const IrOpData *op)
-{
-    const IrAttrs *plan = &ir_func(m, func)->attrs;
-    return op->code == IR_bcast && ir_attrs_int(&op->attrs, IR_ATTR_root, 0) == ir_attrs_int(plan, IR_ATTR_replica, 0);
-}
-
-/* By global: a param that this rank updates for others. */
-static const bool *given_globals(Arena *arena, const IrModule *m)
-{
-    bool *given = ARENA_ARRAY(arena, bool, m->globals.len);
-    IR_FOR_FUNCS(m, f)
-    IR_FOR_OPS(m, f, op)
-    {
-        const IrOpData *data = ir_op(m, op);
-        if (data->code == IR_set && gives(m, f, ir_op(m, ir_value(m, data->operands[0])->def)))
-            given[ir_global_find(m, ir_attrs_str(&data->attrs, IR_ATTR_global))] = true;
-    }
-    return given;
-}
-
-/* A message has its buffer on either side, and both are mapped here. A rank has its own numbers of sums, and reaches
- * for its part of everybody else's; and for the params that others update. */
-static int64_t comm_bytes(const IrModule *m, IrFunc func)
-{
-    const int64_t n_replicas = ir_attrs_int(&ir_func(m, func)->attrs, IR_ATTR_replicas, 1);
-    const int64_t sums = sums_bytes(m, func);
-    int64_t total = sums + sums * (n_replicas - 1) / n_replicas;
-    IR_FOR_OPS(m, func, op)
-    {
-        const IrOpData *data = ir_op(m, op);
-        const bool again = ir_attrs_int(&data->attrs, IR_ATTR_micro, 0) > 0; /* in the buffer of the first one */
-        if (data->code == IR_send && !again)
-            total += align_up(ir_type_size_bytes(ir_value_type(m, data->operands[0])));
-        if (data->code == IR_recv && !again)
-            total += align_up(ir_type_size_bytes(ir_value_type(m, data->results[0])));
-        for (uint32_t i = 0; i < data->n_results && data->code == IR_bcast && !gives(m, func, data); i++)
-            total += align_up(ir_type_size_bytes(ir_value_type(m, data->results[i])));
-    }
-    return total;
-}
-
-/* The global of the same name, which most often has the same number. */
-static IrGlobal same_global(const IrModule *last, const IrModule *m, IrGlobal g)
-{
-    const char *name = ir_global(m, g)->name;
-    if (g < last->globals.len && strcmp(ir_global(last, g)->name, name) == 0)
-        return g;
-    const IrGlobal found = ir_global_find(last, name);
-    ENSURE(found);
-    return found;
-}
-
-/* Notes the globals that any variant uses, by their number in the last one, and their sizes. */
-static int64_t *sizes_of_globals(Arena *arena, const ExecutorVariant *variants, uint32_t n)
-{
-    const IrModule *last = variants[n - 1].m;
-    int64_t *size_bytes = ARENA_ARRAY(arena, int64_t, last->globals.len);
-    for (uint32_t v = 0; v < n; v++)
-    {
-        const IrModule *m = variants[v].m;
-        const bool *used = used_globals(arena, m);
-        for (IrGlobal g = 1; g < m->globals.len; g++)
-        {
-            const IrGlobal in_last = same_global(last, m, g);
-            const int64_t size = align_up(ir_type_size_bytes(&ir_global(m, g)->type));
-            if (used[g] && size > size_bytes[in_last])
-                size_bytes[in_last] = size;
-        }
-    }
-    return size_bytes;
-}
-
-/* The place of every used global (others: -1) in each variant, those that are given to others first, and the sizes by
- * kind. Returns the bytes of all globals. */
-static int64_t lay_out(Arena *arena, ExecutorVariant *variants, uint32_t n, ExecutorMemory *sizes,
-                       int64_t *out_given_bytes)
-{
-    const IrModule *last = variants[n - 1].m;
-    const int64_t *size_bytes = sizes_of_globals(arena, variants, n);
-    const bool *given = given_globals(arena, last);
-    for (uint32_t v = 0; v < n; v++)
-    {
-        const bool *here = given_globals(arena, variants[v].m);
-        for (IrGlobal g = 1; g < variants[v].m->globals.len; g++)
-            ENSURE(here[g] == given[same_global(last, variants[v].m, g)]); /* a state has one owner */
-    }
-    int64_t *offsets = ARENA_ARRAY(arena, int64_t, last->globals.len), total = 0;
-    for (int first = 1; first >= 0; first--)
-    {
-        for (IrGlobal g = 1; g < last->globals.len; g++)
-        {
-            if (given[g] != first)
-                continue;
-            offsets[g] = size_bytes[g] ? total : -1;
-            *size_of_kind(sizes, ir_global(last, g)->kind) += size_bytes[g];
-            total += size_bytes[g];
-        }
-        *out_given_bytes = first ? total : *out_given_bytes;
-    }
-    for (uint32_t v = 0; v < n; v++)
-    {
-        const IrModule *m = variants[v].m;
-        variants[v].global_offset = ARENA_ARRAY(arena, int64_t, m->globals.len);
-        for (IrGlobal g = 1; g < m->globals.len; g++)
-            variants[v].global_offset[g] = offsets[same_global(last, m, g)];
-        IR_FOR_FUNCS(m, f)
-        {
-            const int64_t bytes = sums_at(m, f) + staging_bytes(m, f);
-            if (bytes > sizes->arena_bytes)
-                sizes->arena_bytes = bytes;
-        }
-    }
-    IR_FOR_FUNCS(last, f)
-    sizes->comm_bytes += comm_bytes(last, f);
-    return total;
-}
-
-ExecutorMemory executor_memory_planned(const IrModule *m)
-{
-    ExecutorMemory sizes = {0};
-    Arena *arena = arena_create();
-    ExecutorVariant only = {.m = m};
-    int64_t given_bytes;
-    lay_out(arena, &only, 1, &sizes, &given_bytes);
-    arena_destroy(arena);
-    return sizes;
-}
-
 static Status build_variant(Executor *x, const char *kernels_path)
 {
     if (kernels_path)
@@ -578,55 +360,9 @@ static Status build_variant(Executor *x, const char *kernels_path)
     return STATUS_OK;
 }
 
-static double mib(int64_t size_bytes)
-{
-    return (double)size_bytes / (1 << 20);
-}
-
-/* Nothing has run yet: what was planned, and what would need less. */
-static Status does_not_fit(const Executor *x)
-{
-    const ExecutorMemory *s = &x->sizes;
-    return status_fail(STATUS_OUT_OF_MEMORY,
-                       "the model does not fit into the memory of device '%s': %s. Planned in MiB: params %.1f, "
-                       "optimizer %.1f, inputs and "
-                       "outputs %.1f, activations and gradients %.1f. A smaller batch or more micro-batches "
-                       "(--micro-batches) need less for "
-                       "activations, frozen layers less for the optimizer",
-                       hal_device_name(x->device), status_detail(), mib(s->param_bytes), mib(s->state_bytes),
-                       mib(s->input_bytes + s->output_bytes), mib(s->arena_bytes));
-}
-
-static Status allocate(Executor *x)
-{
-    const int64_t total = lay_out(x->arena, x->variants, x->n_variants, &x->sizes, &x->given_bytes);
-    int64_t sums = 0;
-    for (uint32_t v = 0; v < x->n_variants; v++)
-    {
-        IR_FOR_FUNCS(x->variants[v].m, f)
-        {
-            const int64_t bytes = sums_bytes(x->variants[v].m, f);
-            sums = bytes > sums ? bytes : sums;
-        }
-    }
-    x->shared_bytes = (size_t)(x->given_bytes + sums);
-    if (x->comm && x->shared_bytes > 0 && hal_device_uses_host_memory(x->device))
-        TRY(comm_memory_take(x->comm->data, x->shared_bytes, &x->shared));
-    const int64_t rest_bytes = total - x->given_bytes + x->sizes.arena_bytes;
-    const int64_t size_bytes = rest_bytes + (x->shared ? 0 : (int64_t)x->shared_bytes);
-    const Status status = hal_buffer_create(x->device, (size_t)size_bytes, &x->memory);
-    if (status != STATUS_OK)
-        return status == STATUS_OUT_OF_MEMORY ? does_not_fit(x) : status;
-    x->globals_base = hal_buffer_address(x->memory);
-    x->arena_base = x->globals_base + (total - x->given_bytes);
-    x->given_base = x->shared ? x->shared : x->globals_base + rest_bytes;
-    x->sums_base = x->given_base + x->given_bytes;
-    return STATUS_OK;
-}
-
 Status executor_build(Executor *x, const ExecutorModule *modules)
 {
-    TRY(allocate(x));
+    TRY(executor_take_memory(x));
     for (uint32_t i = 0; i < x->n_variants; i++)
     {
         executor_select(x, i); /* the last one stays */

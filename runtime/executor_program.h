@@ -108,7 +108,16 @@ static inline char *executor_global_address(const Executor *x, IrGlobal global)
     return offset < x->given_bytes ? x->given_base + offset : x->globals_base + (offset - x->given_bytes);
 }
 
-/* executor_build.c: takes memory and makes the programs. */
+/* executor_memory.c */
+int64_t executor_align(int64_t size_bytes);
+/* What sums over the replicas touch lies from here on in the planned arena, and in memory of its own here. */
+int64_t executor_sums_at(const IrModule *m, IrFunc func);
+/* A global set to the old value of another that is set too: copies in any order could come too late. */
+bool executor_needs_staging(const IrModule *m, IrFunc func, const IrOpData *set);
+/* Gives every global its place, and takes the memory. OUT_OF_MEMORY: the detail says what is needed for what. */
+Status executor_take_memory(Executor *x);
+
+/* executor_build.c: makes the programs. */
 Status executor_build(Executor *x, const ExecutorModule *modules);
 
 /* executor_run.c */
