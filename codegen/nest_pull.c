@@ -21,7 +21,8 @@ static bool idx_is_inner(const NestStage *stage, Idx at)
     for (uint32_t i = 0; i < x->n_terms; i++)
     {
         const IdxTerm *term = &x->terms[i];
-        if (term->atom == 0 ? term->div < stage->inner : idx_is_inner(stage, stage->idx.atoms.data[term->atom].source))
+        if (term->atom == 0 ? term->div % stage->inner != 0
+                            : idx_is_inner(stage, stage->idx.atoms.data[term->atom].source))
             return true;
     }
     return false;
