@@ -417,8 +417,10 @@ void session_print_profile(Session *s)
     double total = 0;
     for (uint32_t i = 0; i < n_rows; i++)
         total += rows[i].seconds;
-    printf("%8s %6s %9s %10s  %s\n", "seconds", "%", "runs", "us/run", "what");
+    printf("%8s %6s %9s %10s %8s %8s  %s\n", "seconds", "%", "runs", "us/run", "MB/run", "GB/s", "what");
     for (uint32_t i = 0; i < n_rows && rows[i].n_runs; i++)
-        printf("%8.3f %6.2f %9llu %10.1f  %s\n", rows[i].seconds, 100 * rows[i].seconds / total,
-               (unsigned long long)rows[i].n_runs, 1e6 * rows[i].seconds / (double)rows[i].n_runs, rows[i].name);
+        printf("%8.3f %6.2f %9llu %10.1f %8.2f %8.1f  %s\n", rows[i].seconds, 100 * rows[i].seconds / total,
+               (unsigned long long)rows[i].n_runs, 1e6 * rows[i].seconds / (double)rows[i].n_runs,
+               1e-6 * rows[i].bytes / (double)rows[i].n_runs,
+               rows[i].seconds > 0 ? 1e-9 * rows[i].bytes / rows[i].seconds : 0, rows[i].name);
 }

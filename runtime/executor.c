@@ -192,7 +192,7 @@ void executor_profile_start(Executor *x)
     x->profiling = true;
     for (uint32_t i = 0; i < x->profile.len; i++)
     {
-        x->profile.data[i].seconds = 0;
+        x->profile.data[i].seconds = x->profile.data[i].bytes = 0;
         x->profile.data[i].n_runs = 0;
     }
 }

@@ -69,12 +69,13 @@ ExecutorMemory executor_memory_planned(const IrModule *m);
 double executor_matmul_flops(const Executor *executor, const char *func);
 
 /* Seconds that each launched op took over the runs since executor_profile_start, summed by kernel name or "matmul
- * MxNxK"; for `--profile`. While it is on, times are the device's own, and nothing is replayed as a graph. */
+ * MxNxK"; for `--profile`. While it is on, times are the device's own, and nothing is replayed as a graph. Bytes are
+ * those of operands and results, each counted once a run: what has to be moved, whatever is. */
 typedef struct
 {
     const char *name;
     uint64_t n_runs;
-    double seconds;
+    double seconds, bytes;
 } ExecutorProfileRow;
 void executor_profile_start(Executor *executor);
 /* Rows sorted by seconds, most first; owned by the executor. */

@@ -143,6 +143,17 @@ static void record_event(Executor *x, const Instr *instr, double start_s, double
                         .end_s = end_s};
 }
 
+static double bytes_of_op(const Executor *x, const Instr *instr)
+{
+    const IrOpData *data = ir_op(x->m, instr->op);
+    double bytes = 0;
+    for (uint32_t i = 0; i < data->n_operands; i++)
+        bytes += (double)ir_type_size_bytes(ir_value_type(x->m, data->operands[i]));
+    for (uint32_t i = 0; i < data->n_results; i++)
+        bytes += (double)ir_type_size_bytes(ir_value_type(x->m, data->results[i]));
+    return instr->kind == DO_COPY ? 2 * bytes : bytes;
+}
+
 /* Marks before and behind each op, which a device reaches when it reaches the op. */
 static Status run_marked(Executor *x, const Program *program, uint32_t i)
 {
@@ -162,8 +173,10 @@ static Status read_marks(Executor *x, const Program *program, double start_s)
         TRY(hal_mark_seconds(x->device, 2 * i, 2 * i + 1, &own_s));
         if (x->tracing)
             record_event(x, instr, start_s + before_s, start_s + before_s + own_s);
-        x->profile.data[instr->profile_row].seconds += own_s;
-        x->profile.data[instr->profile_row].n_runs++;
+        ExecutorProfileRow *row = &x->profile.data[instr->profile_row];
+        row->seconds += own_s;
+        row->bytes += bytes_of_op(x, instr);
+        row->n_runs++;
     }
     return STATUS_OK;
 }

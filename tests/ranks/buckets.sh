@@ -24,7 +24,7 @@ equals_fixed() # DEVICE BOUND
     grep -q 'for 4 lengths' several.log || return
     if [ "$1" = cpu ]; then
         for length in 8 12 16 24; do
-            grep -qE " [1-9][0-9]* +[0-9.]+  k[0-9]+ tokens=$length\$" several.log || { echo "never $length"; return 1; }
+            grep -qE " [1-9][0-9]*( +[0-9.]+){3}  k[0-9]+ tokens=$length\$" several.log || { echo "never $length"; return 1; }
         done
     fi
     [ "$(rows several/metrics.jsonl train | wc -l)" = 36 ] && [ "$(rows several/metrics.jsonl eval | wc -l)" = 3 ] &&
