@@ -152,10 +152,9 @@ static AttentionUse attention_use(const Use *use)
 
 static const char *attention_check(const Use *use)
 {
-    for (uint32_t i = 0; i < 3; i++)
-        if (use->types[i]->dtype != DT_F32)
-            return "attention of a dtype that is not f32";
-    return NULL;
+    return use->types[0]->dtype != DT_F32 && use->types[0]->dtype != DT_BF16
+               ? "attention of a dtype that is not f32 or bf16"
+               : NULL;
 }
 
 static int64_t pad16(int64_t n)
@@ -175,7 +174,7 @@ static CodegenKernelInfo attention_grad_info(const Use *use)
 {
     AttentionUse a = attention_use(use);
     int64_t n_floats =
-        2 * (a.d + ATTENTION_KB) * ATTENTION_QB + (3 * ATTENTION_QB + ATTENTION_KB + 2 * a.s) * pad16(a.d);
+        2 * (a.d + ATTENTION_KB) * ATTENTION_QB + (3 * ATTENTION_QB + 2 * ATTENTION_KB + 2 * a.s) * pad16(a.d);
     return (CodegenKernelInfo){.n_phases = 1, .n_tasks = {a.b * a.g}, .scratch_bytes = n_floats * 4};
 }
 
@@ -204,12 +203,15 @@ static void attention_print_dims(StrBuf *out, const Use *use, const AttentionUse
                 (long long)strides[2]);
     strbuf_add_f64(out, ir_attrs_float(attrs, IR_ATTR_p, 0));
     if (a->key && cuda)
-        strbuf_addf(out, ", stream + %uu};\n", (uint32_t)ir_attrs_int(attrs, IR_ATTR_stream, 0));
+        strbuf_addf(out, ", stream + %uu", (uint32_t)ir_attrs_int(attrs, IR_ATTR_stream, 0));
     else if (a->key)
-        strbuf_addf(out, ", *(const uint32_t *)bufs[%u] + %uu};\n", use->op->n_operands + use->op->n_results,
+        strbuf_addf(out, ", *(const uint32_t *)bufs[%u] + %uu", use->op->n_operands + use->op->n_results,
                     (uint32_t)ir_attrs_int(attrs, IR_ATTR_stream, 0));
     else
-        strbuf_add(out, ", 0};\n");
+        strbuf_add(out, ", 0");
+    if (!cuda)
+        strbuf_addf(out, ", %d", use->types[0]->dtype == DT_BF16);
+    strbuf_add(out, "};\n");
 }
 
 static void print_operand(StrBuf *out, uint32_t number)

@@ -1,8 +1,8 @@
 /* ---- attention: flash style (Dao et al., 2022), the scores of one tile at a time, transposed: rows are keys, vectors
  * run over queries, so that the softmax of a query is a lane. All products go through one register tile,
  *     c[r][0 .. nv * VL) (+)= sum over k of a[r][k * a_step] * b[k * ldb ..],  r < PTC_MR.
- * Rows of a beyond the last are read as copies of the last and not stored. QB, KB and PAD are known to
- * codegen/template.c. */
+ * Rows of a beyond the last are read as copies of the last and not stored. q, k, v and what has their type are floats or
+ * bf16; all sums are floats. QB, KB and PAD are known to codegen/template.c. */
 #if defined(__AVX512F__)
 #define PTC_VL 16
 #define PTC_NV 4
@@ -115,6 +115,7 @@ typedef struct
     int64_t bias_b, bias_h, bias_t; /* strides of the bias [.., S]; 0: broadcast */
     float p;
     uint32_t stream;
+    int bf16; /* q, k, v, out and their gradients are bf16, not f32 */
 } PtcAttention;
 
 /* to[x * PTC_QB + q] = from[q * stride + x] * factor; queries beyond n, up to the next multiple of 16, are zero. */
@@ -147,20 +148,48 @@ PTC_FUNC void ptc_transpose(float *to, const float *from, int64_t stride, int64_
     }
 }
 
-/* Rows of n floats, ld apart, as rows that may be read in whole vectors: themselves, or a padded copy. */
-PTC_FUNC const float *ptc_pad_rows(const float *from, int64_t stride, int64_t n_rows, int64_t n, float *copy,
-                                   int64_t *out_ld)
+/* Rows of q, k, v and the like, `stride` elements apart from element `at` on, as rows of floats that may be read in whole
+ * vectors: themselves, or a padded copy. */
+PTC_FUNC const float *ptc_float_rows(const PtcAttention *a, const void *from, int64_t at, int64_t stride, int64_t n_rows,
+                                     float *copy, int64_t *out_ld)
 {
-    if (n % PTC_VL == 0)
+    const int64_t d = a->d, d_pad = PTC_PAD(a->d);
+    if (!a->bf16 && d % PTC_VL == 0)
     {
         *out_ld = stride;
-        return from;
+        return (const float *)from + at;
     }
-    *out_ld = PTC_PAD(n);
+    *out_ld = d_pad;
     for (int64_t r = 0; r < n_rows; r++)
-        for (int64_t x = 0; x < PTC_PAD(n); x++)
-            copy[r * PTC_PAD(n) + x] = x < n ? from[r * stride + x] : 0.0f;
+    {
+        float *to = copy + r * d_pad;
+        const uint16_t *bits = (const uint16_t *)from + at + r * stride;
+        const float *floats = (const float *)from + at + r * stride;
+        if (a->bf16)
+            PTC_SIMD
+            for (int64_t x = 0; x < d; x++)
+                to[x] = ptc_bf16_load(bits[x]);
+        else
+            memcpy(to, floats, (size_t)d * sizeof(float));
+        for (int64_t x = d; x < d_pad; x++)
+            to[x] = 0.0f;
+    }
     return copy;
+}
+
+/* Writes a row of results, times a factor. */
+PTC_FUNC void ptc_store_row(const PtcAttention *a, void *to, int64_t at, const float *from, float factor)
+{
+    float *floats = (float *)to + at;
+    uint16_t *bits = (uint16_t *)to + at;
+    if (a->bf16)
+        PTC_SIMD
+        for (int64_t x = 0; x < a->d; x++)
+            bits[x] = ptc_bf16_store(from[x] * factor);
+    else
+        PTC_SIMD
+        for (int64_t x = 0; x < a->d; x++)
+            floats[x] = from[x] * factor;
 }
 
 /* The keys that some query of t0 .. t0 + nq - 1 sees: lo..hi-1. */
@@ -250,8 +279,8 @@ PTC_FUNC void ptc_drop_row(const PtcAttention *a, const int32_t *key, int32_t sa
         factors[q] = (float)(int32_t)(words[q] >> 8) * 0x1p-24f >= p ? keep : 0.0f;
 }
 
-PTC_FUNC void ptc_attention(const PtcAttention *a, const float *q, const float *k, const float *v, const float *bias,
-                            const int32_t *key, const int32_t *sample, float *out, float *lse, float *scratch,
+PTC_FUNC void ptc_attention(const PtcAttention *a, const void *q, const void *k, const void *v, const float *bias,
+                            const int32_t *key, const int32_t *sample, void *out, float *lse, float *scratch,
                             int64_t task)
 {
     const int64_t blocks = (a->t + PTC_QB - 1) / PTC_QB;
@@ -262,11 +291,12 @@ PTC_FUNC void ptc_attention(const PtcAttention *a, const float *q, const float *
     float *qt = scratch;                   /* [d][QB] */
     float *scores = qt + a->d * PTC_QB;    /* [KB][QB] */
     float *acc = scores + PTC_KB * PTC_QB; /* [QB][d_pad] */
-    float *v_pad = acc + PTC_QB * d_pad;   /* [KB][d_pad] */
+    float *copy = acc + PTC_QB * d_pad;    /* [KB][d_pad]: keys, then values */
     float max[PTC_QB], sum[PTC_QB], shift[PTC_QB], drop[PTC_QB];
-    int64_t lo, hi;
+    int64_t lo, hi, ld;
 
-    ptc_transpose(qt, q + ((batch * a->t + t0) * a->h + head) * a->d, q_ld, nq, a->d, a->scale);
+    const float *rows = ptc_float_rows(a, q, ((batch * a->t + t0) * a->h + head) * a->d, q_ld, nq, acc, &ld);
+    ptc_transpose(qt, rows, ld, nq, a->d, a->scale);
     for (int l = 0; l < PTC_QB; l++)
         max[l] = -PTC_INF, sum[l] = 0.0f;
     memset(acc, 0, (size_t)(PTC_QB * d_pad) * sizeof(float));
@@ -274,7 +304,8 @@ PTC_FUNC void ptc_attention(const PtcAttention *a, const float *q, const float *
     for (int64_t s0 = lo; s0 < hi; s0 += PTC_KB)
     {
         const int64_t nk = hi - s0 < PTC_KB ? hi - s0 : PTC_KB;
-        ptc_product(k + kv + s0 * k_ld, k_ld, 1, qt, PTC_QB, nk, nq, a->d, scores, PTC_QB, 0);
+        rows = ptc_float_rows(a, k, kv + s0 * k_ld, k_ld, nk, copy, &ld);
+        ptc_product(rows, ld, 1, qt, PTC_QB, nk, nq, a->d, scores, PTC_QB, 0);
         if (bias || a->causal || a->window)
             ptc_mask_scores(a, bias, scores, batch, head, t0, s0, nq, nk);
         const int64_t lanes = PTC_PAD(nq);
@@ -321,26 +352,21 @@ PTC_FUNC void ptc_attention(const PtcAttention *a, const float *q, const float *
                     row[l] *= drop[l];
             }
         }
-        int64_t v_ld;
-        const float *v_rows = ptc_pad_rows(v + kv + s0 * k_ld, k_ld, nk, a->d, v_pad, &v_ld);
-        ptc_product(scores, 1, PTC_QB, v_rows, v_ld, nq, a->d, nk, acc, d_pad, 1);
+        rows = ptc_float_rows(a, v, kv + s0 * k_ld, k_ld, nk, copy, &ld);
+        ptc_product(scores, 1, PTC_QB, rows, ld, nq, a->d, nk, acc, d_pad, 1);
     }
     for (int64_t i = 0; i < nq; i++)
     {
-        float *to = out + ((batch * a->t + t0 + i) * a->h + head) * a->d;
-        const float factor = sum[i] > 0.0f ? 1.0f / sum[i] : 0.0f;
-        PTC_SIMD
-        for (int64_t x = 0; x < a->d; x++)
-            to[x] = acc[i * d_pad + x] * factor;
+        ptc_store_row(a, out, ((batch * a->t + t0 + i) * a->h + head) * a->d, acc + i * d_pad,
+                      sum[i] > 0.0f ? 1.0f / sum[i] : 0.0f);
         lse[(batch * a->h + head) * a->t + t0 + i] = sum[i] > 0.0f ? max[i] + ptc_log(sum[i]) : -PTC_INF;
     }
 }
 
 /* Gradients of one (batch, key head): all its query heads and their blocks. The scores are computed again. */
-PTC_FUNC void ptc_attention_grad(const PtcAttention *a, const float *q, const float *k, const float *v,
-                                 const float *bias, const int32_t *key, const int32_t *sample, const float *out,
-                                 const float *lse, const float *dout, float *dq, float *dk, float *dv, float *scratch,
-                                 int64_t task)
+PTC_FUNC void ptc_attention_grad(const PtcAttention *a, const void *q, const void *k, const void *v, const float *bias,
+                                 const int32_t *key, const int32_t *sample, const void *out, const float *lse,
+                                 const void *dout, void *dq, void *dk, void *dv, float *scratch, int64_t task)
 {
     const int64_t group = task % a->g, batch = task / a->g, heads = a->h / a->g;
     const int64_t q_ld = a->h * a->d, k_ld = a->g * a->d, d_pad = PTC_PAD(a->d);
@@ -353,7 +379,8 @@ PTC_FUNC void ptc_attention_grad(const PtcAttention *a, const float *q, const fl
     float *acc_k = acc_q + PTC_QB * d_pad;    /* [s][d_pad] */
     float *acc_v = acc_k + a->s * d_pad;      /* [s][d_pad] */
     float *pad_k = acc_v + a->s * d_pad;      /* [KB][d_pad] */
-    float *pad_q = pad_k + PTC_KB * d_pad;    /* [QB][d_pad] */
+    float *pad_v = pad_k + PTC_KB * d_pad;    /* [KB][d_pad] */
+    float *pad_q = pad_v + PTC_KB * d_pad;    /* [QB][d_pad] */
     float *pad_do = pad_q + PTC_QB * d_pad;   /* [QB][d_pad] */
     float base[PTC_QB], delta[PTC_QB], drop[PTC_QB];
     const float scale = a->scale;
@@ -364,7 +391,10 @@ PTC_FUNC void ptc_attention_grad(const PtcAttention *a, const float *q, const fl
         {
             const int64_t nq = a->t - t0 < PTC_QB ? a->t - t0 : PTC_QB, lanes = PTC_PAD(nq);
             const int64_t at = ((batch * a->t + t0) * a->h + head) * a->d;
-            int64_t lo, hi, q_rows_ld, do_ld, k_rows_ld;
+            int64_t lo, hi, out_ld, q_rows_ld, do_ld, k_rows_ld, v_rows_ld;
+            const float *q_rows = ptc_float_rows(a, q, at, q_ld, nq, pad_q, &q_rows_ld);
+            const float *do_rows = ptc_float_rows(a, dout, at, q_ld, nq, pad_do, &do_ld);
+            const float *out_rows = ptc_float_rows(a, out, at, q_ld, nq, acc_q, &out_ld);
             for (int64_t i = 0; i < PTC_QB; i++)
             {
                 const float l = i < nq ? lse[(batch * a->h + head) * a->t + t0 + i] : PTC_INF;
@@ -374,25 +404,24 @@ PTC_FUNC void ptc_attention_grad(const PtcAttention *a, const float *q, const fl
                 {
                     float products[64];
                     const int64_t n = a->d - x < 64 ? a->d - x : 64;
-                    const float *o = out + at + i * q_ld + x, *g = dout + at + i * q_ld + x;
+                    const float *o = out_rows + i * out_ld + x, *g = do_rows + i * do_ld + x;
                     PTC_SIMD
                     for (int64_t y = 0; y < n; y++)
                         products[y] = o[y] * g[y];
                     delta[i] += ptc_sum_f(products, n);
                 }
             }
-            ptc_transpose(qt, q + at, q_ld, nq, a->d, scale);
-            ptc_transpose(dot, dout + at, q_ld, nq, a->d, 1.0f);
-            const float *q_rows = ptc_pad_rows(q + at, q_ld, nq, a->d, pad_q, &q_rows_ld);
-            const float *do_rows = ptc_pad_rows(dout + at, q_ld, nq, a->d, pad_do, &do_ld);
+            ptc_transpose(qt, q_rows, q_rows_ld, nq, a->d, scale);
+            ptc_transpose(dot, do_rows, do_ld, nq, a->d, 1.0f);
             memset(acc_q, 0, (size_t)(PTC_QB * d_pad) * sizeof(float));
             ptc_key_range(a, t0, nq, &lo, &hi);
             for (int64_t s0 = lo; s0 < hi; s0 += PTC_KB)
             {
                 const int64_t nk = hi - s0 < PTC_KB ? hi - s0 : PTC_KB;
-                const float *k_at = k + kv + s0 * k_ld, *v_at = v + kv + s0 * k_ld;
-                ptc_product(k_at, k_ld, 1, qt, PTC_QB, nk, nq, a->d, probs, PTC_QB, 0);
-                ptc_product(v_at, k_ld, 1, dot, PTC_QB, nk, nq, a->d, dscores, PTC_QB, 0);
+                const float *k_rows = ptc_float_rows(a, k, kv + s0 * k_ld, k_ld, nk, pad_k, &k_rows_ld);
+                const float *v_rows = ptc_float_rows(a, v, kv + s0 * k_ld, k_ld, nk, pad_v, &v_rows_ld);
+                ptc_product(k_rows, k_rows_ld, 1, qt, PTC_QB, nk, nq, a->d, probs, PTC_QB, 0);
+                ptc_product(v_rows, v_rows_ld, 1, dot, PTC_QB, nk, nq, a->d, dscores, PTC_QB, 0);
                 if (bias || a->causal || a->window)
                     ptc_mask_scores(a, bias, probs, batch, head, t0, s0, nq, nk);
                 for (int64_t s = 0; s < nk; s++)
@@ -418,17 +447,16 @@ PTC_FUNC void ptc_attention_grad(const PtcAttention *a, const float *q, const fl
                         p[l] = w;
                     }
                 }
-                const float *k_rows = ptc_pad_rows(k_at, k_ld, nk, a->d, pad_k, &k_rows_ld);
                 ptc_product(probs, PTC_QB, 1, do_rows, do_ld, nk, a->d, nq, acc_v + s0 * d_pad, d_pad, 1);
                 ptc_product(dscores, PTC_QB, 1, q_rows, q_rows_ld, nk, a->d, nq, acc_k + s0 * d_pad, d_pad, 1);
                 ptc_product(dscores, 1, PTC_QB, k_rows, k_rows_ld, nq, a->d, nk, acc_q, d_pad, 1);
             }
             for (int64_t i = 0; i < nq; i++)
-                memcpy(dq + at + i * q_ld, acc_q + i * d_pad, (size_t)a->d * sizeof(float));
+                ptc_store_row(a, dq, at + i * q_ld, acc_q + i * d_pad, 1.0f);
         }
     for (int64_t s = 0; s < a->s; s++)
     {
-        memcpy(dk + kv + s * k_ld, acc_k + s * d_pad, (size_t)a->d * sizeof(float));
-        memcpy(dv + kv + s * k_ld, acc_v + s * d_pad, (size_t)a->d * sizeof(float));
+        ptc_store_row(a, dk, kv + s * k_ld, acc_k + s * d_pad, 1.0f);
+        ptc_store_row(a, dv, kv + s * k_ld, acc_v + s * d_pad, 1.0f);
     }
 }

@@ -1,5 +1,6 @@
 // ---- attention: a block has a tile of TILE queries (or keys), LANES threads to a row; online softmax over tiles of
 // keys. The gradient computes the scores again: one launch per tile of keys (dk, dv), one per tile of queries (dq).
+// T is what q, k, v and their like are stored as: float or bf16 bits.
 struct PtcAttention
 {
     int64_t b, t, h, d, s, g;
@@ -10,6 +11,23 @@ struct PtcAttention
     float p;
     uint32_t stream;
 };
+
+PTC_INLINE float ptc_load(float x)
+{
+    return x;
+}
+PTC_INLINE float ptc_load(uint16_t bits)
+{
+    return ptc_bf16_load(bits);
+}
+PTC_INLINE void ptc_store(float *to, float x)
+{
+    *to = x;
+}
+PTC_INLINE void ptc_store(uint16_t *to, float x)
+{
+    *to = ptc_bf16_store(x);
+}
 
 template <int LANES>
 PTC_INLINE float ptc_lanes_sum(float x)
@@ -27,13 +45,13 @@ PTC_INLINE float ptc_lanes_max(float x)
 }
 
 // rows r0.. of [n, stride] as [TILE][D + 1]; zeros beyond the end
-template <int D, int TILE>
-PTC_INLINE void ptc_load_tile(float *to, const float *from, int64_t stride, int64_t r0, int64_t n, float factor)
+template <int D, int TILE, typename T>
+PTC_INLINE void ptc_load_tile(float *to, const T *from, int64_t stride, int64_t r0, int64_t n, float factor)
 {
     for (int i = threadIdx.x; i < TILE * D; i += blockDim.x)
     {
         const int r = i / D, x = i % D;
-        to[r * (D + 1) + x] = r0 + r < n ? from[(r0 + r) * stride + x] * factor : 0.0f;
+        to[r * (D + 1) + x] = r0 + r < n ? ptc_load(from[(r0 + r) * stride + x]) * factor : 0.0f;
     }
 }
 template <int D>
@@ -63,9 +81,9 @@ PTC_INLINE float ptc_drop(const PtcAttention &a, const int32_t *key, const int32
     return ptc_random(key[0], key[1], sample[batch], element, a.stream) >= a.p ? 1.0f / (1.0f - a.p) : 0.0f;
 }
 
-template <int D, int TILE, int LANES>
-PTC_INLINE void ptc_attention(const PtcAttention &a, const float *q, const float *k, const float *v, const float *bias,
-                              const int32_t *key, const int32_t *sample, float *out, float *lse)
+template <int D, int TILE, int LANES, typename T>
+PTC_INLINE void ptc_attention(const PtcAttention &a, const T *q, const T *k, const T *v, const float *bias,
+                              const int32_t *key, const int32_t *sample, T *out, float *lse)
 {
     PTC_DYNAMIC_ROWS;
     float *qs = (float *)rows, *ks = qs + TILE * (D + 1), *vs = ks + TILE * (D + 1), *ps = vs + TILE * (D + 1);
@@ -117,14 +135,15 @@ PTC_INLINE void ptc_attention(const PtcAttention &a, const float *q, const float
         return;
     for (int i = 0; i * LANES < D; i++)
         if (i * LANES + lane < D)
-            out[((batch * a.t + t0 + row) * a.h + head) * D + i * LANES + lane] = sum > 0.0f ? acc[i] / sum : 0.0f;
+            ptc_store(&out[((batch * a.t + t0 + row) * a.h + head) * D + i * LANES + lane],
+                      sum > 0.0f ? acc[i] / sum : 0.0f);
     if (lane == 0)
         lse[(batch * a.h + head) * a.t + t0 + row] = sum > 0.0f ? max + logf(sum) : -PTC_INF;
 }
 
 // Loads lse (as what to subtract) and delta = out . dout of the queries t0...
-template <int D, int TILE>
-PTC_INLINE void ptc_load_rows(const PtcAttention &a, const float *out, const float *lse, const float *dos, float *bases,
+template <int D, int TILE, typename T>
+PTC_INLINE void ptc_load_rows(const PtcAttention &a, const T *out, const float *lse, const float *dos, float *bases,
                               float *deltas, int64_t batch, int64_t head, int64_t t0)
 {
     for (int r = threadIdx.x; r < TILE; r += blockDim.x)
@@ -132,7 +151,10 @@ PTC_INLINE void ptc_load_rows(const PtcAttention &a, const float *out, const flo
         const bool there = t0 + r < a.t;
         const float l = there ? lse[(batch * a.h + head) * a.t + t0 + r] : PTC_INF;
         bases[r] = l > -PTC_INF ? l : PTC_INF;
-        deltas[r] = there ? ptc_dot<D>(out + ((batch * a.t + t0 + r) * a.h + head) * D, dos + r * (D + 1)) : 0.0f;
+        float sum = 0.0f;
+        for (int x = 0; x < D && there; x++)
+            sum = fmaf(ptc_load(out[((batch * a.t + t0 + r) * a.h + head) * D + x]), dos[r * (D + 1) + x], sum);
+        deltas[r] = sum;
     }
 }
 
@@ -148,10 +170,10 @@ PTC_INLINE void ptc_pair_grad(const PtcAttention &a, const float *bias, const in
     *ds = w * (ptc_dot<D>(dout, v) * drop - delta) * a.scale;
 }
 
-template <int D, int TILE, int LANES>
-PTC_INLINE void ptc_attention_grad_kv(const PtcAttention &a, const float *q, const float *k, const float *v,
-                                      const float *bias, const int32_t *key, const int32_t *sample, const float *out,
-                                      const float *lse, const float *dout, float *dq, float *dk, float *dv)
+template <int D, int TILE, int LANES, typename T>
+PTC_INLINE void ptc_attention_grad_kv(const PtcAttention &a, const T *q, const T *k, const T *v, const float *bias,
+                                      const int32_t *key, const int32_t *sample, const T *out, const float *lse,
+                                      const T *dout, T *dq, T *dk, T *dv)
 {
     PTC_DYNAMIC_ROWS;
     float *qs = (float *)rows, *ks = qs + TILE * (D + 1), *vs = ks + TILE * (D + 1), *dos = vs + TILE * (D + 1);
@@ -191,15 +213,15 @@ PTC_INLINE void ptc_attention_grad_kv(const PtcAttention &a, const float *q, con
     for (int i = 0; i * LANES < D; i++)
         if (i * LANES + lane < D && s0 + row < a.s)
         {
-            dk[kv + (s0 + row) * a.g * D + i * LANES + lane] = acc_k[i];
-            dv[kv + (s0 + row) * a.g * D + i * LANES + lane] = acc_v[i];
+            ptc_store(&dk[kv + (s0 + row) * a.g * D + i * LANES + lane], acc_k[i]);
+            ptc_store(&dv[kv + (s0 + row) * a.g * D + i * LANES + lane], acc_v[i]);
         }
 }
 
-template <int D, int TILE, int LANES>
-PTC_INLINE void ptc_attention_grad_q(const PtcAttention &a, const float *q, const float *k, const float *v,
-                                     const float *bias, const int32_t *key, const int32_t *sample, const float *out,
-                                     const float *lse, const float *dout, float *dq, float *dk, float *dv)
+template <int D, int TILE, int LANES, typename T>
+PTC_INLINE void ptc_attention_grad_q(const PtcAttention &a, const T *q, const T *k, const T *v, const float *bias,
+                                     const int32_t *key, const int32_t *sample, const T *out, const float *lse,
+                                     const T *dout, T *dq, T *dk, T *dv)
 {
     PTC_DYNAMIC_ROWS;
     float *qs = (float *)rows, *ks = qs + TILE * (D + 1), *vs = ks + TILE * (D + 1), *dos = vs + TILE * (D + 1);
@@ -230,5 +252,5 @@ PTC_INLINE void ptc_attention_grad_q(const PtcAttention &a, const float *q, cons
     }
     for (int i = 0; i * LANES < D; i++)
         if (i * LANES + lane < D && t0 + row < a.t)
-            dq[((batch * a.t + t0 + row) * a.h + head) * D + i * LANES + lane] = acc[i];
+            ptc_store(&dq[((batch * a.t + t0 + row) * a.h + head) * D + i * LANES + lane], acc[i]);
 }

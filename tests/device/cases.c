@@ -161,6 +161,7 @@ void device_cases_of_shapes(Arena *arena, DeviceCases *cases)
 typedef struct
 {
     int64_t batch, queries, keys, heads, groups, width;
+    DType dtype; /* of all but bias and logsumexp */
 } AttentionShape;
 
 typedef struct
@@ -173,8 +174,10 @@ typedef struct
 } AttentionVariant;
 
 static const AttentionShape attention_shapes[] = {
-    {1, 1, 1, 1, 1, 1},  {2, 7, 7, 2, 2, 8},   {3, 17, 33, 4, 2, 16}, {2, 33, 17, 3, 1, 33},
-    {1, 5, 1, 2, 1, 64}, {1, 70, 70, 1, 1, 7}, {1, 1, 130, 4, 4, 16},
+    {1, 1, 1, 1, 1, 1, DT_F32},       {2, 7, 7, 2, 2, 8, DT_F32},      {3, 17, 33, 4, 2, 16, DT_F32},
+    {2, 33, 17, 3, 1, 33, DT_F32},    {1, 5, 1, 2, 1, 64, DT_F32},     {1, 70, 70, 1, 1, 7, DT_F32},
+    {1, 1, 130, 4, 4, 16, DT_F32},    {2, 70, 133, 4, 2, 32, DT_BF16}, {1, 128, 128, 2, 2, 64, DT_BF16},
+    {1, 133, 70, 2, 1, 128, DT_BF16}, {1, 5, 1, 2, 1, 48, DT_BF16},    {2, 17, 33, 2, 1, 7, DT_BF16},
 };
 
 static const AttentionVariant attention_variants[] = {
@@ -211,17 +214,19 @@ static void outputs(IrBuilder *b, IrOp op, const char *const *names)
 
 static void add_attention(Arena *arena, DeviceCases *cases, const AttentionShape *s, const AttentionVariant *v)
 {
-    DeviceCase one = {.label = arena_printf(arena, "attention %s B=%lld T=%lld S=%lld H=%lld G=%lld D=%lld", v->label,
-                                            (long long)s->batch, (long long)s->queries, (long long)s->keys,
-                                            (long long)s->heads, (long long)s->groups, (long long)s->width),
-                      .seed = 1 + cases->len,
-                      .tolerance = 2e-7 * (double)(8 + s->width), /* dout.v - dout.out cancels */
-                      .relative = 2e-6,
-                      .of_largest = 2e-5};
+    const double eps = s->dtype == DT_BF16 ? 0x1p-8 : 2e-7;
+    DeviceCase one = {
+        .label = arena_printf(arena, "attention %s %s B=%lld T=%lld S=%lld H=%lld G=%lld D=%lld", v->label,
+                              dtype_name(s->dtype), (long long)s->batch, (long long)s->queries, (long long)s->keys,
+                              (long long)s->heads, (long long)s->groups, (long long)s->width),
+        .seed = 1 + cases->len,
+        .tolerance = s->dtype == DT_BF16 ? eps : eps * (double)(8 + s->width), /* dout.v - dout.out cancels */
+        .relative = s->dtype == DT_BF16 ? 2 * eps : 10 * eps,
+        .of_largest = s->dtype == DT_BF16 ? 2 * eps : 100 * eps};
     one.m = ir_module_create(arena, one.label);
     IrBuilder b = ir_builder(one.m, ir_func_add(one.m, IR_FUNC_STEP, "train"));
-    IrType q = TYPE(DT_F32, s->batch, s->queries, s->heads, s->width);
-    IrType k = TYPE(DT_F32, s->batch, s->keys, s->groups, s->width);
+    IrType q = TYPE(s->dtype, s->batch, s->queries, s->heads, s->width);
+    IrType k = TYPE(s->dtype, s->batch, s->keys, s->groups, s->width);
     IrValue operands[9] = {input(&b, "q", q), input(&b, "k", k), input(&b, "v", k)};
     uint32_t n = 3;
     if (v->bias)
@@ -257,13 +262,13 @@ static void add_attention(Arena *arena, DeviceCases *cases, const AttentionShape
     vec_push(arena, cases, one);
 }
 
-/* Three shapes take every variant; each of the others takes three, so that all meet ragged sizes. */
+/* Four shapes take every variant; each of the others takes three, so that all meet ragged sizes. */
 void device_cases_of_attention(Arena *arena, DeviceCases *cases)
 {
     uint32_t n_variants = sizeof attention_variants / sizeof *attention_variants;
     for (uint32_t s = 0; s < sizeof attention_shapes / sizeof *attention_shapes; s++)
         for (uint32_t v = 0; v < n_variants; v++)
-            if ((s >= 1 && s <= 3) || (v + 3 * s) % n_variants < 3)
+            if ((s >= 1 && s <= 3) || s == 7 || (v + 3 * s) % n_variants < 3)
                 add_attention(arena, cases, &attention_shapes[s], &attention_variants[v]);
 }
 
