@@ -22,17 +22,31 @@ typedef struct
     /* Body of a CUDA launch; fills grid, block, smem_bytes. */
     void (*print_cuda)(StrBuf *out, const Use *use, uint32_t launch, CodegenCudaLaunch *out_launch);
     uint32_t n_cuda_launches;
+    int64_t (*cuda_workspace_bytes)(const Use *use); /* NULL: none */
 } Template;
 
 enum
 {
     GATHER_ELEMS = 32768, /* of a task */
-    SCATTER_COLUMNS = 64
+    SCATTER_COLUMNS = 64,
+    CUDA_WARPS = 8,      /* of a block that gathers or scatters */
+    SCATTER_CHUNK = 128, /* PTC_SCATTER_CHUNK of text/gather_cuda.h */
+    SCATTER_STEPS = 8,   /* vectors that a lane adds up at most */
+    SCATTER_FEW_ROWS = 1024
 };
 
 static int64_t tasks_of(int64_t n, int64_t per_task)
 {
     return (n + per_task - 1) / per_task;
+}
+
+/* Elements of a row that one CUDA access may take. */
+static int64_t cuda_vector(int64_t width, DType dtype)
+{
+    int64_t v = 16 / dtype_size_bytes(dtype);
+    while (width % v)
+        v /= 2;
+    return v;
 }
 
 /* ---- gather */
@@ -72,11 +86,12 @@ static const char *gather_check(const Use *use)
 static void gather_print_cuda(StrBuf *out, const Use *use, uint32_t launch, CodegenCudaLaunch *out_launch)
 {
     (void)launch;
-    int64_t n = ir_type_n_elems(use->types[1]), width = gather_width(use);
-    out_launch->grid = n < 65535 ? (uint32_t)n : 65535;
-    out_launch->block = width >= 256 ? 256 : (uint32_t)((width + 31) / 32 * 32);
-    strbuf_addf(out, "ptc_gather(a0, a1, z0, %lld, %lld, %lld);\n", (long long)use->types[0]->dims[0], (long long)width,
-                (long long)n);
+    int64_t n = ir_type_n_elems(use->types[1]), width = gather_width(use), blocks = tasks_of(n, CUDA_WARPS);
+    out_launch->grid = blocks < 65535 ? (uint32_t)blocks : 65535;
+    out_launch->block = CUDA_WARPS * 32;
+    strbuf_addf(out, "ptc_gather<%lld>(a0, a1, z0, %lld, %lld, %lld);\n",
+                (long long)cuda_vector(width, (DType)use->types[0]->dtype), (long long)use->types[0]->dims[0],
+                (long long)width, (long long)n);
 }
 
 /* ---- scatter_add */
@@ -112,14 +127,34 @@ static void scatter_print_c(StrBuf *out, const Use *use)
                 width, (long long)ir_type_n_elems(use->types[0]));
 }
 
+static int64_t scatter_leads_bytes(const Use *use)
+{
+    return tasks_of(ir_type_n_elems(use->types[0]), SCATTER_CHUNK) * SCATTER_CHUNK * 4;
+}
+
+static int64_t scatter_cuda_workspace(const Use *use)
+{
+    return scatter_leads_bytes(use) + ir_type_n_elems(use->types[0]) * scatter_width(use) * 4;
+}
+
 static void scatter_print_cuda(StrBuf *out, const Use *use, uint32_t launch, CodegenCudaLaunch *out_launch)
 {
-    (void)launch;
-    out_launch->block = SCATTER_COLUMNS;
-    out_launch->grid = (uint32_t)tasks_of(scatter_width(use), SCATTER_COLUMNS);
-    strbuf_addf(out, "ptc_scatter_add(a0, a1, %s, z0, %lld, %lld, %lld);\n", use->op->n_operands > 2 ? "a2" : "0",
-                (long long)scatter_type(use)->dims[0], (long long)scatter_width(use),
-                (long long)ir_type_n_elems(use->types[0]));
+    const int64_t rows = scatter_type(use)->dims[0], width = scatter_width(use), n = ir_type_n_elems(use->types[0]);
+    const int64_t v = cuda_vector(width, DT_F32);
+    int64_t steps = rows < SCATTER_FEW_ROWS ? 1 : tasks_of(width, 32 * v);
+    if (steps > SCATTER_STEPS)
+        steps = SCATTER_STEPS;
+    out_launch->block = CUDA_WARPS * 32;
+    out_launch->grid = (uint32_t)(launch == 0 ? tasks_of(n, SCATTER_CHUNK)
+                                              : tasks_of(rows * tasks_of(width, 32 * v * steps), CUDA_WARPS));
+    strbuf_addf(out, "int32_t *const lead = (int32_t *)workspace;\nfloat *const sums = (float *)(workspace + %lld);\n",
+                (long long)scatter_leads_bytes(use));
+    if (launch == 0)
+        strbuf_addf(out, "ptc_scatter_lead<%lld>(a0, a1, lead, sums, ", (long long)v);
+    else
+        strbuf_addf(out, "ptc_scatter_rows<%lld, %lld>(lead, a1, sums, %s, z0, ", (long long)v, (long long)steps,
+                    use->op->n_operands > 2 ? "a2" : "0");
+    strbuf_addf(out, "%lld, %lld, %lld);\n", (long long)rows, (long long)width, (long long)n);
 }
 
 /* ---- attention: operands q, k, v [, bias] [, key, sample] [, out, lse, dout] */
@@ -294,7 +329,7 @@ static const Template templates[IR_CODE_COUNT] = {
     [IR_gather] = {codegen_text_gather_c, codegen_text_gather_cuda, gather_check, gather_info, gather_print_c,
                    gather_print_cuda, 1},
     [IR_scatter_add] = {codegen_text_gather_c, codegen_text_gather_cuda, scatter_check, scatter_info, scatter_print_c,
-                        scatter_print_cuda, 1},
+                        scatter_print_cuda, 2, scatter_cuda_workspace},
     [IR_attention] = {codegen_text_attention_c, codegen_text_attention_cuda, attention_check, attention_info,
                       attention_print_c, attention_print_cuda, 1},
     [IR_attention_grad] = {codegen_text_attention_c, codegen_text_attention_cuda, attention_check, attention_grad_info,
@@ -415,6 +450,7 @@ void template_print_cuda(StrBuf *out, const IrModule *m, IrFunc func, uint32_t n
     Use use = use_of(m, op, number);
     const Template *t = &templates[use.op->code];
     out_kernel->n_launches = t->n_cuda_launches;
+    out_kernel->workspace_bytes = t->cuda_workspace_bytes ? t->cuda_workspace_bytes(&use) : 0;
     for (uint32_t launch = 0; launch < t->n_cuda_launches; launch++)
     {
         CodegenCudaLaunch *to = &out_kernel->launch[launch];

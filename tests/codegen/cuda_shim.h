@@ -80,6 +80,15 @@ template <typename T> static T __shfl_xor_sync(unsigned, T x, int distance)
     shim_wait(SHIM_AT_SHUFFLE, 0); // all have taken
     return x;
 }
+static int __reduce_max_sync(unsigned mask, int x)
+{
+    for (int d = 16; d > 0; d >>= 1)
+    {
+        const int y = __shfl_xor_sync(mask, x, d);
+        x = x > y ? x : y;
+    }
+    return x;
+}
 static inline float __int_as_float(int i)
 {
     float f;

@@ -70,7 +70,8 @@ static void *compile(Arena *arena, const char *text)
 #endif
     const char *command =
         arena_printf(arena,
-                     "%s -std=c++17 -O1 -w -fPIC -shared -fvisibility=hidden -ffp-contract=off %s -include "
+                     "%s -std=c++17 -O1 -w -fPIC -shared -fvisibility=hidden -ffp-contract=off %s "
+                     "-fsanitize=alignment -fsanitize-undefined-trap-on-error -include "
                      "'%s/tests/codegen/cuda_shim.h' -o %s %s",
                      cxx(), sanitize, getenv("PTC_SOURCE_DIR") ? getenv("PTC_SOURCE_DIR") : ".", object, source);
     if (system(command) != 0)

@@ -114,11 +114,10 @@ static CuResult run_compiler(NvrtcProgram program, const char *dir)
 {
     char command[2048], path[512];
     const char *cxx = getenv("CXX");
-    snprintf(
-        command, sizeof command,
-        "%s -std=c++17 -O1 -w -fPIC -shared -fvisibility=hidden -ffp-contract=off -include '%s' -o %s/k.so %s/k.cc "
-        ">%s/k.log 2>&1",
-        cxx && *cxx ? cxx : "c++", MOCK_SHIM, dir, dir, dir);
+    snprintf(command, sizeof command,
+             "%s -std=c++17 -O1 -w -fPIC -shared -fvisibility=hidden -ffp-contract=off -fsanitize=alignment "
+             "-fsanitize-undefined-trap-on-error -include '%s' -o %s/k.so %s/k.cc >%s/k.log 2>&1",
+             cxx && *cxx ? cxx : "c++", MOCK_SHIM, dir, dir, dir);
     const int code = system(command);
     size_t n;
     snprintf(path, sizeof path, "%s/k.log", dir);
