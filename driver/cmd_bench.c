@@ -101,7 +101,7 @@ static Status bench(Session *s)
     TrainerObserver observer = {.context = &times, .step = time_step};
     Trainer *trainer;
     TRY(session_trainer(s, &observer, false, NULL, NULL, &trainer));
-    session_reset_peak();
+    session_reset_peak(s);
     if (options.profile)
         executor_profile_start(s->executor);
     TrainerEval none;

@@ -117,7 +117,7 @@ static void print_plan(const Session *s, const RunWatch *watch)
 
 static Status begin_layout(const Session *s, RunWatch *watch, Trainer *trainer)
 {
-    session_reset_peak();
+    session_reset_peak(s);
     watch->n_steps = 0;
     watch->step_s = watch->bubble = 0;
     watch->real_bytes = 0;

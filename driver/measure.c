@@ -100,7 +100,7 @@ static Status time_ops(Session *s, const IrModule *m, const char *kernels_path, 
     Executor *executor = NULL;
     TRY(hal_device_create(s->options->device, &options, &device));
     const ExecutorModule module = {.m = m, .kernels_path = kernels_path};
-    Status status = executor_create(device, &module, 1, NULL, &executor);
+    Status status = executor_create(device, &module, 1, NULL, NULL, &executor);
     if (status == STATUS_OK)
         status = executor_time_ops(executor, "train", out_seconds);
     executor_destroy(executor);

@@ -56,12 +56,12 @@ static Status make_executor(Run *r)
     const Session *s = r->s;
     ExecutorModule module = {.m = r->m};
     if (!s->device)
-        return executor_create_interp(&module, 1, &r->executor);
+        return executor_create_interp(&module, 1, NULL, &r->executor);
     HalKernelFile file;
     const IrModule *m = r->m;
     TRY(hal_kernels_build(r->arena, s->options->device, &m, 1, (uint32_t)pool_n_cores(), &file));
     module.kernels_path = file.path;
-    return executor_create(s->device, &module, 1, NULL, &r->executor);
+    return executor_create(s->device, &module, 1, NULL, NULL, &r->executor);
 }
 
 /* ---- what goes into it */

@@ -225,11 +225,11 @@ Status session_build(Session *s)
     ExecutorModule *modules = variants_modules(s);
     const uint32_t n_modules = s->variants.n_shorter + 1;
     if (is_interp(s))
-        status = executor_create_interp(modules, n_modules, &s->executor);
+        status = executor_create_interp(modules, n_modules, s->tensors, &s->executor);
     else
     {
         HalOptions hal = {.n_threads = ranks_threads(s), .pin = s->options->pin, .no_graphs = s->options->no_graphs};
-        status = hal_device_create(s->options->device, &hal, &s->device);
+        status = s->device ? STATUS_OK : hal_device_create(s->options->device, &hal, &s->device);
         if (status == STATUS_BAD_INPUT)
             return status_fail(STATUS_USAGE, "%s", arena_printf(s->arena, "--device: %s interp", status_detail()));
         TRY(status);
@@ -237,20 +237,23 @@ Status session_build(Session *s)
             TRY(session_build_kernels(s, (uint32_t)pool_n_cores()));
         for (uint32_t i = 0; i < n_modules; i++)
             modules[i].kernels_path = s->kernels[i].path;
-        status =
-            executor_create(s->device, modules, n_modules, s->ranks.comm.world ? &s->ranks.comm : NULL, &s->executor);
+        status = executor_create(s->device, modules, n_modules, s->ranks.comm.world ? &s->ranks.comm : NULL, s->tensors,
+                                 &s->executor);
     }
     s->kernels_s = driver_now_s() - start_s;
     return status == STATUS_OK ? check_cap(s) : status;
 }
 
-void session_unbuild(Session *s)
+Status session_unbuild(Session *s)
 {
-    executor_destroy(s->executor);
+    Status status = STATUS_OK;
+    if (s->executor && s->tensors)
+        status = executor_release(s->executor, s->tensors);
+    else
+        executor_destroy(s->executor);
     s->executor = NULL;
     if (s->device)
-        hal_device_destroy(s->device);
-    s->device = NULL;
+        hal_gemms_drop(s->device);
     variants_close(s);
     if (s->module_arena)
         arena_destroy(s->module_arena);
@@ -260,6 +263,7 @@ void session_unbuild(Session *s)
     if (s->ahead_arena)
         arena_destroy(s->ahead_arena);
     s->ahead_arena = NULL;
+    return status;
 }
 
 Status session_close(Session *s, Status status)
@@ -267,7 +271,11 @@ Status session_close(Session *s, Status status)
     prebuild_destroy(s->prebuild);
     elastic_close(s);
     ranks_leave(s, status != STATUS_OK);
-    session_unbuild(s);
+    executor_tensors_destroy(s->tensors);
+    s->tensors = NULL;
+    session_unbuild(s); /* nothing is kept: it cannot fail */
+    hal_device_destroy(s->device);
+    s->device = NULL;
     dataset_close(s->labels);
     dataset_close(s->train);
     dataset_close(s->test);
@@ -388,8 +396,10 @@ int64_t session_predicted_bytes(const Session *s)
            memory.workspace_bytes + memory.comm_bytes;
 }
 
-void session_reset_peak(void)
+void session_reset_peak(const Session *s)
 {
+    if (s->device)
+        hal_memory_reset_peak(s->device);
     malloc_trim(0); /* what compiling has left behind */
     int file = open("/proc/self/clear_refs", O_WRONLY);
     if (file >= 0)

@@ -23,6 +23,7 @@ struct Session
     Variants variants;      /* shorter programs */
     HalKernelFile *kernels; /* of all programs, the longest last; NULL: not made yet */
     Executor *executor;
+    ExecutorTensors *tensors;   /* of the executor before, for the next; NULL: none are kept */
     const MetricSpec *metrics;  /* of the job */
     const char *const *results; /* what is reported of them and the loss */
     uint32_t n_results;
@@ -68,8 +69,9 @@ Status session_build(Session *s);
 /* status: how the session went. Returns it. */
 Status session_close(Session *s, Status status);
 
-/* Gives back what session_compile and session_build have made: they can be called again. */
-void session_unbuild(Session *s);
+/* Gives back what session_compile and session_build have made, but for the device: they can be called again. Params and
+ * states are kept in s->tensors where there is one. */
+Status session_unbuild(Session *s);
 
 /* A trainer for it; observer may be NULL; from: TrainerOptions. */
 Status session_trainer(Session *s, const TrainerObserver *observer, bool with_out_dir,
@@ -82,7 +84,7 @@ Status session_write_trace(Session *s);
  * before the executor was made. Pages of files (programs, libraries, mapped data) do not count: they can be dropped. Of
  * a device with memory of its own: what it has had there. */
 int64_t session_predicted_bytes(const Session *s);
-void session_reset_peak(void);
+void session_reset_peak(const Session *s);
 int64_t session_real_bytes(const Session *s);
 
 /* The executor's profile as a table on stdout. */

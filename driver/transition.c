@@ -15,59 +15,39 @@ enum
     MUCH_MOVED_BYTES = 1 << 20 /* what takes long enough to tell a rate */
 };
 
-/* A param or state that was on this rank. */
 typedef struct
 {
-    const char *name;
-    size_t size_bytes;
-    void *data;
-} Kept;
-
-typedef struct
-{
-    Arena *arena; /* names */
-    VEC(Kept) kept;
+    Arena *arena;          /* names */
+    VEC(const char *) had; /* params and states that were on this rank */
+    void *piece;           /* one of them, on its way */
+    size_t piece_bytes;
     int64_t moved_bytes; /* received by this rank */
     double moving_s;     /* of that */
     ElasticTimes times;
     double copy_s;
 } Transition;
 
-static bool is_kept(const IrGlobalData *global)
+static bool had(const Transition *t, const char *name)
 {
-    return global->kind == IR_GLOBAL_PARAM || global->kind == IR_GLOBAL_STATE;
+    for (uint32_t i = 0; i < t->had.len; i++)
+        if (strcmp(t->had.data[i], name) == 0)
+            return true;
+    return false;
 }
 
-static void *take_memory(size_t size_bytes)
+/* The executor ends; what it had stays where it is. */
+static Status keep_tensors(Session *s, Transition *t)
 {
-    void *data = malloc(size_bytes);
-    if (!data)
-        base_out_of_memory(size_bytes);
-    return data;
-}
-
-static Status keep_tensors(const Session *s, Transition *t)
-{
-    for (IrGlobal g = 1; g < s->m->globals.len; g++)
-    {
-        const IrGlobalData *global = ir_global(s->m, g);
-        if (!is_kept(global) || !executor_has_global(s->executor, global->name))
-            continue;
-        Kept kept = {.name = arena_strdup(t->arena, global->name),
-                     .size_bytes = (size_t)ir_type_size_bytes(&global->type)};
-        kept.data = take_memory(kept.size_bytes);
-        vec_push(t->arena, &t->kept, kept);
-        TRY(executor_read_global(s->executor, global->name, kept.data));
-    }
+    s->tensors = executor_tensors_create();
+    TRY(session_unbuild(s));
+    for (uint32_t i = 0; i < executor_tensors_count(s->tensors); i++)
+        vec_push(t->arena, &t->had, arena_strdup(t->arena, executor_tensors_name(s->tensors, i)));
     return STATUS_OK;
 }
 
-static Kept *find_kept(const Transition *t, const char *name)
+static bool needs(const Session *s, const char *name)
 {
-    for (uint32_t i = 0; i < t->kept.len; i++)
-        if (strcmp(t->kept.data[i].name, name) == 0)
-            return &t->kept.data[i];
-    return NULL;
+    return ir_global_find(s->m, name) && executor_has_global(s->executor, name);
 }
 
 /* ---- who has what, and who needs it */
@@ -95,16 +75,13 @@ static int by_name(const void *a, const void *b)
 /* This rank's part of the list: "1name\n", the digit its flags. */
 static void list_mine(const Session *s, const Transition *t, StrBuf *text)
 {
-    for (uint32_t i = 0; i < t->kept.len; i++)
-    {
-        const IrGlobal g = ir_global_find(s->m, t->kept.data[i].name);
-        const bool needs = g && executor_has_global(s->executor, t->kept.data[i].name);
-        strbuf_addf(text, "%d%s\n", needs ? HAS | NEEDS : HAS, t->kept.data[i].name);
-    }
+    for (uint32_t i = 0; i < t->had.len; i++)
+        strbuf_addf(text, "%d%s\n", needs(s, t->had.data[i]) ? HAS | NEEDS : HAS, t->had.data[i]);
     for (IrGlobal g = 1; g < s->m->globals.len; g++)
     {
         const IrGlobalData *global = ir_global(s->m, g);
-        if (is_kept(global) && executor_has_global(s->executor, global->name) && !find_kept(t, global->name))
+        const bool is_kept = global->kind == IR_GLOBAL_PARAM || global->kind == IR_GLOBAL_STATE;
+        if (is_kept && needs(s, global->name) && !had(t, global->name))
             strbuf_addf(text, "%d%s\n", NEEDS, global->name);
     }
 }
@@ -152,25 +129,50 @@ static Status list_all(const Session *s, Transition *t, Items *out_items)
 
 /* ---- moving */
 
-/* What this rank gets of a tensor that it has not got. */
+/* A tensor's bytes, in memory that the next one has again. */
+static void *piece(Transition *t, size_t size_bytes)
+{
+    if (size_bytes <= t->piece_bytes)
+        return t->piece;
+    free(t->piece);
+    t->piece = malloc(size_bytes);
+    if (!t->piece)
+        base_out_of_memory(size_bytes);
+    t->piece_bytes = size_bytes;
+    return t->piece;
+}
+
+static size_t bytes_here(const Session *s, const char *name)
+{
+    return (size_t)ir_type_size_bytes(&ir_global(s->m, ir_global_find(s->m, name))->type);
+}
+
+/* From where it lies: this rank's program may have no use for it. */
+static Status send(const Session *s, Transition *t, const char *name, uint32_t to)
+{
+    const bool in_use = needs(s, name);
+    const size_t size_bytes = in_use ? bytes_here(s, name) : executor_tensors_bytes(s->tensors, name);
+    void *data = piece(t, size_bytes);
+    TRY(in_use ? executor_read_global(s->executor, name, data) : executor_tensors_read(s->tensors, name, data));
+    return comm_send(s->ranks.comm.world, to, MOVE_TAG, data, size_bytes);
+}
+
 static Status receive(const Session *s, Transition *t, const char *name, uint32_t from)
 {
-    const IrGlobalData *global = ir_global(s->m, ir_global_find(s->m, name));
-    Kept received = {.name = name, .size_bytes = (size_t)ir_type_size_bytes(&global->type)};
-    received.data = take_memory(received.size_bytes);
-    vec_push(t->arena, &t->kept, received);
-    t->moved_bytes += (int64_t)received.size_bytes;
+    const size_t size_bytes = bytes_here(s, name);
+    void *data = piece(t, size_bytes);
+    t->moved_bytes += (int64_t)size_bytes;
     const double start_s = driver_now_s();
-    const Status status = comm_recv(s->ranks.comm.world, from, MOVE_TAG, received.data, received.size_bytes);
+    const Status status = comm_recv(s->ranks.comm.world, from, MOVE_TAG, data, size_bytes);
     t->moving_s += driver_now_s() - start_s;
-    return status;
+    return status == STATUS_OK ? executor_write_global(s->executor, name, data) : status;
 }
 
 /* One tensor goes to all ranks that lack it; those that have it take turns in sending. Every rank walks the list in the
  * same order, so no two can wait for each other. */
 static Status move_tensor(const Session *s, Transition *t, const Item *item)
 {
-    Comm *world = s->ranks.comm.world;
+    const Comm *world = s->ranks.comm.world;
     const uint32_t n_ranks = world ? comm_size(world) : 1, me = s->ranks.rank;
     uint32_t n_owners = 0, n_sent = 0;
     for (uint32_t r = 0; r < n_ranks; r++)
@@ -184,21 +186,12 @@ static Status move_tensor(const Session *s, Transition *t, const Item *item)
         uint32_t turn = n_sent++ % n_owners, from = 0;
         while (!(item->flags[from] & HAS) || turn-- > 0)
             from++;
-        const Kept *kept = from == me ? find_kept(t, item->name) : NULL;
-        if (kept)
-            TRY(comm_send(world, to, MOVE_TAG, kept->data, kept->size_bytes));
+        if (from == me)
+            TRY(send(s, t, item->name, to));
         if (to == me)
             TRY(receive(s, t, item->name, from));
     }
-    Kept *kept = find_kept(t, item->name);
-    if (!kept)
-        return STATUS_OK;
-    Status status = STATUS_OK;
-    if (item->flags[me] & NEEDS)
-        status = executor_write_global(s->executor, item->name, kept->data);
-    free(kept->data);
-    kept->data = NULL;
-    return status;
+    return STATUS_OK;
 }
 
 /* What the next decision goes by, the same on every rank: bytes and seconds of the rank that had most of them. */
@@ -289,7 +282,7 @@ Status elastic_build(Session *s, ElasticTimes *times)
     do
     {
         if (!worth)
-            session_unbuild(s);
+            TRY(session_unbuild(s));
         double start_s = driver_now_s();
         TRY(ranks_replan(s));
         times->regroup_s += driver_now_s() - start_s;
@@ -312,12 +305,10 @@ static Status go_over(Session *s, Transition *t, const TrainerObserver *observer
     const TrainerPosition position = trainer_position(*trainer);
     double start_s = driver_now_s();
     ranks_hold(s, trainer_total_steps(*trainer) - position.step);
-    Status status = keep_tensors(s, t);
     trainer_destroy(*trainer);
     *trainer = NULL;
-    TRY(status);
+    TRY(keep_tensors(s, t));
     t->copy_s = driver_now_s() - start_s;
-    session_unbuild(s);
     TRY(elastic_build(s, &t->times));
     start_s = driver_now_s();
     TRY(move_tensors(s, t));
@@ -333,8 +324,9 @@ Status elastic_transition(Session *s, const TrainerObserver *observer, const vol
 {
     Transition t = {.arena = arena_create()};
     Status status = go_over(s, &t, observer, stop_flag, trainer);
-    for (uint32_t i = 0; i < t.kept.len; i++)
-        free(t.kept.data[i].data);
+    executor_tensors_destroy(s->tensors);
+    s->tensors = NULL;
+    free(t.piece);
     arena_destroy(t.arena);
     return status;
 }

@@ -19,11 +19,11 @@ static Executor *create(HalDevice *device, const ExecutorModule *modules, uint32
 }
 
 Status executor_create(HalDevice *device, const ExecutorModule *modules, uint32_t n_modules, const ExecutorComm *comm,
-                       Executor **out_executor)
+                       ExecutorTensors *from, Executor **out_executor)
 {
     Executor *x = create(device, modules, n_modules);
     x->comm = comm;
-    Status status = executor_build(x, modules);
+    Status status = executor_build(x, modules, from);
     if (status != STATUS_OK)
         executor_destroy(x);
     else
@@ -31,13 +31,14 @@ Status executor_create(HalDevice *device, const ExecutorModule *modules, uint32_
     return status;
 }
 
-Status executor_create_interp(const ExecutorModule *modules, uint32_t n_modules, Executor **out_executor)
+Status executor_create_interp(const ExecutorModule *modules, uint32_t n_modules, ExecutorTensors *from,
+                              Executor **out_executor)
 {
     Executor *x = create(NULL, modules, n_modules);
     x->env = ir_interp_env_create();
     ir_interp_bind_rest(x->env, x->m); /* the largest: the others use the fronts */
     *out_executor = x;
-    return STATUS_OK;
+    return from ? executor_fill_interp(x, from) : STATUS_OK;
 }
 
 static void destroy_variant(const Executor *x, const ExecutorVariant *variant)
@@ -54,8 +55,8 @@ void executor_destroy(Executor *x)
         return;
     if (x->env)
         ir_interp_env_destroy(x->env);
-    if (x->memory)
-        hal_buffer_destroy(x->memory);
+    executor_tensors_drop(&x->tensors);
+    hal_buffer_destroy(x->memory);
     if (x->shared && x->comm->data) /* else it has gone with its world */
         comm_memory_give(x->comm->data, x->shared, x->shared_bytes);
     for (uint32_t i = 0; i < x->n_variants; i++)
@@ -128,7 +129,7 @@ static void convert_back(DType dtype, int64_t n, const double *numbers, void *st
 bool executor_has_global(const Executor *x, const char *name)
 {
     IrGlobal global = ir_global_find(x->m, name);
-    return global && (x->env || x->now->global_offset[global] >= 0);
+    return global && (x->env || x->now->global_address[global]);
 }
 
 uint64_t executor_n_elems(const Executor *x, const char *name)

@@ -1,8 +1,9 @@
 /* Executor: runs the step functions of one planned module, or of variants of it, on one device.
  *
- * Creation resolves everything: one device allocation holds the globals and the arena (offsets from pass plan_memory),
- * every call becomes a kernel launch with fixed addresses, every matmul a prepared contraction. Running a step then
- * allocates nothing. The module and the device must outlive the executor. */
+ * Creation resolves everything: one device allocation holds the arena (offsets from pass plan_memory), inputs and
+ * outputs, each param and state has one of its own, every call becomes a kernel launch with fixed addresses, every
+ * matmul a prepared contraction. Running a step then allocates nothing. The module and the device must outlive the
+ * executor. */
 #ifndef PTC_RUNTIME_EXECUTOR_H
 #define PTC_RUNTIME_EXECUTOR_H
 
@@ -27,16 +28,33 @@ typedef struct
     const char *label;        /* what profiles call it when there are several; NULL: nothing */
 } ExecutorModule;
 
+/* Params and states that outlive their executor, where they lie. The next one on the same device takes over in place,
+ * by name, what it needs. */
+typedef struct ExecutorTensors ExecutorTensors;
+ExecutorTensors *executor_tensors_create(void);
+void executor_tensors_destroy(ExecutorTensors *tensors); /* before the device; NULL is allowed */
+/* What is in it. */
+uint32_t executor_tensors_count(const ExecutorTensors *tensors);
+const char *executor_tensors_name(const ExecutorTensors *tensors, uint32_t i);
+/* Its bytes; 0: it is not there (any more). */
+size_t executor_tensors_bytes(const ExecutorTensors *tensors, const char *name);
+/* To the host. The name must be one that is there (BUG). */
+Status executor_tensors_read(const ExecutorTensors *tensors, const char *name, void *data);
+
 /* Several modules are variants of one: the same globals by name, of which inputs and rows of metrics may have other
  * extents, the largest ones in the last module. Each global, and the arena, is one piece of memory for all of them. The
  * last is selected. comm: NULL for programs that talk to nobody (then a send, recv or all_reduce in them is
  * STATUS_UNSUPPORTED; likewise on a device with memory of its own, from where nobody can send). Memory is taken for the
- * globals that the step functions use, not for those of other ranks; OUT_OF_MEMORY tells what was planned. */
+ * globals that the step functions use, not for those of other ranks; OUT_OF_MEMORY tells what was planned. Params and
+ * states are zero, or what they were in `from` (NULL: nothing), which they leave. */
 Status executor_create(HalDevice *device, const ExecutorModule *modules, uint32_t n_modules, const ExecutorComm *comm,
-                       Executor **out_executor);
+                       ExecutorTensors *from, Executor **out_executor);
 /* The reference interpreter in place of a device: modules in any stage of lowering, numbers kept in f64. */
-Status executor_create_interp(const ExecutorModule *modules, uint32_t n_modules, Executor **out_executor);
+Status executor_create_interp(const ExecutorModule *modules, uint32_t n_modules, ExecutorTensors *from,
+                              Executor **out_executor);
 void executor_destroy(Executor *executor); /* NULL is allowed */
+/* Its params and states go to `to`, and it ends, in case of failure, too. comm must stay as long as they. */
+Status executor_release(Executor *executor, ExecutorTensors *to);
 
 /* The variant that is run, written to and asked about from now on. */
 void executor_select(Executor *executor, uint32_t variant);

@@ -360,9 +360,9 @@ static Status build_variant(Executor *x, const char *kernels_path)
     return STATUS_OK;
 }
 
-Status executor_build(Executor *x, const ExecutorModule *modules)
+Status executor_build(Executor *x, const ExecutorModule *modules, ExecutorTensors *from)
 {
-    TRY(executor_take_memory(x));
+    TRY(executor_take_memory(x, from));
     for (uint32_t i = 0; i < x->n_variants; i++)
     {
         executor_select(x, i); /* the last one stays */

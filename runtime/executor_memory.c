@@ -1,4 +1,5 @@
-/* The memory of an executor: the places of globals, and what lies where the communicator lets others reach it. */
+/* The memory of an executor: the places of globals, and what lies where the communicator lets others reach it. Params
+ * and states have memory of their own, so that the next executor can have them where they are. */
 #include "runtime/executor_program.h"
 
 #include <string.h>
@@ -163,58 +164,50 @@ static int64_t *sizes_of_globals(Arena *arena, const ExecutorVariant *variants, 
     return size_bytes;
 }
 
-/* The place of every used global (others: -1) in each variant, those that are given to others first, and the sizes by
- * kind. Returns the bytes of all globals. */
-static int64_t lay_out(Arena *arena, ExecutorVariant *variants, uint32_t n, ExecutorMemory *sizes,
-                       int64_t *out_given_bytes)
+/* Of the globals of the last variant, and of all variants together. */
+typedef struct
+{
+    const int64_t *size_bytes; /* by global; 0: of no use here */
+    const bool *given;         /* by global: a param that this rank updates for others */
+    int64_t given_bytes;
+    int64_t together_bytes; /* inputs and outputs */
+    int64_t sums_bytes;     /* the longest of the variants */
+} Layout;
+
+static Layout lay_out(Arena *arena, const ExecutorVariant *variants, uint32_t n, ExecutorMemory *sizes)
 {
     const IrModule *last = variants[n - 1].m;
-    const int64_t *size_bytes = sizes_of_globals(arena, variants, n);
-    const bool *given = given_globals(arena, last);
-    for (uint32_t v = 0; v < n; v++)
-    {
-        const bool *here = given_globals(arena, variants[v].m);
-        for (IrGlobal g = 1; g < variants[v].m->globals.len; g++)
-            ENSURE(here[g] == given[same_global(last, variants[v].m, g)]); /* a state has one owner */
-    }
-    int64_t *offsets = ARENA_ARRAY(arena, int64_t, last->globals.len), total = 0;
-    for (int first = 1; first >= 0; first--)
-    {
-        for (IrGlobal g = 1; g < last->globals.len; g++)
-        {
-            if (given[g] != first)
-                continue;
-            offsets[g] = size_bytes[g] ? total : -1;
-            *size_of_kind(sizes, ir_global(last, g)->kind) += size_bytes[g];
-            total += size_bytes[g];
-        }
-        *out_given_bytes = first ? total : *out_given_bytes;
-    }
+    Layout l = {.size_bytes = sizes_of_globals(arena, variants, n), .given = given_globals(arena, last)};
     for (uint32_t v = 0; v < n; v++)
     {
         const IrModule *m = variants[v].m;
-        variants[v].global_offset = ARENA_ARRAY(arena, int64_t, m->globals.len);
+        const bool *here = given_globals(arena, m);
         for (IrGlobal g = 1; g < m->globals.len; g++)
-            variants[v].global_offset[g] = offsets[same_global(last, m, g)];
+            ENSURE(here[g] == l.given[same_global(last, m, g)]); /* a state has one owner */
         IR_FOR_FUNCS(m, f)
         {
             const int64_t bytes = executor_sums_at(m, f) + staging_bytes(m, f);
-            if (bytes > sizes->arena_bytes)
-                sizes->arena_bytes = bytes;
+            sizes->arena_bytes = bytes > sizes->arena_bytes ? bytes : sizes->arena_bytes;
+            l.sums_bytes = sums_bytes(m, f) > l.sums_bytes ? sums_bytes(m, f) : l.sums_bytes;
         }
+    }
+    for (IrGlobal g = 1; g < last->globals.len; g++)
+    {
+        *size_of_kind(sizes, ir_global(last, g)->kind) += l.size_bytes[g];
+        l.given_bytes += l.given[g] ? l.size_bytes[g] : 0;
+        l.together_bytes += executor_is_tensor(ir_global(last, g)) ? 0 : l.size_bytes[g];
     }
     IR_FOR_FUNCS(last, f)
     sizes->comm_bytes += comm_bytes(last, f);
-    return total;
+    return l;
 }
 
 ExecutorMemory executor_memory_planned(const IrModule *m)
 {
     ExecutorMemory sizes = {0};
     Arena *arena = arena_create();
-    ExecutorVariant only = {.m = m};
-    int64_t given_bytes;
-    lay_out(arena, &only, 1, &sizes, &given_bytes);
+    const ExecutorVariant only = {.m = m};
+    lay_out(arena, &only, 1, &sizes);
     arena_destroy(arena);
     return sizes;
 }
@@ -240,29 +233,54 @@ static Status does_not_fit(const Executor *x)
                        mib(s->input_bytes + s->output_bytes), mib(s->arena_bytes));
 }
 
-Status executor_take_memory(Executor *x)
+static Status place_globals(Executor *x, const Layout *l, ExecutorTensors *from)
 {
-    const int64_t total = lay_out(x->arena, x->variants, x->n_variants, &x->sizes, &x->given_bytes);
-    int64_t sums = 0;
-    for (uint32_t v = 0; v < x->n_variants; v++)
+    const IrModule *last = x->variants[x->n_variants - 1].m;
+    char **addresses = ARENA_ARRAY(x->arena, char *, last->globals.len);
+    char *given = x->shared, *together = hal_buffer_address(x->memory);
+    for (IrGlobal g = 1; g < last->globals.len; g++)
     {
-        IR_FOR_FUNCS(x->variants[v].m, f)
+        const IrGlobalData *global = ir_global(last, g);
+        if (l->size_bytes[g] == 0)
+            continue;
+        if (executor_is_tensor(global))
         {
-            const int64_t bytes = sums_bytes(x->variants[v].m, f);
-            sums = bytes > sums ? bytes : sums;
+            const bool is_shared = x->shared && l->given[g];
+            TRY(executor_take_tensor(x, global, from, is_shared ? given : NULL, &addresses[g]));
+            given += is_shared ? l->size_bytes[g] : 0;
+        }
+        else
+        {
+            addresses[g] = together;
+            together += l->size_bytes[g];
         }
     }
-    x->shared_bytes = (size_t)(x->given_bytes + sums);
+    for (uint32_t v = 0; v < x->n_variants; v++)
+    {
+        const IrModule *m = x->variants[v].m;
+        x->variants[v].global_address = ARENA_ARRAY(x->arena, char *, m->globals.len);
+        for (IrGlobal g = 1; g < m->globals.len; g++)
+            x->variants[v].global_address[g] = addresses[same_global(last, m, g)];
+    }
+    return STATUS_OK;
+}
+
+static Status take_memory(Executor *x, ExecutorTensors *from)
+{
+    const Layout l = lay_out(x->arena, x->variants, x->n_variants, &x->sizes);
+    x->shared_bytes = (size_t)(l.given_bytes + l.sums_bytes);
     if (x->comm && x->shared_bytes > 0 && hal_device_uses_host_memory(x->device))
         TRY(comm_memory_take(x->comm->data, x->shared_bytes, &x->shared));
-    const int64_t rest_bytes = total - x->given_bytes + x->sizes.arena_bytes;
-    const int64_t size_bytes = rest_bytes + (x->shared ? 0 : (int64_t)x->shared_bytes);
-    const Status status = hal_buffer_create(x->device, (size_t)size_bytes, &x->memory);
-    if (status != STATUS_OK)
-        return status == STATUS_OUT_OF_MEMORY ? does_not_fit(x) : status;
-    x->globals_base = hal_buffer_address(x->memory);
-    x->arena_base = x->globals_base + (total - x->given_bytes);
-    x->given_base = x->shared ? x->shared : x->globals_base + rest_bytes;
-    x->sums_base = x->given_base + x->given_bytes;
-    return STATUS_OK;
+    const int64_t own_bytes = l.together_bytes + x->sizes.arena_bytes;
+    TRY(hal_buffer_create(x->device, (size_t)(own_bytes + (x->shared ? 0 : l.sums_bytes)), &x->memory));
+    char *own = hal_buffer_address(x->memory);
+    x->arena_base = own + l.together_bytes;
+    x->sums_base = x->shared ? (char *)x->shared + l.given_bytes : own + own_bytes;
+    return place_globals(x, &l, from);
+}
+
+Status executor_take_memory(Executor *x, ExecutorTensors *from)
+{
+    const Status status = take_memory(x, from);
+    return status == STATUS_OUT_OF_MEMORY ? does_not_fit(x) : status;
 }

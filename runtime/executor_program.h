@@ -67,9 +67,20 @@ typedef struct
     const IrModule *m;
     const char *label; /* for kernels in profiles; NULL: none */
     HalExecutable *executable;
-    int64_t *global_offset; /* by IrGlobal; -1: not of this rank */
+    char **global_address; /* by IrGlobal; NULL: not of this rank */
     VEC(Program) programs;
 } ExecutorVariant;
+
+/* A param or state, and what holds its memory. */
+typedef struct
+{
+    const char *name;
+    size_t size_bytes;
+    char *address;
+    HalBuffer *buffer; /* its own; NULL: `address` is in memory of the communicator */
+    void *copy;        /* of the interpreter's, on the host: of malloc */
+} ExecutorTensor;
+typedef VEC(ExecutorTensor) ExecutorTensorList;
 
 struct Executor
 {
@@ -78,16 +89,14 @@ struct Executor
     InterpEnv *env; /* the reference interpreter instead of a device; then all below but m is unused */
     ExecutorVariant *variants;
     uint32_t n_variants;
-    ExecutorVariant *now;     /* the selected one */
-    const IrModule *m;        /* its module */
-    const ExecutorComm *comm; /* NULL: none */
-    HalBuffer *memory;        /* globals, then the arena: of all variants */
-    char *globals_base;       /* of the globals from offset given_bytes on */
+    ExecutorVariant *now;       /* the selected one */
+    const IrModule *m;          /* its module */
+    const ExecutorComm *comm;   /* NULL: none */
+    ExecutorTensorList tensors; /* params and states */
+    HalBuffer *memory;          /* of all variants: inputs and outputs, then the arena */
     char *arena_base;
-    char *given_base; /* of the first ones: params that other ranks read here. The communicator's memory, or ours */
-    char *sums_base;  /* the part of the arena from sums_at on: behind those */
-    int64_t given_bytes;
-    void *shared; /* of the communicator; NULL: none */
+    char *sums_base; /* the part of the arena from sums_at on */
+    void *shared;    /* of the communicator, NULL: none. Params that others read here, then the sums */
     size_t shared_bytes;
     VEC(ExecutorProfileRow) profile;
     bool profiling;
@@ -103,9 +112,8 @@ struct Executor
 };
 static inline char *executor_global_address(const Executor *x, IrGlobal global)
 {
-    const int64_t offset = x->now->global_offset[global];
-    ENSURE(offset >= 0);
-    return offset < x->given_bytes ? x->given_base + offset : x->globals_base + (offset - x->given_bytes);
+    ENSURE(x->now->global_address[global]);
+    return x->now->global_address[global];
 }
 
 /* executor_memory.c */
@@ -114,11 +122,20 @@ int64_t executor_align(int64_t size_bytes);
 int64_t executor_sums_at(const IrModule *m, IrFunc func);
 /* A global set to the old value of another that is set too: copies in any order could come too late. */
 bool executor_needs_staging(const IrModule *m, IrFunc func, const IrOpData *set);
-/* Gives every global its place, and takes the memory. OUT_OF_MEMORY: the detail says what is needed for what. */
-Status executor_take_memory(Executor *x);
+/* Gives every global its place, and takes the memory, or takes it over. OUT_OF_MEMORY: the detail says what is needed
+ * for what. */
+Status executor_take_memory(Executor *x, ExecutorTensors *from);
+
+/* executor_tensors.c */
+bool executor_is_tensor(const IrGlobalData *global);
+/* Gives it memory of its own, its old one if it has that in `from`. at: it lies there instead; NULL: nowhere yet. */
+Status executor_take_tensor(Executor *x, const IrGlobalData *global, ExecutorTensors *from, char *at,
+                            char **out_address);
+Status executor_fill_interp(Executor *x, ExecutorTensors *from);
+void executor_tensors_drop(ExecutorTensorList *tensors);
 
 /* executor_build.c: makes the programs. */
-Status executor_build(Executor *x, const ExecutorModule *modules);
+Status executor_build(Executor *x, const ExecutorModule *modules, ExecutorTensors *from);
 
 /* executor_run.c */
 const Program *executor_find_program(const Executor *x, const char *func);

@@ -202,12 +202,18 @@ static void gemm_destroy(Gemm *gemm)
     free(gemm);
 }
 
+void gemm_lib_clear(GemmLib *lib)
+{
+    for (size_t i = 0; i < lib->n_gemms; i++)
+        gemm_destroy(lib->gemms[i]);
+    lib->n_gemms = 0;
+}
+
 void gemm_lib_destroy(GemmLib *lib)
 {
     if (!lib)
         return;
-    for (size_t i = 0; i < lib->n_gemms; i++)
-        gemm_destroy(lib->gemms[i]);
+    gemm_lib_clear(lib);
     gemm_engine_destroy(lib->engine);
     free(lib->gemms);
     free(lib->scratch);

@@ -73,6 +73,8 @@ const char *gemm_act_name(GemmAct act);
 /* Holds the prepared contractions and the scratch memory of a pool's workers. Borrows the pool. */
 Status gemm_lib_create(Pool *pool, GemmLib **out_lib);
 void gemm_lib_destroy(GemmLib *lib);
+/* Forgets all prepared contractions. */
+void gemm_lib_clear(GemmLib *lib);
 /* Memory held for workers and by prepared contractions, bytes. */
 size_t gemm_lib_bytes(const GemmLib *lib);
 

@@ -120,6 +120,11 @@ HalMemoryInfo hal_memory_info(const HalDevice *device)
     return info;
 }
 
+void hal_memory_reset_peak(HalDevice *device)
+{
+    device->peak_buffer_bytes = device->buffer_bytes;
+}
+
 Status hal_buffer_create(HalDevice *device, size_t size_bytes, HalBuffer **out_buffer)
 {
     HalBuffer *buffer = calloc(1, sizeof *buffer);
@@ -191,6 +196,11 @@ Status hal_executable_kernel(HalExecutable *executable, const char *name, const 
 Status hal_launch(HalDevice *device, const HalKernel *kernel, void *const *bufs, size_t n_bufs)
 {
     return device->ops->launch(device, kernel, bufs, n_bufs);
+}
+
+void hal_gemms_drop(HalDevice *device)
+{
+    device->ops->gemms_drop(device);
 }
 
 Status hal_gemm_create(HalDevice *device, const GemmDesc *desc, const HalGemm **out_gemm)

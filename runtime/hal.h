@@ -58,6 +58,7 @@ const char *hal_device_name(const HalDevice *device);
 bool hal_device_computes(const HalDevice *device);
 bool hal_device_uses_host_memory(const HalDevice *device);
 HalMemoryInfo hal_memory_info(const HalDevice *device);
+void hal_memory_reset_peak(HalDevice *device); /* to what is held now */
 
 /* Memory aligned to 64 bytes, zeroed. size_bytes 0 is allowed. STATUS_OUT_OF_MEMORY when it does not fit. */
 Status hal_buffer_create(HalDevice *device, size_t size_bytes, HalBuffer **out_buffer);
@@ -91,6 +92,8 @@ Status hal_launch(HalDevice *device, const HalKernel *kernel, void *const *bufs,
 /* A prepared contraction, shared between equal descs, owned by the device. STATUS_UNSUPPORTED: not on this device. */
 Status hal_gemm_create(HalDevice *device, const GemmDesc *desc, const HalGemm **out_gemm);
 Status hal_gemm_run(HalDevice *device, const HalGemm *gemm, const GemmArgs *args);
+/* The device forgets all prepared contractions: nothing is left that runs them. */
+void hal_gemms_drop(HalDevice *device);
 
 /* Work that is recorded once and replayed, on devices that can. Between begin and end, launches, contractions and
  * copies on the device do not run: they become a graph, with the addresses that they were given. What changes from run

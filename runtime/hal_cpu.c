@@ -272,6 +272,11 @@ static Status cpu_gemm_run(HalDevice *base, const HalGemm *gemm, const GemmArgs 
     return gemm_run((const Gemm *)gemm, args);
 }
 
+static void cpu_gemms_drop(HalDevice *base)
+{
+    gemm_lib_clear(((CpuDevice *)base)->gemms);
+}
+
 static Status cpu_sync(HalDevice *base)
 {
     (void)base;
@@ -292,5 +297,6 @@ const HalOps hal_cpu_ops = {
     .launch = cpu_launch,
     .gemm_create = cpu_gemm_create,
     .gemm_run = cpu_gemm_run,
+    .gemms_drop = cpu_gemms_drop,
     .sync = cpu_sync,
 };

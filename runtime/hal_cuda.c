@@ -30,7 +30,7 @@ static void cuda_destroy(HalDevice *base)
         driver->context_set(device->context);
         if (device->stream)
             driver->stream_synchronize(device->stream);
-        cuda_gemms_destroy(device);
+        cuda_gemms_drop(&device->base);
         cuda_marks_destroy(device);
         if (device->handle)
             device->blaslt.destroy(device->handle);
@@ -245,6 +245,7 @@ const HalOps hal_cuda_ops = {
     .launch = cuda_launch,
     .gemm_create = cuda_gemm_create,
     .gemm_run = cuda_gemm_run,
+    .gemms_drop = cuda_gemms_drop,
     .sync = cuda_sync,
     .mark = cuda_mark,
     .mark_seconds = cuda_mark_seconds,

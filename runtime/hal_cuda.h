@@ -57,7 +57,7 @@ Status cuda_launch(HalDevice *device, const HalKernel *kernel, void *const *bufs
 /* hal_cuda_gemm.c */
 Status cuda_gemm_create(HalDevice *device, const GemmDesc *desc, const HalGemm **out_gemm);
 Status cuda_gemm_run(HalDevice *device, const HalGemm *gemm, const GemmArgs *args);
-void cuda_gemms_destroy(CudaDevice *device);
+void cuda_gemms_drop(HalDevice *device);
 
 /* hal_cuda_time.c */
 Status cuda_mark(HalDevice *device, uint32_t number);

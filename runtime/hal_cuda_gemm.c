@@ -200,8 +200,9 @@ static void destroy(CudaDevice *device, HalGemm *gemm)
     free(gemm);
 }
 
-void cuda_gemms_destroy(CudaDevice *device)
+void cuda_gemms_drop(HalDevice *base)
 {
+    CudaDevice *device = (CudaDevice *)base;
     while (device->gemms)
     {
         HalGemm *gemm = device->gemms;

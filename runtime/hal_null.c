@@ -94,6 +94,11 @@ static Status null_gemm_create(HalDevice *device, const GemmDesc *desc, const Ha
     return STATUS_OK;
 }
 
+static void null_gemms_drop(HalDevice *device)
+{
+    (void)device;
+}
+
 static Status null_gemm_run(HalDevice *device, const HalGemm *gemm, const GemmArgs *args)
 {
     (void)device;
@@ -122,5 +127,6 @@ const HalOps hal_null_ops = {
     .launch = null_launch,
     .gemm_create = null_gemm_create,
     .gemm_run = null_gemm_run,
+    .gemms_drop = null_gemms_drop,
     .sync = null_sync,
 };

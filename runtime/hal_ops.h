@@ -21,6 +21,7 @@ typedef struct
     Status (*launch)(HalDevice *device, const HalKernel *kernel, void *const *bufs, size_t n_bufs);
     Status (*gemm_create)(HalDevice *device, const GemmDesc *desc, const HalGemm **out_gemm);
     Status (*gemm_run)(HalDevice *device, const HalGemm *gemm, const GemmArgs *args);
+    void (*gemms_drop)(HalDevice *device);
     Status (*sync)(HalDevice *device);
     /* NULL where the host's clock says it, behind a sync. */
     Status (*mark)(HalDevice *device, uint32_t number);

@@ -73,7 +73,7 @@ static Steps start(bool no_graphs)
         fail_msg("%s", status_detail());
     for (int i = 0; i < 2; i++)
         variants[i] = (ExecutorModule){.m = modules[i], .kernels_path = files[i].path};
-    if (executor_create(s.device, variants, 2, NULL, &s.executor) != STATUS_OK)
+    if (executor_create(s.device, variants, 2, NULL, NULL, &s.executor) != STATUS_OK)
         fail_msg("%s", status_detail());
     float w[64];
     for (int i = 0; i < 64; i++)

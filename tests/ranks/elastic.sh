@@ -224,4 +224,18 @@ survives() # RANK:STEP FLAG...
 check "a rank is lost" survives 1:12 -n 2
 check "an idle rank is lost" survives 2:18 -n 3
 check "the others are lost while it is idle" survives 1:18 -n 3 --max-restarts=2
+# ---- memory: with five of six layers frozen, most of it is given back
+gives_back()
+{
+    local before after
+    sed 's#<train #<freeze policy="explicit" layers="5"/>\n  <train #; s/train_limit="640" test_limit="128"/train_limit="64" test_limit="32"/' \
+        "$PTC_SOURCE_DIR/examples/bench/vit-d192.xml" >large.xml
+    $PTC --threads=1 --set=train.batch=32 --set=train.epochs=2 large.xml >memory.log || { cat memory.log; return 1; }
+    before=$(sed -nE 's/.* ([0-9.]+) MiB planned$/\1/p' memory.log)
+    after=$(sed -nE 's/.*memory ([0-9.]+) MiB planned, ([0-9.]+) MiB real$/\1 \2/p' memory.log)
+    awk -v before="$before" '{ exit !($1 < 0.5 * before && $2 < 0.6 * before) }' <<<"$after" && return
+    cat memory.log
+    return 1
+}
+check "memory is given back" gives_back
 finish

@@ -1,0 +1,178 @@
+/* Params and states: what an executor has of them, and what goes from one executor to the next. */
+#include "runtime/executor_program.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Memory of the communicator that tensors lie in. */
+typedef struct
+{
+    const ExecutorComm *comm;
+    void *address;
+    size_t size_bytes;
+} SharedBlock;
+
+struct ExecutorTensors
+{
+    Arena *arena; /* names */
+    HalDevice *device;
+    ExecutorTensorList list;
+    VEC(SharedBlock) shared;
+};
+
+bool executor_is_tensor(const IrGlobalData *global)
+{
+    return global->kind == IR_GLOBAL_PARAM || global->kind == IR_GLOBAL_STATE;
+}
+
+void executor_tensors_drop(ExecutorTensorList *tensors)
+{
+    for (uint32_t i = 0; i < tensors->len; i++)
+    {
+        hal_buffer_destroy(tensors->data[i].buffer);
+        free(tensors->data[i].copy);
+    }
+    tensors->len = 0;
+}
+
+ExecutorTensors *executor_tensors_create(void)
+{
+    Arena *arena = arena_create();
+    ExecutorTensors *tensors = ARENA_NEW(arena, ExecutorTensors);
+    tensors->arena = arena;
+    return tensors;
+}
+
+void executor_tensors_destroy(ExecutorTensors *tensors)
+{
+    if (!tensors)
+        return;
+    executor_tensors_drop(&tensors->list);
+    for (uint32_t i = 0; i < tensors->shared.len; i++)
+    {
+        const SharedBlock *block = &tensors->shared.data[i];
+        if (block->comm->world) /* else it has gone with that */
+            comm_memory_give(block->comm->world, block->address, block->size_bytes);
+    }
+    arena_destroy(tensors->arena);
+}
+
+uint32_t executor_tensors_count(const ExecutorTensors *tensors)
+{
+    return tensors->list.len;
+}
+
+const char *executor_tensors_name(const ExecutorTensors *tensors, uint32_t i)
+{
+    return tensors->list.data[i].name;
+}
+
+static ExecutorTensor *find(const ExecutorTensors *tensors, const char *name)
+{
+    for (uint32_t i = 0; tensors && i < tensors->list.len; i++)
+        if (strcmp(tensors->list.data[i].name, name) == 0)
+            return &tensors->list.data[i];
+    return NULL;
+}
+
+size_t executor_tensors_bytes(const ExecutorTensors *tensors, const char *name)
+{
+    const ExecutorTensor *tensor = find(tensors, name);
+    return tensor ? tensor->size_bytes : 0;
+}
+
+Status executor_tensors_read(const ExecutorTensors *tensors, const char *name, void *data)
+{
+    const ExecutorTensor *tensor = find(tensors, name);
+    if (!tensor)
+        BUG("no tensor '%s'", name);
+    if (!tensor->copy)
+        return hal_copy(tensors->device, HAL_COPY_FROM_DEVICE, data, tensor->address, tensor->size_bytes);
+    memcpy(data, tensor->copy, tensor->size_bytes);
+    return STATUS_OK;
+}
+
+/* It has gone to an executor. */
+static void take_out(ExecutorTensors *tensors, ExecutorTensor *tensor)
+{
+    *tensor = tensors->list.data[--tensors->list.len];
+}
+
+Status executor_take_tensor(Executor *x, const IrGlobalData *global, ExecutorTensors *from, char *at,
+                            char **out_address)
+{
+    ExecutorTensor *old = find(from, global->name);
+    ExecutorTensor tensor = {
+        .name = global->name, .size_bytes = (size_t)ir_type_size_bytes(&global->type), .address = at};
+    ENSURE(!old || (from->device == x->device && old->size_bytes == tensor.size_bytes));
+    if (!at && old && old->buffer)
+        tensor.buffer = old->buffer;
+    else if (!at)
+        TRY(hal_buffer_create(x->device, (size_t)executor_align((int64_t)tensor.size_bytes), &tensor.buffer));
+    tensor.address = at ? at : hal_buffer_address(tensor.buffer);
+    vec_push(x->arena, &x->tensors, tensor);
+    *out_address = tensor.address;
+    if (!old)
+        return STATUS_OK;
+    if (tensor.address != old->address)
+        TRY(hal_copy(x->device, HAL_COPY_ON_DEVICE, tensor.address, old->address, tensor.size_bytes));
+    if (tensor.buffer != old->buffer)
+        hal_buffer_destroy(old->buffer);
+    take_out(from, old);
+    return STATUS_OK;
+}
+
+Status executor_fill_interp(Executor *x, ExecutorTensors *from)
+{
+    for (IrGlobal g = 1; g < x->m->globals.len; g++)
+    {
+        const char *name = ir_global(x->m, g)->name;
+        ExecutorTensor *old = find(from, name);
+        if (!old)
+            continue;
+        TRY(executor_write_global(x, name, old->copy));
+        free(old->copy);
+        take_out(from, old);
+    }
+    return STATUS_OK;
+}
+
+/* The interpreter's numbers are wider than a global's dtype: a copy, rounded. */
+static Status copy_interp(Executor *x, ExecutorTensors *to)
+{
+    for (IrGlobal g = 1; g < x->m->globals.len; g++)
+    {
+        const IrGlobalData *global = ir_global(x->m, g);
+        if (!executor_is_tensor(global))
+            continue;
+        ExecutorTensor tensor = {.name = arena_strdup(to->arena, global->name),
+                                 .size_bytes = (size_t)ir_type_size_bytes(&global->type)};
+        tensor.copy = malloc(tensor.size_bytes ? tensor.size_bytes : 1);
+        if (!tensor.copy)
+            base_out_of_memory(tensor.size_bytes);
+        vec_push(to->arena, &to->list, tensor);
+        TRY(executor_read_global(x, global->name, tensor.copy));
+    }
+    return STATUS_OK;
+}
+
+Status executor_release(Executor *x, ExecutorTensors *to)
+{
+    Status status = STATUS_OK;
+    to->device = x->device;
+    if (x->env)
+        status = copy_interp(x, to);
+    for (uint32_t i = 0; i < x->tensors.len; i++)
+    {
+        ExecutorTensor tensor = x->tensors.data[i];
+        tensor.name = arena_strdup(to->arena, tensor.name);
+        vec_push(to->arena, &to->list, tensor);
+    }
+    x->tensors.len = 0;
+    if (x->shared)
+        vec_push(to->arena, &to->shared,
+                 (SharedBlock){.comm = x->comm, .address = x->shared, .size_bytes = x->shared_bytes});
+    x->shared = NULL;
+    executor_destroy(x);
+    return status;
+}

@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""Step time of the GPU bench's models in PyTorch: forward, backward and AdamW in bf16 autocast (or f32).
+
+The peer of `ptc bench --device=cuda`: fused attention (scaled_dot_product_attention), fused AdamW, batches copied from pinned
+memory every step, one projection for q, k and v. Variants: eager, compile (torch.compile's default), and compile-graphs
+(mode="reduce-overhead": CUDA graphs). One JSON object per line on stdout:
+{"model", "variant", "precision", "median_ms", "min_ms", "max_ms", "first_ms", "steps", "loss", "peak_mib", "torch_version"}.
+
+    torch_gpu.py --model bert-base,vit-b16 --variant eager,compile --steps 20
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from torch_baseline import Block
+
+
+class Bert(nn.Module):
+    """BERT's encoder with token types, a pooler and a head of two classes, as examples/bench/bert-base.xml has it."""
+
+    def __init__(self, d, n_layers, n_heads):
+        super().__init__()
+        self.tokens, self.types, self.pos = nn.Embedding(30522, d), nn.Embedding(2, d), nn.Embedding(128, d)
+        for table in (self.tokens, self.types, self.pos):
+            nn.init.normal_(table.weight, std=0.02)
+        self.norm, self.drop = nn.LayerNorm(d, eps=1e-12), nn.Dropout(0.1)
+        self.blocks = nn.ModuleList(Block(d, n_heads, 4 * d, 0.1, False, True) for _ in range(n_layers))
+        self.pooler, self.head = nn.Linear(d, d), nn.Linear(d, 2)
+
+    def forward(self, ids, types):  # (B, T)
+        x = self.drop(self.norm(self.tokens(ids) + self.types(types) + self.pos.weight[: ids.shape[1]]))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.drop(torch.tanh(self.pooler(x[:, 0]))))
+
+
+class Vit(nn.Module):
+    """ViT-B/16 on bytes, as examples/bench/vit-b16.xml has it."""
+
+    def __init__(self, d=768, n_layers=12, n_heads=12):
+        super().__init__()
+        self.patch = nn.Linear(16 * 16 * 3, d)
+        self.cls = nn.Parameter(torch.randn(1, 1, d) * 0.02)
+        self.pos = nn.Parameter(torch.randn(1, 197, d) * 0.02)
+        self.blocks = nn.ModuleList(Block(d, n_heads, 4 * d, 0.0, True, True) for _ in range(n_layers))
+        self.norm, self.head = nn.LayerNorm(d, eps=1e-6), nn.Linear(d, 1000)
+
+    def forward(self, images):  # (B, 224, 224, 3), u8
+        b = images.shape[0]
+        x = (images.float() / 255 - 0.5) / 0.5
+        x = x.view(b, 14, 16, 14, 16, 3).transpose(2, 3).reshape(b, 196, 768)
+        x = torch.cat([self.cls.expand(b, -1, -1), self.patch(x)], dim=1) + self.pos
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x)[:, 0])
+
+
+def bert_batch(n):
+    return [torch.randint(30522, (n, 128)), torch.randint(2, (n, 128))], torch.randint(2, (n,))
+
+
+def vit_batch(n):
+    return [torch.randint(256, (n, 224, 224, 3), dtype=torch.uint8)], torch.randint(1000, (n,))
+
+
+# name: (model, batch, its size)
+MODELS = {
+    "bert-base": (lambda: Bert(768, 12, 12), bert_batch, 64),
+    "bert-large": (lambda: Bert(1024, 24, 16), bert_batch, 32),
+    "vit-b16": (Vit, vit_batch, 256),
+}
+COMPILE = {"eager": None, "compile": "default", "compile-graphs": "reduce-overhead"}
+
+
+def freeze(model, n_frozen):
+    """The embeddings and the first layers; PyTorch leaves their backward pass out by itself."""
+    if not n_frozen:
+        return
+    kept = {id(p) for block in list(model.blocks)[n_frozen:] for p in block.parameters()}
+    kept |= {id(p) for name in ("norm", "head", "pooler") if hasattr(model, name) for p in getattr(model, name).parameters()}
+    if isinstance(model, Bert):
+        kept -= {id(p) for p in model.norm.parameters()}
+    for p in model.parameters():
+        p.requires_grad_(id(p) in kept)
+
+
+def measure(name, variant, opt):
+    make, batch_of, n = MODELS[name]
+    torch.manual_seed(0)
+    torch.backends.cuda.matmul.allow_tf32 = opt.precision == "tf32"
+    model = make().cuda().train()
+    freeze(model, opt.frozen)
+    params = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(params, lr=1e-4, weight_decay=0.05, fused=True)
+    inputs, targets = batch_of(opt.batch or n)
+    inputs, targets = [x.pin_memory() for x in inputs], targets.pin_memory()
+
+    def loss_of(inputs, y):
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=opt.precision == "bf16"):
+            return F.cross_entropy(model(*inputs).float(), y)
+
+    if COMPILE[variant]:
+        loss_of = torch.compile(loss_of, mode=COMPILE[variant])
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of([x.cuda(non_blocking=True) for x in inputs], targets.cuda(non_blocking=True))
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    start = time.perf_counter()
+    step()
+    first_ms = (time.perf_counter() - start) * 1e3
+    for _ in range(opt.warmup - 1):
+        step()
+    torch.cuda.reset_peak_memory_stats()
+    times = []
+    for _ in range(opt.steps):
+        start = time.perf_counter()
+        loss = step()
+        times.append((time.perf_counter() - start) * 1e3)
+    return {
+        "model": name,
+        "variant": variant,
+        "precision": opt.precision,
+        "frozen": opt.frozen,
+        "median_ms": round(statistics.median(times), 3),
+        "min_ms": round(min(times), 3),
+        "max_ms": round(max(times), 3),
+        "first_ms": round(first_ms, 1),
+        "steps": opt.steps,
+        "loss": round(loss, 6),
+        "n_params": sum(p.numel() for p in model.parameters()),
+        "peak_mib": torch.cuda.max_memory_allocated() // 2**20,
+        "torch_version": torch.__version__,
+    }
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("--model", default=",".join(MODELS))
+    args.add_argument("--variant", default="eager,compile")
+    args.add_argument("--precision", choices=("bf16", "f32", "tf32"), default="bf16")
+    args.add_argument("--frozen", type=int, default=0, help="layers that are frozen, from below, and the embeddings")
+    args.add_argument("--batch", type=int, default=0)
+    args.add_argument("--steps", type=int, default=20)
+    args.add_argument("--warmup", type=int, default=5)
+    opt = args.parse_args()
+    for names, known in ((opt.model, MODELS), (opt.variant, COMPILE)):
+        for name in names.split(","):
+            if name not in known:
+                sys.exit(f"unknown: {name}; known: {', '.join(known)}")
+    if not torch.cuda.is_available():
+        sys.exit("PyTorch finds no GPU here")
+    for name in opt.model.split(","):
+        for variant in opt.variant.split(","):
+            print(json.dumps(measure(name, variant, opt)), flush=True)
+            torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()
