@@ -20,6 +20,9 @@ extern const char codegen_text_attention_c[];
 extern const char codegen_text_prelude_cuda[];
 extern const char codegen_text_gather_cuda[];
 extern const char codegen_text_attention_cuda[];
+extern const char codegen_text_mma_cuda[];
+extern const char codegen_text_attention_mma_cuda[];
+extern const char codegen_text_attention_mma_grad_cuda[];
 
 /* An inline function "op_NAME_f" or "op_NAME_i" from its SCALAR text for each elementwise op that the KERNEL functions
  * of m use. */

@@ -1,29 +1,7 @@
 /* The table of templates: what shapes each takes, how its work is cut in tasks, and its C wrapper. */
-#include "codegen/template.h"
-
-#include "base/bug.h"
 #include "codegen/nest_print.h"
 #include "codegen/scalar.h"
-
-typedef struct
-{
-    const IrModule *m;
-    const IrOpData *op;
-    const IrType *types[16]; /* operands, then results */
-    uint32_t number;
-} Use;
-
-typedef struct
-{
-    const char *helpers, *cuda_helpers;
-    const char *(*check)(const Use *use); /* NULL: fine; otherwise why not */
-    CodegenKernelInfo (*info)(const Use *use);
-    void (*print_c)(StrBuf *out, const Use *use); /* body of k<number>_0 */
-    /* Body of a CUDA launch; fills grid, block, smem_bytes. */
-    void (*print_cuda)(StrBuf *out, const Use *use, uint32_t launch, CodegenCudaLaunch *out_launch);
-    uint32_t n_cuda_launches;
-    int64_t (*cuda_workspace_bytes)(const Use *use); /* NULL: none */
-} Template;
+#include "codegen/template_use.h"
 
 enum
 {
@@ -35,9 +13,18 @@ enum
     SCATTER_FEW_ROWS = 1024
 };
 
-static int64_t tasks_of(int64_t n, int64_t per_task)
+int64_t template_tasks(int64_t n, int64_t per_task)
 {
     return (n + per_task - 1) / per_task;
+}
+
+/* Args are a0.., results z0... */
+void template_print_buffer(StrBuf *out, const TemplateUse *use, uint32_t number)
+{
+    if (number < use->op->n_operands)
+        strbuf_addf(out, "a%u", number);
+    else
+        strbuf_addf(out, "z%u", number - use->op->n_operands);
 }
 
 /* Elements of a row that one CUDA access may take. */
@@ -51,23 +38,23 @@ static int64_t cuda_vector(int64_t width, DType dtype)
 
 /* ---- gather */
 
-static int64_t gather_width(const Use *use)
+static int64_t gather_width(const TemplateUse *use)
 {
     return ir_type_n_elems(use->types[0]) / use->types[0]->dims[0];
 }
 
-static int64_t gather_rows_per_task(const Use *use)
+static int64_t gather_rows_per_task(const TemplateUse *use)
 {
     return gather_width(use) >= GATHER_ELEMS ? 1 : GATHER_ELEMS / gather_width(use);
 }
 
-static CodegenKernelInfo gather_info(const Use *use)
+static CodegenKernelInfo gather_info(const TemplateUse *use)
 {
     return (CodegenKernelInfo){.n_phases = 1,
-                               .n_tasks = {tasks_of(ir_type_n_elems(use->types[1]), gather_rows_per_task(use))}};
+                               .n_tasks = {template_tasks(ir_type_n_elems(use->types[1]), gather_rows_per_task(use))}};
 }
 
-static void gather_print_c(StrBuf *out, const Use *use)
+static void gather_print_c(StrBuf *out, const TemplateUse *use)
 {
     int64_t n = ir_type_n_elems(use->types[1]), per_task = gather_rows_per_task(use);
     strbuf_addf(out,
@@ -78,17 +65,23 @@ static void gather_print_c(StrBuf *out, const Use *use)
                 (long long)(gather_width(use) * dtype_size_bytes((DType)use->types[0]->dtype)));
 }
 
-static const char *gather_check(const Use *use)
+static const char *gather_check(const TemplateUse *use)
 {
     return ir_type_n_elems(use->types[0]) == 0 || ir_type_n_elems(use->types[1]) == 0 ? "an empty gather" : NULL;
 }
 
-static void gather_print_cuda(StrBuf *out, const Use *use, uint32_t launch, CodegenCudaLaunch *out_launch)
+static void gather_plan_cuda(const TemplateUse *use, CodegenCudaKernel *out)
+{
+    int64_t blocks = template_tasks(ir_type_n_elems(use->types[1]), CUDA_WARPS);
+    out->n_launches = 1;
+    out->launch[0].grid = blocks < 65535 ? (uint32_t)blocks : 65535;
+    out->launch[0].block = CUDA_WARPS * 32;
+}
+
+static void gather_print_cuda(StrBuf *out, const TemplateUse *use, uint32_t launch)
 {
     (void)launch;
-    int64_t n = ir_type_n_elems(use->types[1]), width = gather_width(use), blocks = tasks_of(n, CUDA_WARPS);
-    out_launch->grid = blocks < 65535 ? (uint32_t)blocks : 65535;
-    out_launch->block = CUDA_WARPS * 32;
+    int64_t n = ir_type_n_elems(use->types[1]), width = gather_width(use);
     strbuf_addf(out, "ptc_gather<%lld>(a0, a1, z0, %lld, %lld, %lld);\n",
                 (long long)cuda_vector(width, (DType)use->types[0]->dtype), (long long)use->types[0]->dims[0],
                 (long long)width, (long long)n);
@@ -96,27 +89,27 @@ static void gather_print_cuda(StrBuf *out, const Use *use, uint32_t launch, Code
 
 /* ---- scatter_add */
 
-static const char *scatter_check(const Use *use)
+static const char *scatter_check(const TemplateUse *use)
 {
     return use->types[1]->dtype != DT_F32 ? "scatter_add of a dtype that is not f32" : NULL;
 }
 
-static const IrType *scatter_type(const Use *use)
+static const IrType *scatter_type(const TemplateUse *use)
 {
     return use->types[use->op->n_operands];
 }
 
-static int64_t scatter_width(const Use *use)
+static int64_t scatter_width(const TemplateUse *use)
 {
     return ir_type_n_elems(scatter_type(use)) / scatter_type(use)->dims[0];
 }
 
-static CodegenKernelInfo scatter_info(const Use *use)
+static CodegenKernelInfo scatter_info(const TemplateUse *use)
 {
-    return (CodegenKernelInfo){.n_phases = 1, .n_tasks = {tasks_of(scatter_width(use), SCATTER_COLUMNS)}};
+    return (CodegenKernelInfo){.n_phases = 1, .n_tasks = {template_tasks(scatter_width(use), SCATTER_COLUMNS)}};
 }
 
-static void scatter_print_c(StrBuf *out, const Use *use)
+static void scatter_print_c(StrBuf *out, const TemplateUse *use)
 {
     long long width = (long long)scatter_width(use);
     strbuf_addf(out,
@@ -127,218 +120,69 @@ static void scatter_print_c(StrBuf *out, const Use *use)
                 width, (long long)ir_type_n_elems(use->types[0]));
 }
 
-static int64_t scatter_leads_bytes(const Use *use)
+static int64_t scatter_leads_bytes(const TemplateUse *use)
 {
-    return tasks_of(ir_type_n_elems(use->types[0]), SCATTER_CHUNK) * SCATTER_CHUNK * 4;
+    return template_tasks(ir_type_n_elems(use->types[0]), SCATTER_CHUNK) * SCATTER_CHUNK * 4;
 }
 
-static int64_t scatter_cuda_workspace(const Use *use)
+/* Vectors of a row that a lane adds up. */
+static int64_t scatter_steps(const TemplateUse *use)
 {
-    return scatter_leads_bytes(use) + ir_type_n_elems(use->types[0]) * scatter_width(use) * 4;
+    const int64_t steps = template_tasks(scatter_width(use), 32 * cuda_vector(scatter_width(use), DT_F32));
+    return scatter_type(use)->dims[0] < SCATTER_FEW_ROWS ? 1 : steps < SCATTER_STEPS ? steps : SCATTER_STEPS;
 }
 
-static void scatter_print_cuda(StrBuf *out, const Use *use, uint32_t launch, CodegenCudaLaunch *out_launch)
+static void scatter_plan_cuda(const TemplateUse *use, CodegenCudaKernel *out)
+{
+    const int64_t width = scatter_width(use), n = ir_type_n_elems(use->types[0]);
+    const int64_t per_warp = 32 * cuda_vector(width, DT_F32) * scatter_steps(use);
+    out->n_launches = 2;
+    out->workspace_bytes = scatter_leads_bytes(use) + n * width * 4;
+    out->launch[0].grid = (uint32_t)template_tasks(n, SCATTER_CHUNK);
+    out->launch[1].grid =
+        (uint32_t)template_tasks(scatter_type(use)->dims[0] * template_tasks(width, per_warp), CUDA_WARPS);
+    out->launch[0].block = out->launch[1].block = CUDA_WARPS * 32;
+}
+
+static void scatter_print_cuda(StrBuf *out, const TemplateUse *use, uint32_t launch)
 {
     const int64_t rows = scatter_type(use)->dims[0], width = scatter_width(use), n = ir_type_n_elems(use->types[0]);
     const int64_t v = cuda_vector(width, DT_F32);
-    int64_t steps = rows < SCATTER_FEW_ROWS ? 1 : tasks_of(width, 32 * v);
-    if (steps > SCATTER_STEPS)
-        steps = SCATTER_STEPS;
-    out_launch->block = CUDA_WARPS * 32;
-    out_launch->grid = (uint32_t)(launch == 0 ? tasks_of(n, SCATTER_CHUNK)
-                                              : tasks_of(rows * tasks_of(width, 32 * v * steps), CUDA_WARPS));
     strbuf_addf(out, "int32_t *const lead = (int32_t *)workspace;\nfloat *const sums = (float *)(workspace + %lld);\n",
                 (long long)scatter_leads_bytes(use));
     if (launch == 0)
         strbuf_addf(out, "ptc_scatter_lead<%lld>(a0, a1, lead, sums, ", (long long)v);
     else
-        strbuf_addf(out, "ptc_scatter_rows<%lld, %lld>(lead, a1, sums, %s, z0, ", (long long)v, (long long)steps,
-                    use->op->n_operands > 2 ? "a2" : "0");
+        strbuf_addf(out, "ptc_scatter_rows<%lld, %lld>(lead, a1, sums, %s, z0, ", (long long)v,
+                    (long long)scatter_steps(use), use->op->n_operands > 2 ? "a2" : "0");
     strbuf_addf(out, "%lld, %lld, %lld);\n", (long long)rows, (long long)width, (long long)n);
-}
-
-/* ---- attention: operands q, k, v [, bias] [, key, sample] [, out, lse, dout] */
-
-enum
-{
-    ATTENTION_QB = 64, /* PTC_QB and PTC_KB of text/attention_c.h */
-    ATTENTION_KB = 128
-};
-
-typedef struct
-{
-    int64_t b, t, h, d, s, g;
-    uint32_t bias, key, rest; /* operand numbers; 0: none */
-} AttentionUse;
-
-static AttentionUse attention_use(const Use *use)
-{
-    const IrType *q = use->types[0], *k = use->types[1];
-    AttentionUse a = {q->dims[0], q->dims[1], q->dims[2], q->dims[3], k->dims[1], k->dims[2], 0, 0, 3};
-    if (ir_attrs_bool(&use->op->attrs, IR_ATTR_bias))
-        a.bias = a.rest++;
-    if (ir_attrs_float(&use->op->attrs, IR_ATTR_p, 0) > 0)
-    {
-        a.key = a.rest;
-        a.rest += 2;
-    }
-    return a;
-}
-
-static const char *attention_check(const Use *use)
-{
-    return use->types[0]->dtype != DT_F32 && use->types[0]->dtype != DT_BF16
-               ? "attention of a dtype that is not f32 or bf16"
-               : NULL;
-}
-
-static int64_t pad16(int64_t n)
-{
-    return (n + 15) / 16 * 16;
-}
-
-static CodegenKernelInfo attention_info(const Use *use)
-{
-    AttentionUse a = attention_use(use);
-    int64_t n_floats = (a.d + ATTENTION_KB) * ATTENTION_QB + (ATTENTION_QB + ATTENTION_KB) * pad16(a.d);
-    return (CodegenKernelInfo){
-        .n_phases = 1, .n_tasks = {a.b * a.h * tasks_of(a.t, ATTENTION_QB)}, .scratch_bytes = n_floats * 4};
-}
-
-static CodegenKernelInfo attention_grad_info(const Use *use)
-{
-    AttentionUse a = attention_use(use);
-    int64_t n_floats =
-        2 * (a.d + ATTENTION_KB) * ATTENTION_QB + (3 * ATTENTION_QB + 2 * ATTENTION_KB + 2 * a.s) * pad16(a.d);
-    return (CodegenKernelInfo){.n_phases = 1, .n_tasks = {a.b * a.g}, .scratch_bytes = n_floats * 4};
-}
-
-/* Stride of a bias axis: 0 where it is broadcast. */
-static void bias_strides(const Use *use, const AttentionUse *a, int64_t *out_strides)
-{
-    int64_t stride = a->bias ? use->types[a->bias]->dims[3] : 0;
-    for (int axis = 2; axis >= 0; axis--)
-    {
-        int64_t extent = a->bias ? use->types[a->bias]->dims[axis] : 1;
-        out_strides[axis] = extent == 1 ? 0 : stride;
-        stride *= extent;
-    }
-}
-
-static void attention_print_dims(StrBuf *out, const Use *use, const AttentionUse *a, bool cuda)
-{
-    const IrAttrs *attrs = &use->op->attrs;
-    int64_t strides[3];
-    bias_strides(use, a, strides);
-    strbuf_addf(out, "const PtcAttention dims = {%lld, %lld, %lld, %lld, %lld, %lld, (float)", (long long)a->b,
-                (long long)a->t, (long long)a->h, (long long)a->d, (long long)a->s, (long long)a->g);
-    strbuf_add_f64(out, ir_attrs_float(attrs, IR_ATTR_scale, 1));
-    strbuf_addf(out, ", %d, %lld, %lld, %lld, %lld, (float)", ir_attrs_bool(attrs, IR_ATTR_causal),
-                (long long)ir_attrs_int(attrs, IR_ATTR_window, 0), (long long)strides[0], (long long)strides[1],
-                (long long)strides[2]);
-    strbuf_add_f64(out, ir_attrs_float(attrs, IR_ATTR_p, 0));
-    if (a->key && cuda)
-        strbuf_addf(out, ", stream + %uu", (uint32_t)ir_attrs_int(attrs, IR_ATTR_stream, 0));
-    else if (a->key)
-        strbuf_addf(out, ", *(const uint32_t *)bufs[%u] + %uu", use->op->n_operands + use->op->n_results,
-                    (uint32_t)ir_attrs_int(attrs, IR_ATTR_stream, 0));
-    else
-        strbuf_add(out, ", 0");
-    if (!cuda)
-        strbuf_addf(out, ", %d", use->types[0]->dtype == DT_BF16);
-    strbuf_add(out, "};\n");
-}
-
-static void print_operand(StrBuf *out, uint32_t number)
-{
-    if (number)
-        strbuf_addf(out, "bufs[%u], ", number);
-    else
-        strbuf_add(out, "0, ");
-}
-
-static void attention_print_c(StrBuf *out, const Use *use)
-{
-    AttentionUse a = attention_use(use);
-    bool grad = use->op->code == IR_attention_grad;
-    attention_print_dims(out, use, &a, false);
-    strbuf_addf(out, "ptc_attention%s(&dims, bufs[0], bufs[1], bufs[2], ", grad ? "_grad" : "");
-    print_operand(out, a.bias);
-    print_operand(out, a.key);
-    print_operand(out, a.key ? a.key + 1 : 0);
-    for (uint32_t i = a.rest; i < use->op->n_operands + use->op->n_results; i++)
-        strbuf_addf(out, "bufs[%u], ", i);
-    strbuf_add(out, "scratch, task);\n");
-}
-
-/* The n-th buffer: args are a0.., results z0... */
-static void print_cuda_buffer(StrBuf *out, const Use *use, uint32_t number)
-{
-    if (number < use->op->n_operands)
-        strbuf_addf(out, "a%u", number);
-    else
-        strbuf_addf(out, "z%u", number - use->op->n_operands);
-}
-
-/* Tiles of `tile` queries and keys, `lanes` threads a row, as large as 48 KiB of shared memory allow. */
-static void attention_print_cuda(StrBuf *out, const Use *use, uint32_t launch, CodegenCudaLaunch *out_launch)
-{
-    enum
-    {
-        MAX_SMEM_FLOATS = 48 * 1024 / 4
-    };
-    AttentionUse a = attention_use(use);
-    bool grad = use->op->code == IR_attention_grad;
-    int64_t tile = 32, n_floats;
-    for (;; tile /= 2)
-    {
-        n_floats = 4 * tile * (a.d + 1) + 2 * tile * (tile + 1) + 2 * tile;
-        if (n_floats <= MAX_SMEM_FLOATS || tile == 1)
-            break;
-    }
-    if (n_floats > MAX_SMEM_FLOATS)
-        BUG("attention heads of %lld elements do not fit in shared memory", (long long)a.d);
-    int64_t lanes = tile >= 8 ? 4 : 32 / tile;
-    out_launch->block = (uint32_t)(tile * lanes);
-    out_launch->smem_bytes = (uint32_t)(n_floats * 4);
-    bool keys = grad && launch == 0;
-    out_launch->grid = (uint32_t)(keys ? a.b * a.g * tasks_of(a.s, tile) : a.b * a.h * tasks_of(a.t, tile));
-    attention_print_dims(out, use, &a, true);
-    strbuf_addf(out, "ptc_attention%s<%lld, %lld, %lld>(dims, a0, a1, a2, ",
-                !grad  ? ""
-                : keys ? "_grad_kv"
-                       : "_grad_q",
-                (long long)a.d, (long long)tile, (long long)lanes);
-    for (uint32_t i = 0; i < 3; i++)
-    {
-        uint32_t number = i == 0 ? a.bias : a.key ? a.key + i - 1 : 0;
-        if (number)
-            print_cuda_buffer(out, use, number);
-        strbuf_add(out, number ? ", " : "0, ");
-    }
-    for (uint32_t i = a.rest; i < use->op->n_operands + use->op->n_results; i++)
-    {
-        print_cuda_buffer(out, use, i);
-        strbuf_add(out, i + 1 == use->op->n_operands + use->op->n_results ? ");\n" : ", ");
-    }
 }
 
 /* ---- the table */
 
-static const Template templates[IR_CODE_COUNT] = {
-    [IR_gather] = {codegen_text_gather_c, codegen_text_gather_cuda, gather_check, gather_info, gather_print_c,
-                   gather_print_cuda, 1},
-    [IR_scatter_add] = {codegen_text_gather_c, codegen_text_gather_cuda, scatter_check, scatter_info, scatter_print_c,
-                        scatter_print_cuda, 2, scatter_cuda_workspace},
-    [IR_attention] = {codegen_text_attention_c, codegen_text_attention_cuda, attention_check, attention_info,
-                      attention_print_c, attention_print_cuda, 1},
-    [IR_attention_grad] = {codegen_text_attention_c, codegen_text_attention_cuda, attention_check, attention_grad_info,
-                           attention_print_c, attention_print_cuda, 2},
-};
+static const Template gather = {.helpers = codegen_text_gather_c,
+                                .cuda_helpers = {codegen_text_gather_cuda},
+                                .check = gather_check,
+                                .info = gather_info,
+                                .print_c = gather_print_c,
+                                .plan_cuda = gather_plan_cuda,
+                                .print_cuda = gather_print_cuda};
+static const Template scatter_add = {.helpers = codegen_text_gather_c,
+                                     .cuda_helpers = {codegen_text_gather_cuda},
+                                     .check = scatter_check,
+                                     .info = scatter_info,
+                                     .print_c = scatter_print_c,
+                                     .plan_cuda = scatter_plan_cuda,
+                                     .print_cuda = scatter_print_cuda};
 
-static Use use_of(const IrModule *m, IrOp op, uint32_t number)
+static const Template *const templates[IR_CODE_COUNT] = {[IR_gather] = &gather,
+                                                         [IR_scatter_add] = &scatter_add,
+                                                         [IR_attention] = &template_attention,
+                                                         [IR_attention_grad] = &template_attention_grad};
+
+static TemplateUse use_of(const IrModule *m, IrOp op, uint32_t number)
 {
-    Use use = {.m = m, .op = ir_op(m, op), .number = number};
+    TemplateUse use = {.m = m, .op = ir_op(m, op), .number = number};
     uint32_t n = 0;
     for (uint32_t i = 0; i < use.op->n_operands; i++)
         use.types[n++] = ir_value_type(m, use.op->operands[i]);
@@ -379,13 +223,13 @@ bool template_supported(Arena *scratch, const IrModule *m, IrFunc func, const ch
         *out_why = "a template op must be alone in its kernel, on the args in order";
         return false;
     }
-    const Template *t = &templates[data->code];
-    if (!t->info)
+    const Template *t = templates[data->code];
+    if (!t)
     {
         *out_why = "no template for this op";
         return false;
     }
-    Use use = use_of(m, op, 0);
+    TemplateUse use = use_of(m, op, 0);
     *out_why = t->check(&use);
     return *out_why == NULL;
 }
@@ -398,27 +242,30 @@ bool template_may_alias(const IrModule *m, IrFunc func, uint32_t arg)
 CodegenKernelInfo template_info(const IrModule *m, IrFunc func)
 {
     IrOp op = template_find(m, func);
-    Use use = use_of(m, op, 0);
-    return templates[use.op->code].info(&use);
+    TemplateUse use = use_of(m, op, 0);
+    return templates[use.op->code]->info(&use);
 }
 
 static void print_helpers(StrBuf *out, const IrModule *m, bool cuda)
 {
-    const char *printed[8] = {NULL};
+    const char *printed[16] = {NULL};
     uint32_t n_printed = 0;
     IR_FOR_FUNCS(m, func)
     {
         if (ir_func(m, func)->kind != IR_FUNC_KERNEL || !template_find(m, func))
             continue;
-        const Template *t = &templates[ir_op(m, template_find(m, func))->code];
-        const char *helpers = cuda ? t->cuda_helpers : t->helpers;
-        bool seen = false;
-        for (uint32_t i = 0; i < n_printed; i++)
-            seen |= printed[i] == helpers;
-        if (seen)
-            continue;
-        printed[n_printed++] = helpers;
-        strbuf_add(out, helpers);
+        const Template *t = templates[ir_op(m, template_find(m, func))->code];
+        const char *const *helpers = cuda ? t->cuda_helpers : &t->helpers;
+        for (uint32_t h = 0; h < (cuda ? TEMPLATE_MAX_HELPERS : 1) && helpers[h]; h++)
+        {
+            bool seen = false;
+            for (uint32_t i = 0; i < n_printed; i++)
+                seen |= printed[i] == helpers[h];
+            if (seen)
+                continue;
+            printed[n_printed++] = helpers[h];
+            strbuf_add(out, helpers[h]);
+        }
     }
 }
 
@@ -435,36 +282,35 @@ void template_print_cuda_helpers(StrBuf *out, const IrModule *m)
 void template_print_c(StrBuf *out, const IrModule *m, IrFunc func, uint32_t number)
 {
     IrOp op = template_find(m, func);
-    Use use = use_of(m, op, number);
+    TemplateUse use = use_of(m, op, number);
     strbuf_addf(out,
                 "static void k%u_0(void *const *bufs, void *workspace, void *scratch, int64_t task)\n{\n"
                 "(void)workspace, (void)scratch;\n",
                 number);
-    templates[use.op->code].print_c(out, &use);
+    templates[use.op->code]->print_c(out, &use);
     strbuf_add(out, "}\n\n");
 }
 
 void template_print_cuda(StrBuf *out, const IrModule *m, IrFunc func, uint32_t number, CodegenCudaKernel *out_kernel)
 {
     IrOp op = template_find(m, func);
-    Use use = use_of(m, op, number);
-    const Template *t = &templates[use.op->code];
-    out_kernel->n_launches = t->n_cuda_launches;
-    out_kernel->workspace_bytes = t->cuda_workspace_bytes ? t->cuda_workspace_bytes(&use) : 0;
-    for (uint32_t launch = 0; launch < t->n_cuda_launches; launch++)
+    TemplateUse use = use_of(m, op, number);
+    const Template *t = templates[use.op->code];
+    t->plan_cuda(&use, out_kernel);
+    for (uint32_t launch = 0; launch < out_kernel->n_launches; launch++)
     {
         CodegenCudaLaunch *to = &out_kernel->launch[launch];
         to->symbol = arena_printf(out->arena, "k%u_%u", number, launch);
-        strbuf_addf(out, "extern \"C\" __global__ void %s(", to->symbol);
+        strbuf_addf(out, "extern \"C\" __global__ void __launch_bounds__(%u) %s(", to->block, to->symbol);
         for (uint32_t i = 0; i < use.op->n_operands + use.op->n_results; i++)
         {
             strbuf_addf(out, "%s%s *", i < use.op->n_operands ? "const " : "",
                         nest_storage_type((DType)use.types[i]->dtype));
-            print_cuda_buffer(out, &use, i);
+            template_print_buffer(out, &use, i);
             strbuf_add(out, ", ");
         }
         strbuf_add(out, "char *workspace, uint32_t stream)\n{\n");
-        t->print_cuda(out, &use, launch, to);
+        t->print_cuda(out, &use, launch);
         strbuf_add(out, "}\n\n");
     }
 }

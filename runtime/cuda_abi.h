@@ -22,6 +22,7 @@ typedef struct CUgraphExec_st *CuGraphExec;
 enum
 {
     CUDA_OUT_OF_MEMORY = 2,
+    CUDA_FUNCTION_MAX_SMEM = 8, /* dynamic, in bytes */
     CUDA_CAPABILITY_MAJOR = 75,
     CUDA_CAPABILITY_MINOR = 76,
     CUDA_STREAM_NON_BLOCKING = 1,

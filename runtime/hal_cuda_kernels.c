@@ -10,6 +10,7 @@
 enum
 {
     MAX_LAUNCHES = 3,
+    FREE_SMEM_BYTES = 48 * 1024, /* of a block; more is asked for */
     MAX_NAME = 256
 };
 
@@ -104,6 +105,18 @@ static Status read_kernel(Reader *r, HalKernel *kernel, size_t *workspace_bytes,
     return STATUS_OK;
 }
 
+static Status find_function(const CudaExecutable *executable, const char *path, const char *name, const char *symbol,
+                            Launch *launch)
+{
+    const CudaDriver *driver = &executable->device->driver;
+    CUDA_TRY(driver, module_function(&launch->function, executable->module, symbol),
+             "looking for kernel '%s' (%s) in %s", name, symbol, path);
+    if (launch->smem_bytes > FREE_SMEM_BYTES)
+        CUDA_TRY(driver, function_set(launch->function, CUDA_FUNCTION_MAX_SMEM, (int)launch->smem_bytes),
+                 "asking for %u bytes of shared memory for kernel '%s' (%s)", launch->smem_bytes, name, symbol);
+    return STATUS_OK;
+}
+
 /* Where the cubin begins: read before the kernels, which want its functions. */
 static Status find_cubin(const Reader *r, size_t size, const char **out_cubin)
 {
@@ -133,8 +146,7 @@ static Status load_kernels(CudaExecutable *executable, Reader *r, uint32_t n_ker
         kernel->device = device;
         TRY(read_kernel(r, kernel, &workspace_bytes, symbols));
         for (uint32_t l = 0; l < kernel->n_launches; l++)
-            CUDA_TRY(&device->driver, module_function(&kernel->launches[l].function, executable->module, symbols[l]),
-                     "looking for kernel '%s' (%s) in %s", kernel->name, symbols[l], r->path);
+            TRY(find_function(executable, r->path, kernel->name, symbols[l], &kernel->launches[l]));
     }
     return cuda_workspace_reserve(device, workspace_bytes);
 }

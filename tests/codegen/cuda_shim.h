@@ -2,7 +2,8 @@
 // blocks one after another. A warp runs until it waits at a barrier before the next one gets its turn, in one of three
 // orders, so that a missing barrier gives a wrong result in at least one. A barrier that not all threads of a block (or
 // a shuffle that not all of a warp) reach is reported. Fibers start by makecontext and switch by _setjmp, which is no
-// system call.
+// system call. What a warp does at once (shuffles, codegen/text/mma_cuda.h) is offered by each lane, then taken by
+// each.
 #define PTC_SHIM 1
 #include <math.h>
 #include <setjmp.h>
@@ -28,13 +29,15 @@ struct ShimDim
     unsigned x;
 };
 static ShimDim shim_thread, shim_block, shim_block_dim, shim_grid_dim;
-alignas(64) char shim_rows[48 * 1024];
 
 enum
 {
     SHIM_MAX_THREADS = 1024,
-    SHIM_STACK = 64 * 1024
+    SHIM_STACK = 64 * 1024,
+    SHIM_MAX_ROWS = 227 * 1024,
+    SHIM_MAX_COPIES = 256 // of a thread, not waited for
 };
+alignas(64) char shim_rows[SHIM_MAX_ROWS + 64];
 enum ShimState
 {
     SHIM_READY,
@@ -42,13 +45,22 @@ enum ShimState
     SHIM_AT_SHUFFLE,
     SHIM_DONE
 };
+struct ShimCopy
+{
+    void *to;
+    const void *from; // NULL: zeros
+    size_t size_bytes;
+};
 struct ShimFiber
 {
     jmp_buf at;
     bool started;
     ShimState state;
-    int line;         // of the barrier
-    uint32_t shuffle; // what it offers
+    int line;          // of the barrier
+    uint32_t offer[6]; // to the other lanes
+    const uint16_t *row;
+    ShimCopy copies[SHIM_MAX_COPIES];
+    int n_copies;
 };
 static ShimFiber shim_fibers[SHIM_MAX_THREADS];
 alignas(64) static char shim_stacks[SHIM_MAX_THREADS][SHIM_STACK];
@@ -57,6 +69,7 @@ static void (*shim_entry)(void **, char *, uint32_t);
 static void **shim_pointers;
 static char *shim_workspace;
 static uint32_t shim_stream;
+static const char *shim_fault; // what a thread did wrong
 
 static void shim_wait(ShimState state, int line)
 {
@@ -70,14 +83,24 @@ static void shim_barrier(int line)
 {
     shim_wait(SHIM_AT_BARRIER, line);
 }
+// All lanes have offered; or, after that, all have taken.
+static void shim_collect(int line)
+{
+    shim_wait(SHIM_AT_SHUFFLE, line);
+}
+static ShimFiber *shim_warp()
+{
+    return &shim_fibers[shim_thread.x / 32 * 32];
+}
+#define __syncwarp() shim_collect(__LINE__)
 template <typename T> static T __shfl_xor_sync(unsigned, T x, int distance)
 {
     const unsigned me = shim_thread.x;
     static_assert(sizeof x == 4, "a 4-byte value");
-    memcpy(&shim_fibers[me].shuffle, &x, 4);
-    shim_wait(SHIM_AT_SHUFFLE, 0); // all have offered
-    memcpy(&x, &shim_fibers[me ^ distance].shuffle, 4);
-    shim_wait(SHIM_AT_SHUFFLE, 0); // all have taken
+    memcpy(shim_fibers[me].offer, &x, 4);
+    shim_collect(__LINE__);
+    memcpy(&x, shim_fibers[me ^ distance].offer, 4);
+    shim_collect(__LINE__);
     return x;
 }
 static int __reduce_max_sync(unsigned mask, int x)
@@ -104,6 +127,95 @@ static inline unsigned __float_as_uint(float f)
     unsigned i;
     memcpy(&i, &f, 4);
     return i;
+}
+
+// ---- codegen/text/mma_cuda.h
+static float shim_half(uint32_t pair, int upper)
+{
+    return __uint_as_float(upper ? pair & 0xFFFF0000u : pair << 16);
+}
+static void ptc_mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+{
+    ShimFiber *me = &shim_fibers[shim_thread.x];
+    const int row = shim_thread.x % 32 / 4, column = shim_thread.x % 4 * 2;
+    memcpy(me->offer, a, sizeof a);
+    me->offer[4] = b0;
+    me->offer[5] = b1;
+    shim_collect(__LINE__);
+    for (int e = 0; e < 4; e++)
+        for (int k = 0; k < 16; k++) // lane k / 2 % 4 of the row has columns k % 8 of both halves
+        {
+            const ShimFiber *of_a = &shim_warp()[4 * row + k / 2 % 4],
+                            *of_b = &shim_warp()[4 * (column + e % 2) + k / 2 % 4];
+            c[e] += shim_half(of_a->offer[k / 8 * 2 + e / 2], k % 2) * shim_half(of_b->offer[4 + k / 8], k % 2);
+        }
+    shim_collect(__LINE__);
+}
+static void shim_offer_row(const uint16_t *row, int line)
+{
+    if ((uintptr_t)row % 16 != 0 || (const char *)row < shim_rows || (const char *)row >= shim_rows + SHIM_MAX_ROWS)
+        shim_fault = "a row of a matrix that is not at 16 bytes of shared memory";
+    shim_fibers[shim_thread.x].row = row;
+    shim_collect(line);
+}
+static void ptc_matrices(uint32_t (&r)[4], const uint16_t *row)
+{
+    shim_offer_row(row, __LINE__);
+    for (int i = 0; i < 4; i++)
+        memcpy(&r[i], shim_warp()[8 * i + shim_thread.x % 32 / 4].row + shim_thread.x % 4 * 2, 4);
+    shim_collect(__LINE__);
+}
+static void ptc_matrices_turned(uint32_t (&r)[4], const uint16_t *row)
+{
+    shim_offer_row(row, __LINE__);
+    for (int i = 0; i < 4; i++)
+    {
+        const ShimFiber *at = &shim_warp()[8 * i + shim_thread.x % 4 * 2];
+        r[i] = at[0].row[shim_thread.x % 32 / 4] | (uint32_t)at[1].row[shim_thread.x % 32 / 4] << 16;
+    }
+    shim_collect(__LINE__);
+}
+// A copy is made when it is waited for, so that nobody finds what is not there yet.
+static void shim_copy(void *to, const void *from, size_t size_bytes, bool there)
+{
+    ShimFiber *me = &shim_fibers[shim_thread.x];
+    if ((uintptr_t)to % size_bytes != 0 || (uintptr_t)from % size_bytes != 0)
+        shim_fault = "a copy that is not aligned to its size";
+    if (me->n_copies == SHIM_MAX_COPIES)
+        shim_fault = "more copies than the shim keeps";
+    else
+        me->copies[me->n_copies++] = ShimCopy{to, there ? from : NULL, size_bytes};
+}
+static void ptc_copy16(void *to, const void *from, bool there)
+{
+    shim_copy(to, from, 16, there);
+}
+static void ptc_copy4(void *to, const void *from, bool there)
+{
+    shim_copy(to, from, 4, there);
+}
+static void ptc_copies_wait()
+{
+    ShimFiber *me = &shim_fibers[shim_thread.x];
+    for (int i = 0; i < me->n_copies; i++)
+        if (me->copies[i].from)
+            memcpy(me->copies[i].to, me->copies[i].from, me->copies[i].size_bytes);
+        else
+            memset(me->copies[i].to, 0, me->copies[i].size_bytes);
+    me->n_copies = 0;
+}
+static float ptc_exp2(float x)
+{
+    return exp2f(x);
+}
+static uint32_t shim_bf16(float f)
+{
+    const uint32_t bits = __float_as_uint(f), rounded = bits + 0x7FFFu + ((bits >> 16) & 1u);
+    return (f == f ? rounded : bits | 0x400000u) >> 16;
+}
+static uint32_t ptc_pack(float x, float y)
+{
+    return shim_bf16(x) | shim_bf16(y) << 16;
 }
 
 // A fiber serves one thread number for ever, block after block.
@@ -179,11 +291,14 @@ static bool shim_run_warp(unsigned first, int order)
     return ran;
 }
 
-static const char *shim_run_block(unsigned n_threads, int order)
+static const char *shim_run_block(unsigned n_threads, unsigned smem_bytes, int order)
 {
-    memset(shim_rows, 0xFF, sizeof shim_rows);
+    memset(shim_rows, 0xFF, smem_bytes + 64);
     for (unsigned t = 0; t < n_threads; t++)
+    {
         shim_fibers[t].state = SHIM_READY;
+        shim_fibers[t].n_copies = 0;
+    }
     for (;;)
     {
         bool ran = false, all_done = true;
@@ -191,6 +306,11 @@ static const char *shim_run_block(unsigned n_threads, int order)
             ran |= shim_run_warp(32 * shim_position(w, n_threads / 32, order), order);
         for (unsigned t = 0; t < n_threads; t++)
             all_done &= shim_fibers[t].state == SHIM_DONE;
+        if (shim_fault)
+            return shim_fault;
+        for (unsigned i = 0; i < 64 && all_done; i++)
+            if (shim_rows[smem_bytes + i] != (char)0xFF)
+                return "wrote past the end of shared memory";
         if (all_done)
             return NULL;
         if (shim_all(0, n_threads, SHIM_AT_BARRIER))
@@ -201,9 +321,13 @@ static const char *shim_run_block(unsigned n_threads, int order)
 }
 
 extern "C" __attribute__((visibility("default"))) const char *shim_run(void (*entry)(void **, char *, uint32_t),
-                                                                       unsigned grid, unsigned block, void **pointers,
+                                                                       unsigned grid, unsigned block,
+                                                                       unsigned smem_bytes, void **pointers,
                                                                        char *workspace, uint32_t stream, int order)
 {
+    shim_fault = smem_bytes > SHIM_MAX_ROWS ? "more shared memory than a device has" : NULL;
+    if (shim_fault)
+        return shim_fault;
     shim_entry = entry;
     shim_pointers = pointers;
     shim_workspace = workspace;
@@ -213,7 +337,7 @@ extern "C" __attribute__((visibility("default"))) const char *shim_run(void (*en
     for (unsigned i = 0; i < grid; i++)
     {
         shim_block.x = shim_position(i, grid, order);
-        const char *why = shim_run_block(block, order);
+        const char *why = shim_run_block(block, smem_bytes, order);
         if (why)
             return why;
     }

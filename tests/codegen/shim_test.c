@@ -22,8 +22,8 @@ static const uint64_t seed = 424242;
 static char dir[] = "/tmp/ptc-shim-test-XXXXXX";
 
 typedef void Entry(void **pointers, char *workspace, uint32_t stream);
-typedef const char *Run(Entry *entry, unsigned grid, unsigned block, void **pointers, char *workspace, uint32_t stream,
-                        int order);
+typedef const char *Run(Entry *entry, unsigned grid, unsigned block, unsigned smem_bytes, void **pointers,
+                        char *workspace, uint32_t stream, int order);
 
 static const char *cxx(void)
 {
@@ -116,7 +116,7 @@ static const char *run_kernel(Arena *arena, void *handle, const CodegenCudaKerne
         Entry *entry;
         *(void **)&entry = dlsym(handle, arena_printf(arena, "call_%s", launch->symbol));
         assert_non_null(entry);
-        const char *why = run(entry, launch->grid, launch->block, buffers, workspace, 0, order);
+        const char *why = run(entry, launch->grid, launch->block, launch->smem_bytes, buffers, workspace, 0, order);
         if (why)
             return why;
     }

@@ -7,6 +7,7 @@
 enum
 {
     ALIGNMENT = 256,
+    INVALID_VALUE = 1,
     INVALID_IMAGE = 200,
     NOT_FOUND = 500,
     LAUNCH_FAILED = 719,
@@ -19,14 +20,15 @@ struct CUmod_st
 };
 
 typedef void Entry(void **pointers, char *workspace, uint32_t stream);
-typedef const char *Run(Entry *entry, unsigned grid, unsigned block, void **pointers, char *workspace, uint32_t stream,
-                        int order);
+typedef const char *Run(Entry *entry, unsigned grid, unsigned block, unsigned smem_bytes, void **pointers,
+                        char *workspace, uint32_t stream, int order);
 struct CUfunc_st
 {
     char name[256];
     Entry *entry;
     Run *run;
     uint32_t n_buffers;
+    unsigned smem_bytes; /* at most, for a launch */
 };
 
 static struct CUctx_st
@@ -240,6 +242,7 @@ EXPORT CuResult cuModuleGetFunction(CuFunction *out, CuModule module, const char
         return NOT_FOUND;
     }
     function->n_buffers = *n_buffers;
+    function->smem_bytes = 48 * 1024;
     record->module = module;
     record->next = functions;
     functions = record;
@@ -247,10 +250,19 @@ EXPORT CuResult cuModuleGetFunction(CuFunction *out, CuModule module, const char
     return 0;
 }
 
+EXPORT CuResult cuFuncSetAttribute(CuFunction function, int attribute, int value)
+{
+    MOCK("cuFuncSetAttribute", "%s %d %d", function->name, attribute, value);
+    if (attribute != CUDA_FUNCTION_MAX_SMEM || value > 227 * 1024)
+        return INVALID_VALUE;
+    function->smem_bytes = (unsigned)value;
+    return 0;
+}
+
 typedef struct
 {
     const struct CUfunc_st *function;
-    unsigned grid, block;
+    unsigned grid, block, smem_bytes;
     void *buffers[MAX_BUFFERS];
     char *workspace;
     uint32_t number;
@@ -261,8 +273,9 @@ static CuResult launch(const void *args)
     const Launch *l = args;
     void *buffers[MAX_BUFFERS];
     memcpy(buffers, l->buffers, sizeof buffers);
-    return l->function->run(l->function->entry, l->grid, l->block, buffers, l->workspace, l->number, 0) ? LAUNCH_FAILED
-                                                                                                        : 0;
+    return l->function->run(l->function->entry, l->grid, l->block, l->smem_bytes, buffers, l->workspace, l->number, 0)
+               ? LAUNCH_FAILED
+               : 0;
 }
 
 EXPORT CuResult cuLaunchKernel(CuFunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
@@ -272,7 +285,9 @@ EXPORT CuResult cuLaunchKernel(CuFunction function, unsigned grid_x, unsigned gr
     MOCK("cuLaunchKernel", "%s grid %u %u %u block %u %u %u smem %u", function->name, grid_x, grid_y, grid_z, block_x,
          block_y, block_z, smem_bytes);
     (void)extra;
-    Launch l = {.function = function, .grid = grid_x, .block = block_x};
+    Launch l = {.function = function, .grid = grid_x, .block = block_x, .smem_bytes = smem_bytes};
+    if (smem_bytes > function->smem_bytes)
+        return INVALID_VALUE;
     if (function->n_buffers > MAX_BUFFERS)
         return LAUNCH_FAILED;
     for (uint32_t i = 0; i < function->n_buffers; i++)

@@ -1,0 +1,176 @@
+// ---- attention on tensor cores, for bf16 heads of D = 32 .. 128, as FlashAttention-2 (Dao, 2023): a warp has 16 queries,
+// their sums in registers; tiles of KB keys and values come by two buffers. Scores are in units of log 2.
+PTC_INLINE float ptc_log2e()
+{
+    return 1.44269504088896341f;
+}
+PTC_INLINE bool ptc_visible(const PtcAttention &a, int64_t t, int64_t s)
+{
+    const int64_t at = t + a.s - a.t;
+    return t < a.t && s < a.s && !(a.causal && s > at) && !(a.window && (s - at > a.window || at - s > a.window));
+}
+// Of n queries from t on and m keys from s on some pair is not visible.
+PTC_INLINE bool ptc_has_hidden(const PtcAttention &a, int64_t t, int n, int64_t s, int m)
+{
+    const int64_t at = t + a.s - a.t;
+    return t + n > a.t || s + m > a.s || (a.causal && s + m - 1 > at) ||
+           (a.window && (s + m - 1 - at > a.window || at + n - 1 - s > a.window));
+}
+// The keys that some of n queries from t on sees: *lo (a multiple of 16) .. *hi - 1.
+PTC_INLINE void ptc_key_range(const PtcAttention &a, int64_t t, int n, int *lo, int *hi)
+{
+    const int64_t at = t + a.s - a.t, ahead = a.causal ? 0 : a.window;
+    *lo = a.window && at > a.window ? (int)((at - a.window) / 16 * 16) : 0;
+    *hi = (int)((a.causal || a.window) && at + n + ahead < a.s ? at + n + ahead : a.s);
+}
+// The queries that see some of m keys from s on: *lo (a multiple of 16) .. *hi - 1.
+PTC_INLINE void ptc_query_range(const PtcAttention &a, int64_t s, int m, int *lo, int *hi)
+{
+    const int64_t at = s - a.s + a.t, first = a.causal ? at : at - a.window;
+    *lo = (a.causal || a.window) && first > 0 ? (int)(first / 16 * 16) : 0;
+    *hi = (int)(a.window && at + m + a.window < a.t ? at + m + a.window : a.t);
+}
+// A lane's part of 16 x 8 N products to scores: element e of tile j is of query t + e / 2 * 8 and key s + 8 j + e % 2, or
+// where TURNED, of query t + 8 j + e % 2 and key s + e / 2 * 8. `hidden`: some of the pairs may not be visible.
+template <int N, bool TURNED>
+PTC_INLINE void ptc_mma_scores(const PtcAttention &a, const float *bias, int64_t t, int64_t s, bool hidden, float (&c)[N][4])
+{
+#pragma unroll
+    for (int j = 0; j < N; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+        {
+            const int64_t to_t = t + (TURNED ? 8 * j + e % 2 : e / 2 * 8), to_s = s + (TURNED ? e / 2 * 8 : 8 * j + e % 2);
+            c[j][e] *= a.scale * ptc_log2e();
+            if (bias)
+                c[j][e] = fmaf(bias[(to_t < a.t ? to_t : a.t - 1) * a.bias_t + (to_s < a.s ? to_s : a.s - 1)],
+                               ptc_log2e(), c[j][e]);
+        }
+    if (!hidden)
+        return;
+#pragma unroll
+    for (int j = 0; j < N; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            if (!ptc_visible(a, t + (TURNED ? 8 * j + e % 2 : e / 2 * 8), s + (TURNED ? e / 2 * 8 : 8 * j + e % 2)))
+                c[j][e] = -PTC_INF;
+}
+// Which of a lane's elements dropout keeps: bit 4 j + e for element e of the j-th of N sums of 16 x 8, whose number is
+// first + j * step_tile + e % 2 * step_column + e / 2 * step_row.
+template <int N>
+PTC_INLINE uint32_t ptc_kept(const PtcAttention &a, const int32_t *key, const int32_t *sample, int64_t batch,
+                             uint32_t first, uint32_t step_tile, uint32_t step_column, uint32_t step_row)
+{
+    uint32_t bits = 0;
+#pragma unroll 1
+    for (int j = 0; j < N; j++)
+        for (int e = 0; e < 4; e++)
+        {
+            const uint32_t element = first + j * step_tile + e % 2 * step_column + e / 2 * step_row;
+            if (ptc_random(key[0], key[1], sample[batch], element, a.stream) >= a.p)
+                bits |= 1u << (4 * j + e);
+        }
+    return bits;
+}
+
+template <int N>
+PTC_INLINE void ptc_drop_tile(float (&s)[N][4], uint32_t kept)
+{
+#pragma unroll
+    for (int j = 0; j < N; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            s[j][e] = kept >> (4 * j + e) & 1u ? s[j][e] : 0.0f;
+}
+
+// Weights exp(score - max) of a tile, in place of the scores; what was summed so far is to be multiplied by factor.
+template <int N>
+PTC_INLINE void ptc_softmax_tile(float (&s)[N][4], float (&max)[2], float (&sum)[2], float (&factor)[2])
+{
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+    {
+        float top = max[r], part = 0.0f;
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            top = fmaxf(top, fmaxf(s[j][2 * r], s[j][2 * r + 1]));
+        top = ptc_lanes_max<4>(top);
+        const float base = top > -PTC_INF ? top : 0.0f;
+        factor[r] = ptc_exp2(max[r] - base);
+        max[r] = top;
+#pragma unroll
+        for (int j = 0; j < N; j++)
+        {
+            s[j][2 * r] = ptc_exp2(s[j][2 * r] - base);
+            s[j][2 * r + 1] = ptc_exp2(s[j][2 * r + 1] - base);
+            part += s[j][2 * r] + s[j][2 * r + 1];
+        }
+        sum[r] = sum[r] * factor[r] + part; // of the lane alone
+    }
+}
+
+template <int D, int WARPS, int KB>
+PTC_INLINE void ptc_attention_mma(const PtcAttention &a, const uint16_t *q, const uint16_t *k, const uint16_t *v,
+                                  const float *bias, const int32_t *key, const int32_t *sample, uint16_t *out, float *lse)
+{
+    PTC_DYNAMIC_ROWS;
+    const int N = KB / 8, lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = lane % 4 * 2;
+    uint16_t *tiles = (uint16_t *)rows, *own = tiles + (4 * KB + 16 * warp) * (D + 8); // [2][keys, values][KB][D + 8]
+    const int64_t blocks = (a.t + 16 * WARPS - 1) / (16 * WARPS), head = blockIdx.x / blocks % a.h;
+    const int64_t batch = blockIdx.x / blocks / a.h, row = a.h * D;
+    const int block_t = (int)(blockIdx.x % blocks * 16 * WARPS), t0 = block_t + 16 * warp, t = t0 + lane / 4;
+    const int64_t kv = (batch * a.s * a.g + head / (a.h / a.g)) * D, queries = (batch * a.t * a.h + head) * D;
+    int lo, hi;
+    ptc_key_range(a, block_t, 16 * WARPS, &lo, &hi);
+    bias += bias ? batch * a.bias_b + head * a.bias_h : 0;
+    float acc[D / 8][4] = {}, max[2] = {-PTC_INF, -PTC_INF}, sum[2] = {};
+    uint32_t fragments[D / 16][4];
+    ptc_copy_rows<D>(own, q + queries, row, t0, 16, a.t, lane, 32);
+    for (int s0 = lo - KB, stage = 1; s0 < hi; s0 += KB, stage ^= 1)
+    {
+        uint16_t *now = tiles + stage * 2 * KB * (D + 8), *next = tiles + (stage ^ 1) * 2 * KB * (D + 8);
+        if (s0 >= lo)
+        {
+            ptc_copies_wait();
+            __syncthreads(); // the tile is there, and nobody reads the one before it
+        }
+        if (s0 + KB < hi)
+        {
+            ptc_copy_rows<D>(next, k + kv, a.g * D, s0 + KB, KB, a.s, threadIdx.x, 32 * WARPS);
+            ptc_copy_rows<D>(next + KB * (D + 8), v + kv, a.g * D, s0 + KB, KB, a.s, threadIdx.x, 32 * WARPS);
+        }
+        if (s0 < lo)
+            continue; // the first tile was asked for
+        if (s0 == lo)
+        {
+#pragma unroll
+            for (int i = 0; i < D / 16; i++)
+                ptc_fragment<D>(fragments[i], (const uint16_t *)own, i);
+        }
+        float s[N][4], factor[2];
+        ptc_times_rows<D>(s, fragments, now, hi - s0);
+        ptc_mma_scores<N, false>(a, bias, t, s0 + column, ptc_has_hidden(a, t0, 16, s0, KB), s);
+        ptc_softmax_tile(s, max, sum, factor);
+        if (a.p > 0.0f)
+            ptc_drop_tile(s, ptc_kept<N>(a, key, sample, batch, (uint32_t)((head * a.t + t) * a.s + s0 + column), 8, 1,
+                                         (uint32_t)(8 * a.s)));
+#pragma unroll
+        for (int i = 0; i < D / 8; i++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                acc[i][e] *= factor[e / 2];
+        ptc_times_columns<D>(acc, s, now + KB * (D + 8), hi - s0);
+    }
+    ptc_copies_wait();
+    float factor[2];
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+    {
+        sum[r] = ptc_lanes_sum<4>(sum[r]);
+        factor[r] = sum[r] > 0.0f ? 1.0f / (sum[r] * (1.0f - a.p)) : 0.0f;
+        if (lane % 4 == 0 && t + 8 * r < a.t)
+            lse[(batch * a.h + head) * a.t + t + 8 * r] =
+                sum[r] > 0.0f ? (max[r] + log2f(sum[r])) * 0.69314718055994531f : -PTC_INF;
+    }
+    ptc_store_rows<D>(out + queries, row, t0, a.t, acc, factor[0], factor[1], own);
+}
