@@ -101,9 +101,10 @@ static Status set_flag(Arena *arena, Options *o, size_t flag, const char *text)
     {
     case 's':
     case 'S':
+    case 'V':
         if (o->n_sets == DRIVER_MAX_SETS)
             return status_fail(STATUS_USAGE, "more than %d --set", DRIVER_MAX_SETS);
-        o->sets[o->n_sets++] = flags[flag].letter == 's' ? text : arena_printf(arena, "train.seed=%s", text);
+        o->sets[o->n_sets++] = flags[flag].letter == 's' ? text : arena_printf(arena, "train.%s=%s", name, text);
         break;
     case 'd':
         o->device = text;

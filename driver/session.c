@@ -68,6 +68,11 @@ static void find_results(Session *s)
     s->results = metric_result_names(s->arena, metrics, s->job->n_metrics);
 }
 
+static bool lacks_bf16(const Session *s, const Job *job)
+{
+    return strcmp(job->train.precision, "bf16") == 0 && strcmp(s->options->device, "cpu") == 0 && !gemm_has_bf16();
+}
+
 Status session_load_length(const Session *s, int64_t micro_batches, int64_t length, Diag *diag, Job **out_job)
 {
     FrontendOptions frontend = {.overrides = s->options->sets,
@@ -82,6 +87,9 @@ Status session_load_length(const Session *s, int64_t micro_batches, int64_t leng
                                 .with_outputs = s->options->with_outputs,
                                 .lib_dir = lib_beside_program(s->arena)};
     TRY(frontend_load(s->arena, diag, s->options->operand, &frontend, out_job));
+    IrModule *m = (*out_job)->module;
+    if (lacks_bf16(s, *out_job))
+        ir_attrs_remove(&ir_func(m, ir_func_find(m, "train"))->attrs, IR_ATTR_precision);
     elastic_mark(s, *out_job);
     return STATUS_OK;
 }
@@ -125,6 +133,8 @@ Status session_load(Arena *arena, const Options *options, Session *out_session)
             s->n_frozen += (uint64_t)ir_type_n_elems(&global->type);
     }
     s->load_s = driver_now_s() - start_s;
+    if (lacks_bf16(s, s->job) && !driver_is_quiet_rank())
+        fprintf(stderr, "ptc: this processor has no AVX512-BF16: precision f32 instead of bf16\n");
     TRY(ranks_join(s));
     TRY(elastic_prepare(s));
     elastic_mark(s, s->job);

@@ -118,7 +118,8 @@ typedef struct
     TrainSchedule schedule;
     int64_t warmup_steps; /* linear from lr / warmup_steps; the schedule goes on from there */
     double momentum, beta1, beta2, eps, weight_decay;
-    double clip_norm; /* 0: none */
+    double clip_norm;      /* 0: none */
+    const char *precision; /* f32, tf32, bf16; also an attribute of @train, unless f32 */
     int64_t seed;
     int64_t eval_every;       /* epochs; 0: only at the end */
     int64_t checkpoint_every; /* steps; 0: only at the end */

@@ -178,6 +178,8 @@ static void optimizer_attrs(Expander *x)
     ir_attrs_put(arena, attrs, ir_attr_float(IR_ATTR_weight_decay, t->weight_decay));
     if (t->clip_norm > 0)
         ir_attrs_put(arena, attrs, ir_attr_float(IR_ATTR_clip_norm, t->clip_norm));
+    if (strcmp(t->precision, "f32") != 0)
+        ir_attrs_put(arena, attrs, ir_attr_str(IR_ATTR_precision, t->precision));
 }
 
 static TrainSchedule schedule_of(const char *text)
@@ -227,6 +229,7 @@ void job_train(Expander *x, const XmlElem *root, int64_t micro_batches)
         ok = attr_float(x, e, "eps", 1e-30, 1, &t->eps) && ok;
         ok = attr_float(x, e, "weight_decay", 0, 1e3, &t->weight_decay) && ok;
         ok = attr_float(x, e, "clip_norm", 0, 1e30, &t->clip_norm) && ok;
+        ok = attr_text(x, e, "precision", &t->precision) && ok;
         ok = attr_int(x, e, "seed", 0, INT64_MAX, &t->seed) && ok;
         ok = attr_int(x, e, "eval_every", 0, many, &t->eval_every) && ok;
         ok = attr_int(x, e, "checkpoint_every", 0, many, &t->checkpoint_every) && ok;

@@ -414,6 +414,13 @@ static bool split_einsum(const char *expr, const char **a, int *na, const char *
     return true;
 }
 
+/* Of a contraction: that of its operands, or f32 (as it is summed up) when that is what is wanted of bf16 operands. */
+static uint8_t product_dtype(const Infer *x)
+{
+    const uint8_t dtype = x->in[0]->dtype;
+    return dtype == DT_BF16 && x->given && x->given->dtype == DT_F32 ? DT_F32 : dtype;
+}
+
 static bool infer_einsum(Infer *x)
 {
     const char *expr = ir_attrs_str(x->attrs, IR_ATTR_expr);
@@ -443,7 +450,7 @@ static bool infer_einsum(Infer *x)
     }
     if (x->in[0]->dtype != x->in[1]->dtype)
         return fail(x, "operands %s and %s differ in type", text(x, x->in[0]), text(x, x->in[1]));
-    IrType out = {.dtype = x->in[0]->dtype};
+    IrType out = {.dtype = product_dtype(x)};
     unsigned seen = 0;
     for (int i = 0; i < n[2]; i++)
     {
@@ -487,6 +494,7 @@ static bool infer_matmul(Infer *x)
     if (!want_act(x))
         return false;
     IrType out = *a;
+    out.dtype = product_dtype(x);
     out.dims[r - 2] = rows;
     out.dims[r - 1] = cols;
     uint32_t at = 2;
@@ -494,7 +502,7 @@ static bool infer_matmul(Infer *x)
     {
         if (at >= x->n)
             return fail(x, "the bias operand is missing");
-        if (!want_type(x, at++, ir_type(DT_F32, 1, &cols)))
+        if (!want_type(x, at++, ir_type((DType)out.dtype, 1, &cols)))
             return false;
     }
     if (ir_attrs_bool(x->attrs, IR_ATTR_residual))

@@ -98,6 +98,15 @@ static const char *border_name(const Cut *c, const char *stem, uint32_t i)
     return arena_printf(c->m->arena, "%s_%u", stem, i);
 }
 
+bool cache_prefix_is_border(const char *global)
+{
+    static const char *const stems[] = {"frozen_", "batch.frozen_", "batch.before_"};
+    for (size_t i = 0; i < sizeof stems / sizeof *stems; i++)
+        if (strncmp(global, stems[i], strlen(stems[i])) == 0)
+            return true;
+    return false;
+}
+
 /* Ops behind the border read inputs in place of the values there. */
 static void start_from(const Cut *c, IrFunc func, const FrozenBorder *border, int64_t last_unit, const char *stem)
 {

@@ -19,4 +19,7 @@ typedef struct
 bool frozen_border(Arena *arena, const IrModule *m, IrFunc func, int64_t last_unit, FrozenBorder *out_border,
                    const char **out_why);
 
+/* A global that the pass makes: a value at a border. */
+bool cache_prefix_is_border(const char *global);
+
 #endif

@@ -129,7 +129,11 @@ static IrValue rule_cast(IrBuilder *b, const IrOpData *op)
         return op->operands[0];
     if (is_const(b->m, op->operands[0], &number) && type.dtype != DT_U8)
         return ir_build_const(b, type, round_to((DType)type.dtype, number));
-    return 0;
+    const IrOpData *inner = def_of(b->m, op->operands[0]); /* bf16 to f32 and back */
+    const bool exact = inner->code == IR_cast && type.dtype == DT_BF16 &&
+                       ir_value_type(b->m, op->operands[0])->dtype == DT_F32 &&
+                       ir_value_type(b->m, inner->operands[0])->dtype == DT_BF16;
+    return exact ? inner->operands[0] : 0;
 }
 
 /* A view of a constant is the constant in another shape. */

@@ -51,7 +51,8 @@ static IrValue decompose_cross_entropy(IrBuilder *b, const IrOpData *op)
 
 static IrValue decompose_einsum(IrBuilder *b, const IrOpData *op)
 {
-    return einsum_lower(b, op->operands[0], op->operands[1], ir_attrs_str(&op->attrs, IR_ATTR_expr));
+    return einsum_lower(b, op->operands[0], op->operands[1], ir_attrs_str(&op->attrs, IR_ATTR_expr),
+                        (DType)ir_value_type(b->m, op->results[0])->dtype);
 }
 
 static DecomposeRule *const rules[IR_CODE_COUNT] = {

@@ -25,6 +25,7 @@ typedef struct
 typedef struct
 {
     IrBuilder *b;
+    DType dtype; /* of the result */
     int64_t extents[N_LETTERS];
 } Lowering;
 
@@ -232,29 +233,62 @@ static IrValue multiply(const Lowering *low, const Side *x, const Side *y, const
         as_matrices(low, first, &layout.first, &layout, layout.ta ? depth : rows, layout.ta ? rows : depth),
         as_matrices(low, second, &layout.second, &layout, layout.tb ? cols : depth, layout.tb ? depth : cols)};
     IrAttr attrs[] = {ir_attr_bool(IR_ATTR_ta, layout.ta), ir_attr_bool(IR_ATTR_tb, layout.tb)};
-    IrValue product = ir_build_op(low->b, IR_matmul, NULL, operands, 2, attrs, 2);
-    DType dtype = (DType)ir_value_type(low->b->m, product)->dtype;
-    product = ir_build_reshape(low->b, product, type_of(low, dtype, &layout.result));
+    const IrType type = ir_type_scalar(low->dtype); /* inferred but for the dtype */
+    IrValue product = ir_build_op(low->b, IR_matmul, &type, operands, 2, attrs, 2);
+    product = ir_build_reshape(low->b, product, type_of(low, low->dtype, &layout.result));
     return reorder(low, product, &layout.result, result);
 }
 
-IrValue einsum_lower(IrBuilder *b, IrValue x, IrValue y, const char *expr)
+typedef struct
+{
+    Letters x, y, result;
+} Expr;
+
+static Expr split(const char *expr)
 {
     const char *comma = strchr(expr, ','), *arrow = strstr(expr, "->");
-    Lowering low = {.b = b};
-    Side sides[2] = {{x, letters_make(expr, (size_t)(comma - expr))},
-                     {y, letters_make(comma + 1, (size_t)(arrow - comma - 1))}};
-    Letters result = letters_make(arrow + 2, strlen(arrow + 2));
+    return (Expr){.x = letters_make(expr, (size_t)(comma - expr)),
+                  .y = letters_make(comma + 1, (size_t)(arrow - comma - 1)),
+                  .result = letters_make(arrow + 2, strlen(arrow + 2))};
+}
+
+/* Something is summed, and each operand has a letter of its own; what is lonely is out of it. */
+static bool multiplies(const Expr *e, Letters *out_depth)
+{
+    Letters shared = letters_pick(&e->x, &e->x, &e->y, true);
+    *out_depth = letters_pick(&shared, &shared, &e->result, false);
+    bool x_alone = letters_pick(&e->result, &e->x, &e->y, false).n > 0;
+    bool y_alone = letters_pick(&e->result, &e->y, &e->x, false).n > 0;
+    return out_depth->n > 0 && x_alone && y_alone;
+}
+
+static bool has_lonely(const Letters *side, const Letters *other, const Letters *result)
+{
+    Letters alone = letters_pick(side, side, other, false);
+    return letters_pick(&alone, &alone, result, false).n > 0;
+}
+
+bool einsum_is_matmul(const char *expr)
+{
+    const Expr e = split(expr);
+    Letters depth;
+    return multiplies(&e, &depth) && !has_lonely(&e.x, &e.y, &e.result) && !has_lonely(&e.y, &e.x, &e.result);
+}
+
+IrValue einsum_lower(IrBuilder *b, IrValue x, IrValue y, const char *expr, DType dtype)
+{
+    Expr e = split(expr);
+    Lowering low = {.b = b, .dtype = dtype};
+    Side sides[2] = {{x, e.x}, {y, e.y}};
     for (int k = 0; k < 2; k++)
         for (int i = 0; i < sides[k].letters.n; i++)
             low.extents[sides[k].letters.at[i] - 'a'] = ir_value_type(b->m, sides[k].value)->dims[i];
-    sum_lonely(&low, &sides[0], &sides[1].letters, &result);
-    sum_lonely(&low, &sides[1], &sides[0].letters, &result);
-    Letters shared = letters_pick(&sides[0].letters, &sides[0].letters, &sides[1].letters, true);
-    Letters depth = letters_pick(&shared, &shared, &result, false);
-    bool x_alone = letters_pick(&result, &sides[0].letters, &sides[1].letters, false).n > 0;
-    bool y_alone = letters_pick(&result, &sides[1].letters, &sides[0].letters, false).n > 0;
-    if (depth.n > 0 && x_alone && y_alone)
-        return multiply(&low, &sides[0], &sides[1], &result);
-    return product_and_sum(&low, &sides[0], &sides[1], &result, &depth);
+    sum_lonely(&low, &sides[0], &sides[1].letters, &e.result);
+    sum_lonely(&low, &sides[1], &sides[0].letters, &e.result);
+    e.x = sides[0].letters;
+    e.y = sides[1].letters;
+    Letters depth;
+    if (multiplies(&e, &depth))
+        return multiply(&low, &sides[0], &sides[1], &e.result);
+    return product_and_sum(&low, &sides[0], &sides[1], &e.result, &depth);
 }

@@ -4,8 +4,12 @@
 
 #include "ir/builder.h"
 
-/* Builds the primitives of einsum x, y {expr} at b; the result has the einsum's type. Without a letter that is summed
+/* Whether it becomes a matmul and views of its operands. */
+bool einsum_is_matmul(const char *expr);
+
+/* Builds the primitives of einsum x, y {expr} at b; the result has the einsum's type, whose dtype may be f32 where the
+ * operands are bf16 and it is a matmul. Without a letter that is summed
  * it is a product; where an operand has no letter of its own it is a product and a sum (a row kernel, no matmul). */
-IrValue einsum_lower(IrBuilder *b, IrValue x, IrValue y, const char *expr);
+IrValue einsum_lower(IrBuilder *b, IrValue x, IrValue y, const char *expr, DType dtype);
 
 #endif

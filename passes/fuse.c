@@ -42,11 +42,25 @@ static uint32_t scalar_cost(const FusePlan *plan, const uint32_t *costs, const I
     return cost;
 }
 
+/* bf16 to f32: part of the load, so every kernel does it for itself. */
+static bool is_widening(const IrModule *m, const IrOpData *op)
+{
+    return op->code == IR_cast && ir_value_type(m, op->results[0])->dtype == DT_F32 &&
+           ir_value_type(m, op->operands[0])->dtype == DT_BF16;
+}
+
+/* The result has the operand's elements in the operand's order. */
+static bool keeps_elements(const IrModule *m, const IrOpData *op)
+{
+    return op->code == IR_reshape || is_widening(m, op);
+}
+
 static FuseFate fate_of(const FusePlan *plan, uint32_t *costs, IrOp op)
 {
     const IrOpData *data = ir_op(plan->m, op);
     uint32_t traits = ir_op_info(data->code)->traits;
-    if (data->code == IR_const || data->code == IR_iota || data->code == IR_random || (traits & IR_TRAIT_VIEW))
+    if (data->code == IR_const || data->code == IR_iota || data->code == IR_random || (traits & IR_TRAIT_VIEW) ||
+        is_widening(plan->m, data))
         return FUSE_CLONED;
     if (traits & IR_TRAIT_EWISE)
     {
@@ -158,7 +172,7 @@ static bool trace_edge(const FusePlan *plan, IrValue value, Edge *out)
             out->n_inner *= ir_type_n_elems(ir_value_type(m, data->results[0])) /
                             ir_type_n_elems(ir_value_type(m, data->operands[0]));
         }
-        else if (data->code != IR_reshape)
+        else if (!keeps_elements(m, data))
             return false;
         value = data->operands[0];
     }
@@ -380,14 +394,14 @@ static void merge_with_sibling(Fuser *f, IrOp op, const IrUses *uses)
 {
     const IrModule *m = f->plan->m;
     IrValue value = ir_op(m, op)->operands[0];
-    while (ir_value_code(m, value) == IR_reshape)
+    while (keeps_elements(m, ir_op(m, ir_value(m, value)->def)))
         value = ir_op(m, ir_value(m, value)->def)->operands[0];
     if (f->plan->fate[ir_value(m, value)->def] == FUSE_CLONED)
         return;
     for (uint32_t i = uses->first[value]; i < uses->first[value + 1]; i++)
     {
         IrOp user = uses->users[i];
-        while (ir_op(m, user)->code == IR_reshape && ir_uses_count(uses, ir_op(m, user)->results[0]) == 1)
+        while (keeps_elements(m, ir_op(m, user)) && ir_uses_count(uses, ir_op(m, user)->results[0]) == 1)
             user = uses->users[uses->first[ir_op(m, user)->results[0]]];
         uint32_t sibling = f->plan->group_of[user];
         if (sibling && f->plan->fate[user] == FUSE_GROUPED &&

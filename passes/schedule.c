@@ -354,12 +354,13 @@ static IrOp clone_folded(Scheduler *s, IrBuilder *b, IrOp op, const IrValue *ope
         return clone_scatter(s, b, op, operands, sum);
     IrValue with_sum[5];
     memcpy(with_sum, operands, old.n_operands * sizeof *operands);
-    with_sum[old.n_operands] = ir_build_reshape(b, sum->partial.data[0], *ir_value_type(m, old.results[0]));
+    const IrType type = *ir_value_type(m, old.results[0]);
+    with_sum[old.n_operands] = ir_build_reshape(b, sum->partial.data[0], type);
     IrAttr attrs[8];
     for (uint32_t i = 0; i < old.attrs.len; i++)
         attrs[i] = old.attrs.data[i];
     attrs[old.attrs.len] = ir_attr_bool(IR_ATTR_residual, true);
-    IrValue result = ir_build_op(b, IR_matmul, NULL, with_sum, old.n_operands + 1, attrs, old.attrs.len + 1);
+    IrValue result = ir_build_op(b, IR_matmul, &type, with_sum, old.n_operands + 1, attrs, old.attrs.len + 1);
     return def_of(s, result);
 }
 

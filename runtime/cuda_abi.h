@@ -58,6 +58,7 @@ enum
 {
     BLASLT_NOT_SUPPORTED = 15, /* CUBLAS_STATUS_NOT_SUPPORTED */
     BLASLT_COMPUTE_F32 = 68,   /* no TF32 */
+    BLASLT_COMPUTE_TF32 = 77,  /* f32 operands as TF32 */
     BLASLT_F32 = 0,            /* cudaDataType */
     BLASLT_BF16 = 14,
     BLASLT_OP_N = 0,

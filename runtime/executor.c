@@ -36,6 +36,7 @@ Status executor_create_interp(const ExecutorModule *modules, uint32_t n_modules,
 {
     Executor *x = create(NULL, modules, n_modules);
     x->env = ir_interp_env_create();
+    ir_interp_env_round_bf16(x->env, true);
     ir_interp_bind_rest(x->env, x->m); /* the largest: the others use the fronts */
     *out_executor = x;
     return from ? executor_fill_interp(x, from) : STATUS_OK;

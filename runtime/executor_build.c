@@ -135,7 +135,10 @@ static GemmDesc gemm_desc_of(const IrModule *m, const IrOpData *data)
     desc.ldr = cols;
     desc.dtype_ab = a->dtype == DT_BF16 ? GEMM_BF16 : GEMM_F32;
     desc.dtype_c = c->dtype == DT_BF16 ? GEMM_BF16 : GEMM_F32;
+    desc.dtype_bias = desc.dtype_c;
     desc.bias = ir_attrs_bool(&data->attrs, IR_ATTR_bias);
+    const char *precision = ir_attrs_str(&ir_func(m, data->func)->attrs, IR_ATTR_precision);
+    desc.tf32 = precision && strcmp(precision, "tf32") == 0;
     desc.residual = ir_attrs_bool(&data->attrs, IR_ATTR_residual);
     const char *act = ir_attrs_str(&data->attrs, IR_ATTR_act);
     desc.act = act ? gemm_act_from_name(act) : GEMM_ACT_none;
@@ -154,7 +157,7 @@ static Status build_matmul(Build *b, IrOp op)
     instr.args.a = b->address[data->operands[0]];
     instr.args.b = b->address[data->operands[1]];
     if (desc.bias)
-        instr.args.bias = (const float *)(const void *)b->address[data->operands[at++]];
+        instr.args.bias = b->address[data->operands[at++]];
     if (desc.residual)
         instr.args.residual = b->address[data->operands[at++]];
     instr.args.c = b->address[data->results[0]];

@@ -15,7 +15,7 @@
 enum
 {
     SCRATCH_ALIGN = 64,
-    KEY_LEN = 20
+    KEY_LEN = 21
 };
 
 /* Measured with oneDNN 2.6 on Zen 4 (tests/bench/gemm_bench.c): its f32 kernels are 48 columns wide, full speed from
@@ -162,17 +162,18 @@ static Tiling tiling_make(const GemmDesc *d)
 
 static void desc_key(const GemmDesc *d, int64_t *key)
 {
-    const int64_t values[KEY_LEN] = {d->dtype_ab, d->dtype_c,  d->trans_a,    d->trans_b,  d->bias,
-                                     d->residual, d->act,      d->accumulate, d->m,        d->n,
-                                     d->k,        d->batch,    d->lda,        d->ldb,      d->ldc,
-                                     d->ldr,      d->stride_a, d->stride_b,   d->stride_c, d->stride_r};
+    const int64_t values[KEY_LEN] = {d->dtype_ab, d->dtype_c,  d->dtype_bias, d->trans_a, d->trans_b, d->bias,
+                                     d->residual, d->act,      d->accumulate, d->m,       d->n,       d->k,
+                                     d->batch,    d->lda,      d->ldb,        d->ldc,     d->ldr,     d->stride_a,
+                                     d->stride_b, d->stride_c, d->stride_r};
     memcpy(key, values, sizeof values);
 }
 
 static void desc_check(const GemmDesc *d)
 {
     ENSURE(d->m >= 1 && d->n >= 1 && d->k >= 1 && d->batch >= 1);
-    ENSURE(d->dtype_ab < GEMM_DTYPE_COUNT && d->dtype_c < GEMM_DTYPE_COUNT && d->act < GEMM_ACT_COUNT);
+    ENSURE(d->dtype_ab < GEMM_DTYPE_COUNT && d->dtype_c < GEMM_DTYPE_COUNT && d->dtype_bias < GEMM_DTYPE_COUNT);
+    ENSURE(d->act < GEMM_ACT_COUNT);
     ENSURE(d->lda >= (d->trans_a ? d->m : d->k));
     ENSURE(d->ldb >= (d->trans_b ? d->k : d->n));
     ENSURE(d->ldc >= d->n);
@@ -466,7 +467,7 @@ static Status tile_run(const Gemm *gemm, const GemmArgs *args, int64_t index, in
         .a = const_offset(args->a, a_elems, d->dtype_ab),
         .b = const_offset(args->b, b_elems, d->dtype_ab),
         .c = product ? (void *)product : c,
-        .bias = d->bias ? args->bias + tile.n0 : NULL,
+        .bias = d->bias ? const_offset(args->bias, tile.n0, d->dtype_bias) : NULL,
     };
     TRY(gemm_kernel_run(gemm->kernels[gemm->kernel_of[tile.last_row][tile.last_col]], worker, &part, scratch));
     if (product)

@@ -34,11 +34,13 @@ typedef enum
 /* Fill with gemm_desc_make and then set what differs. Leading dimensions and strides count elements.
  * lda: distance of two stored rows of A, which is (M, K), or (K, M) if trans_a; likewise ldb for B, (K, N)
  * or (N, K) if trans_b. Strides are between batch items; stride_a or stride_b 0 shares that operand.
- * Residual has C's dtype, ldr and stride_r. A and B have dtype_ab; bias is f32. */
+ * Residual has C's dtype, ldr and stride_r. A and B have dtype_ab. */
 typedef struct
 {
     GemmDtype dtype_ab;
     GemmDtype dtype_c;
+    GemmDtype dtype_bias;
+    bool tf32; /* f32 operands may be rounded to tf32, where a device is faster for it */
     bool trans_a, trans_b;
     bool bias;
     bool residual;
@@ -55,7 +57,7 @@ typedef struct
 {
     const void *a, *b;
     void *c;
-    const float *bias;
+    const void *bias;
     const void *residual;
 } GemmArgs;
 
@@ -69,6 +71,9 @@ double gemm_flops(const GemmDesc *desc);
 /* "relu", "gelu_erf", ...; GEMM_ACT_COUNT when there is no such name. */
 GemmAct gemm_act_from_name(const char *name);
 const char *gemm_act_name(GemmAct act);
+
+/* Whether this processor multiplies bf16 faster than f32 (AVX512-BF16, AMX). */
+bool gemm_has_bf16(void);
 
 /* Holds the prepared contractions and the scratch memory of a pool's workers. Borrows the pool. */
 Status gemm_lib_create(Pool *pool, GemmLib **out_lib);

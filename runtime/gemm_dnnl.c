@@ -126,6 +126,12 @@ void gemm_engine_destroy(GemmEngine *engine)
     free(engine);
 }
 
+bool gemm_has_bf16(void)
+{
+    const unsigned wanted = dnnl_cpu_isa_avx512_core_bf16; /* a set of bits, which later ones contain */
+    return ((unsigned)dnnl_get_effective_cpu_isa() & wanted) == wanted;
+}
+
 static const dnnl_data_type_t DTYPES[GEMM_DTYPE_COUNT] = {[GEMM_F32] = dnnl_f32, [GEMM_BF16] = dnnl_bf16};
 
 static Status mem_desc_make(dnnl_data_type_t dtype, int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride,
@@ -240,7 +246,7 @@ static Status kernel_init(GemmKernel *kernel, const GemmDesc *t, MemDesc *descs,
     TRY(mem_desc_make(dtype_ab, t->k, t->n, t->trans_b ? 1 : t->ldb, t->trans_b ? t->ldb : 1, &descs[ARG_B]));
     TRY(mem_desc_make(DTYPES[t->dtype_c], t->m, t->n, t->ldc, 1, &descs[ARG_C]));
     if (t->bias)
-        TRY(mem_desc_make(dnnl_f32, 1, t->n, t->n, 1, &descs[ARG_BIAS]));
+        TRY(mem_desc_make(DTYPES[t->dtype_bias], 1, t->n, t->n, 1, &descs[ARG_BIAS]));
     TRY_DNNL(dnnl_primitive_attr_create(attr));
     TRY_DNNL(dnnl_post_ops_create(ops));
     TRY(attr_fill(*attr, *ops, t));

@@ -75,13 +75,16 @@ static const IrModule *finish_module(Arena *arena, const GemmDesc *desc)
     IrModule *m = ir_module_create(arena, "epilogue");
     IrBuilder b = ir_builder(m, ir_func_add(m, IR_FUNC_KERNEL, "finish"));
     const int64_t n = desc->batch * desc->m * desc->n;
-    const IrType type = ir_type(DT_F32, 1, &n);
-    IrExprVar x = {"x", ir_build_op(&b, IR_arg, &type, NULL, 0, NULL, 0)};
+    const DType dtype = desc->dtype_c == GEMM_BF16 ? DT_BF16 : DT_F32;
+    const IrType type = ir_type(dtype, 1, &n);
+    const IrValue product = ir_build_op(&b, IR_arg, &type, NULL, 0, NULL, 0);
     const bool adds = desc->residual || desc->accumulate;
     const IrValue residual = adds ? ir_build_op(&b, IR_arg, &type, NULL, 0, NULL, 0) : 0;
+    IrExprVar x = {"x", ir_build_cast(&b, product, DT_F32)};
     IrValue value = ir_build_expr(&b, forms[desc->act][0], &x, 1);
     if (adds)
-        value = ir_build2(&b, IR_add, value, residual);
+        value = ir_build2(&b, IR_add, value, ir_build_cast(&b, residual, DT_F32));
+    value = ir_build_cast(&b, value, dtype);
     ir_build_op(&b, IR_output, NULL, &value, 1, NULL, 0);
     return m;
 }
@@ -103,7 +106,8 @@ static Status prepare_finish(CudaDevice *device, HalGemm *gemm)
     if (status == STATUS_OK)
         status = hal_executable_kernel(gemm->executable, "finish", &gemm->finish);
     if (desc->residual || desc->accumulate)
-        gemm->product_bytes = align_up((size_t)(desc->batch * desc->m * desc->n) * sizeof(float));
+        gemm->product_bytes =
+            align_up((size_t)(desc->batch * desc->m * desc->n) * (desc->dtype_c == GEMM_BF16 ? 2 : sizeof(float)));
     arena_destroy(arena);
     return status;
 }
@@ -111,8 +115,8 @@ static Status prepare_finish(CudaDevice *device, HalGemm *gemm)
 static Status check_supported(const GemmDesc *desc)
 {
     const char *why = NULL;
-    if (desc->dtype_c == GEMM_BF16 && (desc->bias || is_split(desc)))
-        why = "bias and activation of a bf16 result";
+    if (desc->bias && desc->dtype_bias != desc->dtype_c)
+        why = "a bias that is not of the result's type";
     else if (desc->residual && desc->accumulate)
         why = "a residual and accumulation";
     else if (is_split(desc) && !is_dense(desc))
@@ -163,13 +167,15 @@ static Status make_matmul(const CudaDevice *device, HalGemm *gemm)
     if (d->bias)
         epilogue = epilogue == BLASLT_EPILOGUE_NONE ? BLASLT_EPILOGUE_BIAS : epilogue | BLASLT_EPILOGUE_BIAS;
     gemm->epilogue = epilogue;
-    LT_TRY(matmul_create(&gemm->matmul, BLASLT_COMPUTE_F32, BLASLT_F32), "describing");
+    LT_TRY(matmul_create(&gemm->matmul, d->tf32 && d->dtype_ab == GEMM_F32 ? BLASLT_COMPUTE_TF32 : BLASLT_COMPUTE_F32,
+                         BLASLT_F32),
+           "describing");
     LT_TRY(matmul_set(gemm->matmul, BLASLT_DESC_TRANSA, &transa, sizeof transa), "describing");
     LT_TRY(matmul_set(gemm->matmul, BLASLT_DESC_TRANSB, &transb, sizeof transb), "describing");
     LT_TRY(matmul_set(gemm->matmul, BLASLT_DESC_EPILOGUE, &epilogue, sizeof epilogue), "describing");
     if (!d->bias)
         return STATUS_OK;
-    const int32_t type = BLASLT_F32;
+    const int32_t type = d->dtype_bias == GEMM_BF16 ? BLASLT_BF16 : BLASLT_F32;
     const void *aligned = (const void *)(uintptr_t)CUDA_GEMM_ALIGNMENT; /* the choice may depend on that */
     LT_TRY(matmul_set(gemm->matmul, BLASLT_DESC_BIAS_TYPE, &type, sizeof type), "describing");
     LT_TRY(matmul_set(gemm->matmul, BLASLT_DESC_BIAS_POINTER, &aligned, sizeof(void *)), "describing");
@@ -213,12 +219,12 @@ void cuda_gemms_drop(HalDevice *base)
 
 static bool same_desc(const GemmDesc *x, const GemmDesc *y)
 {
-    return x->dtype_ab == y->dtype_ab && x->dtype_c == y->dtype_c && x->trans_a == y->trans_a &&
-           x->trans_b == y->trans_b && x->bias == y->bias && x->residual == y->residual &&
-           x->accumulate == y->accumulate && x->act == y->act && x->m == y->m && x->n == y->n && x->k == y->k &&
-           x->batch == y->batch && x->lda == y->lda && x->ldb == y->ldb && x->ldc == y->ldc && x->ldr == y->ldr &&
-           x->stride_a == y->stride_a && x->stride_b == y->stride_b && x->stride_c == y->stride_c &&
-           x->stride_r == y->stride_r;
+    return x->dtype_ab == y->dtype_ab && x->dtype_c == y->dtype_c && x->dtype_bias == y->dtype_bias &&
+           x->tf32 == y->tf32 && x->trans_a == y->trans_a && x->trans_b == y->trans_b && x->bias == y->bias &&
+           x->residual == y->residual && x->accumulate == y->accumulate && x->act == y->act && x->m == y->m &&
+           x->n == y->n && x->k == y->k && x->batch == y->batch && x->lda == y->lda && x->ldb == y->ldb &&
+           x->ldc == y->ldc && x->ldr == y->ldr && x->stride_a == y->stride_a && x->stride_b == y->stride_b &&
+           x->stride_c == y->stride_c && x->stride_r == y->stride_r;
 }
 
 Status cuda_gemm_create(HalDevice *base, const GemmDesc *desc, const HalGemm **out_gemm)

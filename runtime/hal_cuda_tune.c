@@ -29,9 +29,9 @@ static const char *subject_of(Arena *arena, const CudaDevice *device, const HalG
 {
     const GemmDesc *d = &gemm->desc;
     StrBuf text = strbuf_make(arena);
-    strbuf_addf(&text, "ptc algorithm 1\n%s\n", cuda_gemm_describe(arena, d));
-    strbuf_addf(&text, "types %d %d epilogue %u, %s\n", (int)d->dtype_ab, (int)d->dtype_c, gemm->epilogue,
-                gemm->product_bytes ? "split" : "whole");
+    strbuf_addf(&text, "ptc algorithm 2\n%s\n", cuda_gemm_describe(arena, d));
+    strbuf_addf(&text, "types %d %d %d, tf32 %d, epilogue %u, %s\n", (int)d->dtype_ab, (int)d->dtype_c,
+                (int)d->dtype_bias, d->tf32, gemm->epilogue, gemm->product_bytes ? "split" : "whole");
     strbuf_addf(&text, "rows %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64, d->lda, d->ldb, d->ldc, d->ldr);
     strbuf_addf(&text, " items %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 "\n", d->stride_a, d->stride_b,
                 d->stride_c, d->stride_r);
@@ -145,7 +145,7 @@ static Status open_scratch(const CudaDevice *device, const HalGemm *gemm, size_t
     const size_t b = take(s, d->batch, d->stride_b, d->trans_b ? d->n : d->k, d->ldb, d->dtype_ab);
     const size_t c = take(s, d->batch, d->stride_c, d->m, d->ldc, d->dtype_c);
     const size_t residual = take(s, d->batch, d->stride_r, d->residual ? d->m : 1, d->ldr, d->dtype_c);
-    const size_t bias = take(s, 1, 0, 1, d->n, GEMM_F32), workspace = s->size_bytes;
+    const size_t bias = take(s, 1, 0, 1, d->n, d->dtype_bias), workspace = s->size_bytes;
     s->size_bytes += workspace_bytes;
     *out_result = driver->memory_alloc(&s->memory, s->size_bytes);
     if (*out_result != 0)

@@ -73,42 +73,78 @@ static void fill(Operands *o, const GemmDesc *d)
         o->before[i] = (float)(rng_next() >> 40) * 0x1p-23F - 1;
 }
 
+static GemmDtype dtype_of(const GemmDesc *d, int operand)
+{
+    return operand == A || operand == B ? d->dtype_ab : operand == BIAS ? d->dtype_bias : d->dtype_c;
+}
+
+/* Element i of an operand at x; one of bf16 is the upper half of an f32. */
+static double get(const float *x, int64_t i, GemmDtype dtype)
+{
+    if (dtype == GEMM_F32)
+        return (double)x[i];
+    const uint32_t bits = (uint32_t)((const uint16_t *)(const void *)x)[i] << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return (double)value;
+}
+
+/* Random bits as bf16 are no numbers. */
+static void fill_bf16(Operands *o, const GemmDesc *d)
+{
+    for (int operand = 0; operand < N_OPERANDS; operand++)
+    {
+        uint16_t *x = (uint16_t *)(void *)(o->before + o->at[operand]);
+        const int64_t end = operand + 1 < N_OPERANDS ? o->at[operand + 1] : o->n_elems;
+        for (int64_t i = 0; dtype_of(d, operand) == GEMM_BF16 && i < 2 * (end - o->at[operand]); i++)
+        {
+            const float value = (float)(rng_next() >> 40) * 0x1p-23F - 1;
+            uint32_t bits;
+            memcpy(&bits, &value, sizeof bits);
+            x[i] = (uint16_t)(bits >> 16);
+        }
+    }
+}
+
 /* residual: where the residual was, in elements. */
 static double expected(const GemmDesc *d, const Operands *o, int64_t residual, int64_t item, int64_t i, int64_t j)
 {
     const float *x = o->before;
     double sum = 0;
     for (int64_t p = 0; p < d->k; p++)
-        sum += (double)x[o->at[A] + item * d->stride_a + (d->trans_a ? p * d->lda + i : i * d->lda + p)] *
-               (double)x[o->at[B] + item * d->stride_b + (d->trans_b ? j * d->ldb + p : p * d->ldb + j)];
+        sum += get(x + o->at[A], item * d->stride_a + (d->trans_a ? p * d->lda + i : i * d->lda + p), d->dtype_ab) *
+               get(x + o->at[B], item * d->stride_b + (d->trans_b ? j * d->ldb + p : p * d->ldb + j), d->dtype_ab);
     if (d->bias)
-        sum += (double)x[o->at[BIAS] + j];
+        sum += get(x + o->at[BIAS], j, d->dtype_bias);
     double result = gemm_act_f64(d->act, sum);
     if (d->residual)
-        result += (double)x[residual + item * d->stride_r + i * d->ldr + j];
+        result += get(x + residual, item * d->stride_r + i * d->ldr + j, d->dtype_c);
     if (d->accumulate)
-        result += (double)x[o->at[C] + item * d->stride_c + i * d->ldc + j];
+        result += get(x + o->at[C], item * d->stride_c + i * d->ldc + j, d->dtype_c);
     return result;
 }
 
 /* Every element of C is right, everything else is as it was. */
 static void check(const GemmDesc *d, const Operands *o, int64_t residual)
 {
-    char *owned = calloc((size_t)o->n_elems, 1);
+    const size_t elem_bytes = d->dtype_c == GEMM_F32 ? 4 : 2, n_bytes = (size_t)o->n_elems * sizeof(float);
+    /* a split product is rounded twice */
+    const double bound = d->dtype_c == GEMM_F32 ? 2e-6 * ((double)d->k + 2) : 0x1p-7 * ((double)d->k + 2) / 2;
+    char *owned = calloc(n_bytes, 1);
     assert_non_null(owned);
     for (int64_t e = 0; e < d->batch * d->m * d->n; e++)
     {
         const int64_t j = e % d->n, i = e / d->n % d->m, item = e / d->n / d->m;
-        const int64_t at = o->at[C] + item * d->stride_c + i * d->ldc + j;
-        const double want = expected(d, o, residual, item, i, j), got = (double)o->after[at];
-        owned[at] = 1;
-        if (!(fabs(got - want) <= 2e-6 * ((double)d->k + 2)))
+        const int64_t at = item * d->stride_c + i * d->ldc + j;
+        const double want = expected(d, o, residual, item, i, j), got = get(o->after + o->at[C], at, d->dtype_c);
+        memset(owned + (size_t)o->at[C] * sizeof(float) + (size_t)at * elem_bytes, 1, elem_bytes);
+        if (!(fabs(got - want) <= bound))
             fail_msg("[%lld][%lld,%lld] is %.9g, expected %.9g", (long long)item, (long long)i, (long long)j, got,
                      want);
     }
-    for (int64_t i = 0; i < o->n_elems; i++)
-        if (!owned[i] && o->after[i] != o->before[i])
-            fail_msg("element %lld, which is not of C, was written", (long long)i);
+    for (size_t i = 0; i < n_bytes; i++)
+        if (!owned[i] && ((const char *)o->after)[i] != ((const char *)o->before)[i])
+            fail_msg("byte %zu, which is not of C, was written", i);
     free(owned);
 }
 
@@ -118,6 +154,7 @@ static void run_desc(HalDevice *device, const GemmDesc *d, bool residual_is_c)
     HalBuffer *buffer = NULL;
     const HalGemm *gemm = NULL;
     fill(&o, d);
+    fill_bf16(&o, d);
     const size_t size_bytes = (size_t)o.n_elems * sizeof(float);
     if (hal_gemm_create(device, d, &gemm) != STATUS_OK)
         fail_msg("%s", status_detail());
@@ -167,6 +204,13 @@ static void every_flag_alone_and_with_others(void **state)
             if (d.residual)
                 run_desc(device, &d, true);
             n_run++;
+            if (flags & 3)
+                continue;
+            d.dtype_ab = GEMM_BF16;
+            run_desc(device, &d, false);
+            d.dtype_c = d.dtype_bias = GEMM_BF16;
+            run_desc(device, &d, false);
+            n_run += 2;
         }
     printf("%u contractions\n", n_run);
     assert_true(n_run >= 100);
@@ -221,9 +265,14 @@ static void calls_are_as_planned(void **state)
         "epilogue 4, workspace 33554432, alignment 64 64 64 64\n"
         /* bf16 operands and result */
         "A 10x784 ld 10 op 0 type 14, B 784x64 ld 784 op 0, C ld 10, D 10x64 ld 10 type 14, batch 1 strides 0 0 0 0, "
-        "epilogue 2, workspace 33554432, alignment 64 64 64 64\n";
-    GemmDesc d[6];
-    for (int i = 0; i < 6; i++)
+        "epilogue 2, workspace 33554432, alignment 64 64 64 64\n"
+        /* bf16 operands, f32 result */
+        "A 10x784 ld 10 op 0 type 14, B 784x64 ld 784 op 0, C ld 10, D 10x64 ld 10 type 0, batch 1 strides 0 0 0 0, "
+        "epilogue 1, workspace 33554432, alignment 64 64 64 64\n"
+        "A 10x784 ld 10 op 0 type 0, B 784x64 ld 784 op 0, C ld 10, D 10x64 ld 10 type 0, batch 1 strides 0 0 0 0, "
+        "epilogue 1, workspace 33554432, alignment 64 64 64 64\n";
+    GemmDesc d[8];
+    for (int i = 0; i < 8; i++)
         d[i] = gemm_desc_make(64, 10, 784, false, false);
     d[1] = gemm_desc_make(784, 10, 64, true, false);
     d[2] = gemm_desc_make(49, 49, 32, false, true);
@@ -236,11 +285,13 @@ static void calls_are_as_planned(void **state)
     d[4].ldr = 12;
     d[5].dtype_ab = d[5].dtype_c = GEMM_BF16;
     d[5].act = GEMM_ACT_relu;
+    d[6].dtype_ab = GEMM_BF16;
+    d[7].tf32 = true;
     Arena *arena = arena_create();
     HalDevice *device = fixture_device();
     const HalGemm *gemm = NULL;
     fixture_log_start();
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < 8; i++)
         if (hal_gemm_create(device, &d[i], &gemm) != STATUS_OK)
             fail_msg("%s", status_detail());
     const char *log = fixture_log_stop(arena);
@@ -250,6 +301,7 @@ static void calls_are_as_planned(void **state)
         strbuf_add_bytes(&got, at + strlen(symbol), strcspn(at, "\n") + 1 - strlen(symbol));
     assert_string_equal(strbuf_text(&got), calls);
     assert_non_null(strstr(log, "cublasLtMatmulDescCreate compute 68 scale 0\n"));
+    assert_non_null(strstr(log, "cublasLtMatmulDescCreate compute 77 scale 0\n")); /* tf32 */
     hal_device_destroy(device);
     arena_destroy(arena);
 }
@@ -299,7 +351,8 @@ static void what_there_is_no_way_for_is_refused(void **state)
     d = gemm_desc_make(4, 5, 6, false, false);
     d.dtype_ab = d.dtype_c = GEMM_BF16;
     d.bias = true;
-    fixture_expect(hal_gemm_create(device, &d, &gemm), STATUS_UNSUPPORTED, 3, "bias and activation of a bf16 result");
+    fixture_expect(hal_gemm_create(device, &d, &gemm), STATUS_UNSUPPORTED, 3,
+                   "a bias that is not of the result's type");
     assert_null(gemm);
     hal_device_destroy(device);
 }

@@ -21,7 +21,7 @@ struct BlasLtMatmul
 {
     int32_t transa, transb, bias_type;
     uint32_t epilogue;
-    const float *bias;
+    const void *bias;
 };
 
 struct BlasLtLayout
@@ -223,9 +223,30 @@ EXPORT CuResult cublasLtMatmulAlgoCheck(BlasLtHandle handle, BlasLtMatmul mm, Bl
                : INVALID_VALUE;
 }
 
-static float at(const float *matrix, const struct BlasLtLayout *l, int32_t item, int64_t row, int64_t col)
+/* Elements are f32 or bf16, the upper half of one. */
+static float load(const void *base, int type, int64_t i)
 {
-    return matrix[item * l->batch_stride + col * l->ld + row];
+    if (type == BLASLT_F32)
+        return ((const float *)base)[i];
+    const uint32_t bits = (uint32_t)((const uint16_t *)base)[i] << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static void store(void *base, int type, int64_t i, float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (type == BLASLT_F32)
+        ((float *)base)[i] = x;
+    else
+        ((uint16_t *)base)[i] = (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16); /* to nearest, ties to even */
+}
+
+static float at(const void *matrix, const struct BlasLtLayout *l, int32_t item, int64_t row, int64_t col)
+{
+    return load(matrix, l->type, item * l->batch_stride + col * l->ld + row);
 }
 
 static float activated(uint32_t epilogue, float x)
@@ -246,8 +267,9 @@ typedef struct
 {
     struct BlasLtMatmul mm;
     struct BlasLtLayout la, lb, lc, ld;
-    const float *a, *b, *c;
-    float *d, alpha, beta;
+    const void *a, *b, *c;
+    void *d;
+    float alpha, beta;
     void *workspace;
     size_t workspace_bytes;
 } Product;
@@ -270,8 +292,8 @@ static CuResult compute(const void *args)
                 if (p->beta != 0)
                     x += p->beta * at(p->c, &p->lc, item, row, col);
                 if (mm->epilogue & BLASLT_EPILOGUE_BIAS)
-                    x += mm->bias[row];
-                p->d[item * p->ld.batch_stride + col * p->ld.ld + row] = activated(mm->epilogue, x);
+                    x += load(mm->bias, mm->bias_type, row);
+                store(p->d, p->ld.type, item * p->ld.batch_stride + col * p->ld.ld + row, activated(mm->epilogue, x));
             }
     return 0;
 }
@@ -288,8 +310,7 @@ EXPORT CuResult cublasLtMatmul(BlasLtHandle handle, BlasLtMatmul mm, const void 
     double ms = 0;
     (void)handle;
     if (algo->data[0] != ALGO_MARK || !algorithm((unsigned)algo->data[1], &ms) || ms < 0 ||
-        workspace_bytes < ALGO_WORKSPACE_BYTES || !fits(mm, la, lb, lc, ld) || la->type != BLASLT_F32 ||
-        ld->type != BLASLT_F32)
+        workspace_bytes < ALGO_WORKSPACE_BYTES || !fits(mm, la, lb, lc, ld))
         return INVALID_VALUE;
     if (!aligned(a) || !aligned(b) || !aligned(c) || !aligned(d) || !aligned(workspace))
         return INVALID_VALUE;

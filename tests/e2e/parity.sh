@@ -32,6 +32,32 @@ differs() # ARCHITECTURE RUN FLAG...
     train wrong "$@" && fails_with 1 $COMPARE losses "$fixtures/$1_losses.json" "$2" wrong/metrics.jsonl "$loss_bound"
 }
 
+# bf16 is near f32, and something else; a processor without it says so, and computes in f32.
+near_in_bf16() # ARCHITECTURE
+{
+    local losses="$COMPARE losses $fixtures/$1_losses.json adamw out/metrics.jsonl"
+    train out "$1" adamw --precision=bf16 2>log || return
+    $losses 2e-2 || return
+    if grep -q 'no AVX512-BF16' log; then
+        $losses "$loss_bound"
+    else
+        fails_with 1 $losses "$loss_bound"
+    fi
+}
+
+says_that_it_has_no_bf16()
+{
+    ONEDNN_MAX_CPU_ISA=AVX2 train out vit adamw --precision=bf16 2>log || return
+    grep -qx 'ptc: this processor has no AVX512-BF16: precision f32 instead of bf16' log &&
+        $COMPARE losses "$fixtures/vit_losses.json" adamw out/metrics.jsonl "$loss_bound"
+}
+
+for architecture in vit postnorm rope; do
+    check "$architecture in bf16" near_in_bf16 $architecture
+done
+if [ "$device" = cpu ]; then
+    check "a processor without bf16" says_that_it_has_no_bf16
+fi
 for architecture in vit postnorm rope alibi; do
     for run in adamw adamw_clip_cosine sgd_momentum sgd_clip; do
         check "$architecture, $run" agrees $architecture $run

@@ -94,7 +94,7 @@ static double reference(const GemmDesc *d, const GemmArgs *args, const void *c_b
         magnitude += fabs(a * b);
     }
     if (d->bias)
-        sum += args->bias[j];
+        sum += get(args->bias, j, d->dtype_bias);
     double result = gemm_act_f64(d->act, sum);
     if (d->residual)
         result += get(args->residual, item * d->stride_r + i * d->ldr + j, d->dtype_c);
@@ -146,7 +146,7 @@ static void check_desc(const GemmDesc *d, bool residual_is_c)
     int64_t c_elems = (d->batch - 1) * d->stride_c + d->m * d->ldc + MARGIN;
     void *a = random_array(a_elems, d->dtype_ab);
     void *b = random_array(b_elems, d->dtype_ab);
-    void *bias = random_array(d->n, GEMM_F32);
+    void *bias = random_array(d->n, d->dtype_bias);
     void *before = random_array(c_elems, d->dtype_c);
     void *residual = random_array((d->batch - 1) * d->stride_r + d->m * d->ldr, d->dtype_c);
     size_t c_bytes = (size_t)c_elems * elem_bytes(d->dtype_c);
@@ -266,9 +266,11 @@ static void bf16_inputs(void **state)
             gemm_desc_make(1 + rng_below(90), 1 + rng_below(90), 1 + rng_below(90), rng_below(2), rng_below(2));
         d.dtype_ab = GEMM_BF16;
         d.dtype_c = rng_below(2) ? GEMM_BF16 : GEMM_F32;
+        d.dtype_bias = rng_below(2) ? GEMM_BF16 : GEMM_F32;
         random_layout(&d);
         d.bias = rng_below(2);
         d.residual = rng_below(2);
+        d.act = (GemmAct)rng_below(GEMM_ACT_COUNT);
         const Gemm *gemm = NULL;
         if (round == 0 && gemm_create(libs[0], &d, &gemm) == STATUS_UNSUPPORTED)
         {
