@@ -60,10 +60,10 @@ Status interp_iota(InterpOp *x)
 
 double interp_uniform(const double *key, double sample, int64_t stream, int64_t elem)
 {
-    uint32_t words[4] = {(uint32_t)elem, (uint32_t)(int64_t)sample, (uint32_t)(int64_t)key[1], (uint32_t)stream};
+    uint32_t words[4] = {(uint32_t)elem / 4, (uint32_t)(int64_t)sample, (uint32_t)(int64_t)key[1], (uint32_t)stream};
     const uint32_t philox_key[2] = {(uint32_t)(int64_t)key[0], 0x70746331u};
     philox4x32(words, philox_key, words);
-    return (double)philox_unit_f32(words[0]);
+    return (double)philox_unit_f32(words[(uint32_t)elem % 4]);
 }
 
 Status interp_random(InterpOp *x)

@@ -245,21 +245,23 @@ PTC_INLINE ptc_u64 ptc_mul_wide(ptc_u64 a, ptc_u64 m)
 #endif
 }
 
-/* Factors 0 or 1 / (1 - p) of one key for the tile's first `lanes` queries: ptc_random of many elements. A word sits in
- * the lower half of 64 bits; the upper half is never read. */
-PTC_FUNC void ptc_drop_row(const PtcAttention *a, const int32_t *key, int32_t sample, int64_t head, int64_t t0,
-                           int64_t s, int64_t lanes, float *factors)
+/* Factors 0 or 1 / (1 - p) for the tile's first `lanes` queries: ptc_random of many elements. Where rows of scores begin at
+ * multiples of 4, a block of random numbers is that of 4 keys: all of s's are filled in, otherwise s alone, in row s % 4.
+ * A word sits in the lower half of 64 bits; the upper half is never read. */
+PTC_FUNC void ptc_drop_keys(const PtcAttention *a, const int32_t *key, int32_t sample, int64_t head, int64_t t0,
+                            int64_t s, int64_t lanes, float (*factors)[PTC_QB])
 {
-    uint32_t words[PTC_QB];
-    const uint32_t first = (uint32_t)((head * a->t + t0) * a->s + s), step = (uint32_t)a->s;
+    uint32_t words[4][PTC_QB];
+    const uint32_t step = (uint32_t)a->s;
     const float p = a->p, keep = 1.0f / (1.0f - a->p);
     ptc_u64 element;
     for (int l = 0; l < PTC_VL / 2; l++)
-        element[l] = first + (uint32_t)l * step;
+        element[l] = (uint32_t)((head * a->t + t0) * a->s + s) + (uint32_t)l * step;
     for (int64_t q = 0; q < lanes; q += PTC_VL / 2)
     {
         const ptc_u64 zero = {0}, m0 = zero + 0xD2511F53u, m1 = zero + 0xCD9E8D57u;
-        ptc_u64 c0 = element, c1 = zero + (uint32_t)sample, c2 = zero + (uint32_t)key[1], c3 = zero + a->stream;
+        ptc_u64 c0 = (element & 0xFFFFFFFFu) >> 2, c1 = zero + (uint32_t)sample, c2 = zero + (uint32_t)key[1];
+        ptc_u64 c3 = zero + a->stream;
         uint32_t k0 = (uint32_t)key[0], k1 = 0x70746331u;
         PTC_UNROLL10 for (int round = 0; round < 10; round++)
         {
@@ -271,12 +273,29 @@ PTC_FUNC void ptc_drop_row(const PtcAttention *a, const int32_t *key, int32_t sa
             k0 += 0x9E3779B9u;
             k1 += 0xBB67AE85u;
         }
-        *(ptc_u32 *)(words + q) = __builtin_convertvector(c0, ptc_u32);
+        *(ptc_u32 *)(words[0] + q) = __builtin_convertvector(c0, ptc_u32);
+        *(ptc_u32 *)(words[1] + q) = __builtin_convertvector(c1, ptc_u32);
+        *(ptc_u32 *)(words[2] + q) = __builtin_convertvector(c2, ptc_u32);
+        *(ptc_u32 *)(words[3] + q) = __builtin_convertvector(c3, ptc_u32);
         element += (uint32_t)(PTC_VL / 2) * step;
     }
-    PTC_SIMD
-    for (int64_t q = 0; q < lanes; q++)
-        factors[q] = (float)(int32_t)(words[q] >> 8) * 0x1p-24f >= p ? keep : 0.0f;
+    if (a->s % 4 != 0)
+        for (int64_t q = 0; q < lanes; q++)
+            words[s % 4][q] = words[(uint32_t)((head * a->t + t0 + q) * a->s + s) % 4][q];
+    for (int64_t w = 0; w < 4; w++)
+    {
+        PTC_SIMD
+        for (int64_t q = 0; q < lanes; q++)
+            factors[w][q] = (float)(int32_t)(words[w][q] >> 8) * 0x1p-24f >= p ? keep : 0.0f;
+    }
+}
+/* The factors of key s, which is keys `first` .. in turn. */
+PTC_INLINE const float *ptc_drop_row(const PtcAttention *a, const int32_t *key, int32_t sample, int64_t head, int64_t t0,
+                                     int64_t s, int64_t first, int64_t lanes, float (*factors)[PTC_QB])
+{
+    if (a->s % 4 != 0 || s % 4 == 0 || s == first)
+        ptc_drop_keys(a, key, sample, head, t0, s, lanes, factors);
+    return factors[s % 4];
 }
 
 PTC_FUNC void ptc_attention(const PtcAttention *a, const void *q, const void *k, const void *v, const float *bias,
@@ -292,7 +311,7 @@ PTC_FUNC void ptc_attention(const PtcAttention *a, const void *q, const void *k,
     float *scores = qt + a->d * PTC_QB;    /* [KB][QB] */
     float *acc = scores + PTC_KB * PTC_QB; /* [QB][d_pad] */
     float *copy = acc + PTC_QB * d_pad;    /* [KB][d_pad]: keys, then values */
-    float max[PTC_QB], sum[PTC_QB], shift[PTC_QB], drop[PTC_QB];
+    float max[PTC_QB], sum[PTC_QB], shift[PTC_QB], grow[PTC_QB], factors[4][PTC_QB];
     int64_t lo, hi, ld;
 
     const float *rows = ptc_float_rows(a, q, ((batch * a->t + t0) * a->h + head) * a->d, q_ld, nq, acc, &ld);
@@ -324,13 +343,13 @@ PTC_FUNC void ptc_attention(const PtcAttention *a, const void *q, const void *k,
             const float base = max[l] > -PTC_INF ? max[l] : 0.0f;
             const float factor = ptc_exp(shift[l] - base);
             sum[l] *= factor;
-            drop[l] = factor; /* of what was summed so far */
+            grow[l] = factor; /* of what was summed so far */
             shift[l] = base;
         }
         if (s0 > lo)
             for (int64_t i = 0; i < nq; i++)
             {
-                const float factor = drop[i];
+                const float factor = grow[i];
                 PTC_SIMD
                 for (int64_t x = 0; x < d_pad; x++)
                     acc[i * d_pad + x] *= factor;
@@ -346,7 +365,8 @@ PTC_FUNC void ptc_attention(const PtcAttention *a, const void *q, const void *k,
             }
             if (a->p > 0.0f)
             {
-                ptc_drop_row(a, key, sample[batch], head, t0, s0 + s, lanes, drop);
+                const float *drop =
+                    ptc_drop_row(a, key, sample[batch], head, t0, s0 + s, s0, lanes, factors);
                 PTC_SIMD
                 for (int64_t l = 0; l < lanes; l++)
                     row[l] *= drop[l];
@@ -382,7 +402,7 @@ PTC_FUNC void ptc_attention_grad(const PtcAttention *a, const void *q, const voi
     float *pad_v = pad_k + PTC_KB * d_pad;    /* [KB][d_pad] */
     float *pad_q = pad_v + PTC_KB * d_pad;    /* [QB][d_pad] */
     float *pad_do = pad_q + PTC_QB * d_pad;   /* [QB][d_pad] */
-    float base[PTC_QB], delta[PTC_QB], drop[PTC_QB];
+    float base[PTC_QB], delta[PTC_QB], factors[4][PTC_QB];
     const float scale = a->scale;
 
     memset(acc_k, 0, (size_t)(2 * a->s * d_pad) * sizeof(float));
@@ -429,7 +449,8 @@ PTC_FUNC void ptc_attention_grad(const PtcAttention *a, const void *q, const voi
                     float *p = probs + s * PTC_QB, *ds = dscores + s * PTC_QB;
                     if (a->p > 0.0f)
                     {
-                        ptc_drop_row(a, key, sample[batch], head, t0, s0 + s, lanes, drop);
+                        const float *drop =
+                            ptc_drop_row(a, key, sample[batch], head, t0, s0 + s, s0, lanes, factors);
                         PTC_SIMD
                         for (int64_t l = 0; l < lanes; l++)
                         {

@@ -55,22 +55,53 @@ PTC_INLINE void ptc_mma_scores(const PtcAttention &a, const float *bias, int64_t
             if (!ptc_visible(a, t + (TURNED ? 8 * j + e % 2 : e / 2 * 8), s + (TURNED ? e / 2 * 8 : 8 * j + e % 2)))
                 c[j][e] = -PTC_INF;
 }
-// Which of a lane's elements dropout keeps: bit 4 j + e for element e of the j-th of N sums of 16 x 8, whose number is
-// first + j * step_tile + e % 2 * step_column + e / 2 * step_row.
-template <int N>
-PTC_INLINE uint32_t ptc_kept(const PtcAttention &a, const int32_t *key, const int32_t *sample, int64_t batch,
-                             uint32_t first, uint32_t step_tile, uint32_t step_column, uint32_t step_row)
+// Four bits: which of the four elements of a block of random numbers dropout keeps.
+PTC_INLINE uint32_t ptc_kept4(const PtcAttention &a, const int32_t *key, int32_t sample, uint32_t block)
 {
+    const uint32_t least = (uint32_t)ceilf(a.p * 0x1p24f) << 8; // word >> 8 >= p 2^24
+    uint32_t words[4];
+    ptc_random4(key[0], key[1], sample, block, a.stream, words);
+    return (words[0] >= least ? 1u : 0u) | (words[1] >= least ? 2u : 0u) | (words[2] >= least ? 4u : 0u) |
+           (words[3] >= least ? 8u : 0u);
+}
+// Which elements of 16 x 8 N products dropout keeps: bit 4 j + e for element e of tile j. Queries and keys as those of
+// ptc_mma_scores. Where rows of scores begin at multiples of 4, lanes share blocks: each makes one of a tile, and they
+// exchange bits.
+template <int N, bool TURNED>
+PTC_INLINE uint32_t ptc_kept(const PtcAttention &a, const int32_t *key, int32_t sample, int64_t head, int t, int s)
+{
+    const int lane = threadIdx.x % 32;
+    const uint32_t first = (uint32_t)((head * a.t + t) * a.s + s), step = (uint32_t)a.s;
     uint32_t bits = 0;
+    if (a.s % 4 != 0)
+    {
 #pragma unroll 1
+        for (int j = 0; j < N; j++)
+            for (int e = 0; e < 4; e++)
+            {
+                const uint32_t element =
+                    first + (TURNED ? (8 * j + e % 2) * step + e / 2 * 8 : 8 * j + e % 2 + e / 2 * 8 * step);
+                if (ptc_random(key[0], key[1], sample, element, a.stream) >= a.p)
+                    bits |= 1u << (4 * j + e);
+            }
+        return bits;
+    }
+    // What the lane makes: of two lanes beside each other, whose columns are a block, the first makes the upper row; of
+    // four lanes above each other, whose rows are two blocks of keys, lane i makes element i.
+    const uint32_t own = TURNED ? first + lane / 4 % 2 * step + lane / 8 % 2 * 8 : first + lane % 2 * 8 * step;
+#pragma unroll 2
     for (int j = 0; j < N; j++)
-        for (int e = 0; e < 4; e++)
-        {
-            const uint32_t element = first + j * step_tile + e % 2 * step_column + e / 2 * step_row;
-            if (ptc_random(key[0], key[1], sample[batch], element, a.stream) >= a.p)
-                bits |= 1u << (4 * j + e);
-        }
-    return bits;
+        bits |= ptc_kept4(a, key, sample, (own + 8 * j * (TURNED ? step : 1)) / 4) << (4 * j);
+    if (!TURNED)
+    {
+        const uint32_t other = __shfl_xor_sync(0xFFFFFFFFu, bits, 1);
+        const uint32_t upper = lane % 2 ? other : bits, lower = lane % 2 ? bits : other;
+        return (upper >> lane % 2 * 2 & 0x33333333u) | (lower >> lane % 2 * 2 & 0x33333333u) << 2;
+    }
+    uint32_t other = __shfl_xor_sync(0xFFFFFFFFu, bits, 4);
+    bits = lane / 4 % 2 ? (bits & 0xAAAAAAAAu) | (other & 0xAAAAAAAAu) >> 1 : (bits & 0x55555555u) | (other & 0x55555555u) << 1;
+    other = __shfl_xor_sync(0xFFFFFFFFu, bits, 8);
+    return lane / 8 % 2 ? (bits & 0xCCCCCCCCu) | (other & 0xCCCCCCCCu) >> 2 : (bits & 0x33333333u) | (other & 0x33333333u) << 2;
 }
 
 template <int N>
@@ -129,6 +160,9 @@ PTC_INLINE void ptc_attention_mma(const PtcAttention &a, const uint16_t *q, cons
     for (int s0 = lo - KB, stage = 1; s0 < hi; s0 += KB, stage ^= 1)
     {
         uint16_t *now = tiles + stage * 2 * KB * (D + 8), *next = tiles + (stage ^ 1) * 2 * KB * (D + 8);
+        uint32_t kept = 0;
+        if (a.p > 0.0f && s0 >= lo)
+            kept = ptc_kept<N, false>(a, key, sample[batch], head, t, s0 + column);
         if (s0 >= lo)
         {
             ptc_copies_wait();
@@ -152,8 +186,7 @@ PTC_INLINE void ptc_attention_mma(const PtcAttention &a, const uint16_t *q, cons
         ptc_mma_scores<N, false>(a, bias, t, s0 + column, ptc_has_hidden(a, t0, 16, s0, KB), s);
         ptc_softmax_tile(s, max, sum, factor);
         if (a.p > 0.0f)
-            ptc_drop_tile(s, ptc_kept<N>(a, key, sample, batch, (uint32_t)((head * a.t + t) * a.s + s0 + column), 8, 1,
-                                         (uint32_t)(8 * a.s)));
+            ptc_drop_tile(s, kept);
 #pragma unroll
         for (int i = 0; i < D / 8; i++)
 #pragma unroll

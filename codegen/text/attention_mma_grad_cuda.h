@@ -88,14 +88,16 @@ PTC_INLINE void ptc_attention_mma_grad_kv(const PtcAttention &a, const uint16_t 
     ptc_copy_rows<D>(vs, v + kv, a.g * D, s0, KEYS, a.s, threadIdx.x, 32 * WARPS);
     for (int step = -1; step < n_steps; step++)
     {
-        const int stage = step & 1;
+        const int stage = step & 1, t0 = lo + (step < 0 ? 0 : step % n_tiles) * QB;
+        const int64_t head = group * heads + (step < 0 ? 0 : step / n_tiles), at = (batch * a.t * a.h + head) * D;
+        uint32_t kept = 0;
+        if (a.p > 0.0f && step >= 0)
+            kept = ptc_kept<N, true>(a, key, sample[batch], head, t0 + column, s);
         if (step >= 0)
         {
             ptc_copies_wait();
             __syncthreads(); // the tile is there, and nobody reads the one before it
         }
-        const int64_t head = group * heads + (step < 0 ? 0 : step / n_tiles), at = (batch * a.t * a.h + head) * D;
-        const int t0 = lo + (step < 0 ? 0 : step % n_tiles) * QB;
         uint16_t *qs = tiles + stage * 2 * QB * LD, *dos = qs + QB * LD;
         if (ALL && step >= 0)
         {
@@ -135,10 +137,6 @@ PTC_INLINE void ptc_attention_mma_grad_kv(const PtcAttention &a, const uint16_t 
         ptc_times_rows<D>(ds, (const uint16_t *)vs + 16 * warp * LD, dos, hi - t0);
         ptc_mma_scores<N, true>(a, bias ? bias + batch * a.bias_b + head * a.bias_h : 0, t0 + column, s,
                                 ptc_has_hidden(a, t0, QB, s0 + 16 * warp, 16), p);
-        uint32_t kept = 0;
-        if (a.p > 0.0f)
-            kept = ptc_kept<N>(a, key, sample, batch, (uint32_t)((head * a.t + t0 + column) * a.s + s),
-                               (uint32_t)(8 * a.s), (uint32_t)a.s, 8);
 #pragma unroll
         for (int j = 0; j < N; j++)
         {
@@ -194,6 +192,9 @@ PTC_INLINE void ptc_attention_mma_grad_q(const PtcAttention &a, const uint16_t *
     for (int s0 = lo - KB, stage = 1; s0 < hi; s0 += KB, stage ^= 1)
     {
         uint16_t *now = tiles + stage * 2 * KB * LD, *next = tiles + (stage ^ 1) * 2 * KB * LD;
+        uint32_t kept = 0;
+        if (a.p > 0.0f && s0 >= lo)
+            kept = ptc_kept<N, false>(a, key, sample[batch], head, t, s0 + column);
         if (s0 >= lo)
         {
             ptc_copies_wait();
@@ -210,10 +211,6 @@ PTC_INLINE void ptc_attention_mma_grad_q(const PtcAttention &a, const uint16_t *
         ptc_times_rows<D>(p, (const uint16_t *)own, now, hi - s0);
         ptc_times_rows<D>(ds, (const uint16_t *)own + 16 * LD, now + KB * LD, hi - s0);
         ptc_mma_scores<N, false>(a, bias, t, s0 + column, ptc_has_hidden(a, t0, 16, s0, KB), p);
-        uint32_t kept = 0;
-        if (a.p > 0.0f)
-            kept = ptc_kept<N>(a, key, sample, batch, (uint32_t)((head * a.t + t) * a.s + s0 + column), 8, 1,
-                               (uint32_t)(8 * a.s));
 #pragma unroll
         for (int j = 0; j < N; j++)
 #pragma unroll

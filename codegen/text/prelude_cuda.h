@@ -6,7 +6,7 @@ typedef unsigned short uint16_t;
 typedef unsigned char uint8_t;
 typedef long long int64_t;
 typedef unsigned long long uint64_t;
-#define PTC_DYNAMIC_ROWS extern __shared__ char rows[]
+#define PTC_DYNAMIC_ROWS extern __shared__ __align__(16) char rows[]
 #endif
 
 #define PTC_INLINE static __device__ __forceinline__

@@ -1,5 +1,5 @@
-/* ---- random numbers: Philox4x32-10 (Salmon et al., SC 2011), first word, uniform in [0, 1). Written out, for a loop
- * within would keep the caller's loop from being vectorised. */
+/* ---- random numbers: Philox4x32-10 (Salmon et al., SC 2011), uniform in [0, 1); elements 4 q .. 4 q + 3 are the words of
+ * block q. Written out, for a loop within would keep the caller's loop from being vectorised. */
 #define PTC_PHILOX_HIGH(m, x) (uint32_t)(((uint64_t)(m) * (x)) >> 32) /* compilers know its vector form */
 #define PTC_PHILOX_ROUND(k0, k1)                                                                                       \
     {                                                                                                                  \
@@ -10,21 +10,33 @@
         c0 = n0;                                                                                                       \
         c2 = n2;                                                                                                       \
     }
+#define PTC_PHILOX(k0, k1, w0, w1)                                                                                     \
+    PTC_PHILOX_ROUND(k0, k1)                                                                                           \
+    PTC_PHILOX_ROUND(k0 + w0, k1 + w1)                                                                                 \
+    PTC_PHILOX_ROUND(k0 + 2 * w0, k1 + 2 * w1)                                                                         \
+    PTC_PHILOX_ROUND(k0 + 3 * w0, k1 + 3 * w1)                                                                         \
+    PTC_PHILOX_ROUND(k0 + 4 * w0, k1 + 4 * w1)                                                                         \
+    PTC_PHILOX_ROUND(k0 + 5 * w0, k1 + 5 * w1)                                                                         \
+    PTC_PHILOX_ROUND(k0 + 6 * w0, k1 + 6 * w1)                                                                         \
+    PTC_PHILOX_ROUND(k0 + 7 * w0, k1 + 7 * w1)                                                                         \
+    PTC_PHILOX_ROUND(k0 + 8 * w0, k1 + 8 * w1)                                                                         \
+    PTC_PHILOX_ROUND(k0 + 9 * w0, k1 + 9 * w1)
 PTC_INLINE float ptc_random(int32_t key0, int32_t key1, int32_t sample, uint32_t element, uint32_t stream)
 {
-    const uint32_t k0 = (uint32_t)key0, k1 = 0x70746331u, w0 = 0x9E3779B9u, w1 = 0xBB67AE85u;
-    uint32_t c0 = element, c1 = (uint32_t)sample, c2 = (uint32_t)key1, c3 = stream;
-    PTC_PHILOX_ROUND(k0, k1)
-    PTC_PHILOX_ROUND(k0 + w0, k1 + w1)
-    PTC_PHILOX_ROUND(k0 + 2 * w0, k1 + 2 * w1)
-    PTC_PHILOX_ROUND(k0 + 3 * w0, k1 + 3 * w1)
-    PTC_PHILOX_ROUND(k0 + 4 * w0, k1 + 4 * w1)
-    PTC_PHILOX_ROUND(k0 + 5 * w0, k1 + 5 * w1)
-    PTC_PHILOX_ROUND(k0 + 6 * w0, k1 + 6 * w1)
-    PTC_PHILOX_ROUND(k0 + 7 * w0, k1 + 7 * w1)
-    PTC_PHILOX_ROUND(k0 + 8 * w0, k1 + 8 * w1)
-    PTC_PHILOX_ROUND(k0 + 9 * w0, k1 + 9 * w1)
-    return (float)(int32_t)(c0 >> 8) * 0x1p-24f;
+    uint32_t c0 = element / 4, c1 = (uint32_t)sample, c2 = (uint32_t)key1, c3 = stream;
+    PTC_PHILOX((uint32_t)key0, 0x70746331u, 0x9E3779B9u, 0xBB67AE85u)
+    const uint32_t low = element & 1 ? c1 : c0, high = element & 1 ? c3 : c2;
+    return (float)(int32_t)((element & 2 ? high : low) >> 8) * 0x1p-24f;
+}
+/* Block `block`: four elements. */
+PTC_INLINE void ptc_random4(int32_t key0, int32_t key1, int32_t sample, uint32_t block, uint32_t stream, uint32_t *words)
+{
+    uint32_t c0 = block, c1 = (uint32_t)sample, c2 = (uint32_t)key1, c3 = stream;
+    PTC_PHILOX((uint32_t)key0, 0x70746331u, 0x9E3779B9u, 0xBB67AE85u)
+    words[0] = c0;
+    words[1] = c1;
+    words[2] = c2;
+    words[3] = c3;
 }
 
 /* ---- bf16 storage: bits of the upper half of an f32, rounded to nearest even */
