@@ -283,6 +283,14 @@ bool nest_reduce_is_direct(const NestStage *stage, const NestReduce *reduce)
            x->terms[0].mod == total;
 }
 
+bool nest_slot_is_kept(const NestStage *stage, NestInst inst)
+{
+    for (NestInst i = 1; i < stage->insts.len; i++)
+        if (stage->insts.data[i].kind == INST_KEPT && stage->insts.data[i].args[0] == inst)
+            return true;
+    return false;
+}
+
 static bool build_main(Build *b)
 {
     Nest *nest = b->nest;

@@ -124,6 +124,8 @@ Nest *nest_build(Arena *arena, const IrModule *m, IrFunc func, const char **out_
 
 /* True when a row or whole reduction can read its operand where it lies, in argument memory. */
 bool nest_reduce_is_direct(const NestStage *stage, const NestReduce *reduce);
+/* True when a later phase reads the slot (not only the reduction of its own phase). */
+bool nest_slot_is_kept(const NestStage *stage, NestInst inst);
 
 static inline int64_t nest_chunk_rows(int64_t inner)
 {

@@ -97,6 +97,7 @@ NestPrinter nest_printer_make(Arena *arena, const Nest *nest, const NestStage *s
                      .n_chain = 1,
                      .chain = {1, stage->inner}};
     p.atom_named = ARENA_ARRAY(arena, bool, stage->idx.atoms.len);
+    p.levels = ARENA_ARRAY(arena, uint8_t, stage->insts.len);
     p.task = strbuf_make(arena);
     p.body = strbuf_make(arena);
     if (stage->inner == 1)
@@ -130,7 +131,7 @@ NestPrinter nest_printer_make(Arena *arena, const Nest *nest, const NestStage *s
 
 uint32_t nest_innermost(const NestPrinter *p)
 {
-    return LEVEL_INNER + nest_n_inner(p) - 1;
+    return p->shape ? LEVEL_ELEMENT : LEVEL_INNER + nest_n_inner(p) - 1;
 }
 
 typedef enum
@@ -163,7 +164,7 @@ uint32_t nest_index_level(const NestPrinter *p, Idx e)
     for (uint32_t i = 0; i < x->n_terms; i++)
     {
         const IdxTerm *term = &x->terms[i];
-        uint32_t mine = nest_innermost(p);
+        uint32_t mine = p->shape ? LEVEL_VECTOR : nest_innermost(p);
         if (term->atom)
             mine = nest_index_level(p, p->stage->idx.atoms.data[term->atom].source);
         else if (digit_form(p, term) == DIGIT_ROW)
@@ -175,14 +176,25 @@ uint32_t nest_index_level(const NestPrinter *p, Idx e)
         if (mine > level)
             level = mine;
     }
+    int64_t step;
+    if (p->shape && level == LEVEL_VECTOR && cuda_change(p->stage, e, p->shape->vector, &step) != CUDA_SAME)
+        level = LEVEL_ELEMENT;
     return level;
+}
+
+/* CUDA: the position in the row, of the element or of its vector. */
+static const char *cuda_position(const NestPrinter *p)
+{
+    return p->flat ? (p->at_vector ? "fv" : "f") : p->at_vector ? "iv" : "i0";
 }
 
 static const char *flat_position(const NestPrinter *p)
 {
     if (p->flat)
-        return "f";
-    if (p->cuda || p->n_chain == 1)
+        return p->cuda ? cuda_position(p) : "f";
+    if (p->cuda)
+        return arena_printf(p->arena, "(o * %lld + %s)", (long long)p->inner, cuda_position(p));
+    if (p->n_chain == 1)
         return arena_printf(p->arena, "(o * %lld + i0)", (long long)p->inner);
     StrBuf s = strbuf_make(p->arena);
     strbuf_addf(&s, "(o * %lld", (long long)p->inner);
@@ -235,7 +247,7 @@ static const char *atom_name(NestPrinter *p, uint32_t atom)
     if (!p->atom_named[atom])
     {
         const char *source = nest_index_text(p, data->source);
-        StrBuf *out = level == LEVEL_TASK ? &p->task : &p->level[level];
+        StrBuf *out = level == LEVEL_TASK ? &p->task : &p->level[p->shape && level > LEVEL_ROW ? p->now : level];
         strbuf_addf(out, "const ptc_index x%u = (%s) %c %lld;\n", atom, source, data->is_mod ? '%' : '/',
                     (long long)data->divisor);
         p->atom_named[atom] = true;
@@ -253,8 +265,8 @@ static void add_scaled(StrBuf *s, const char *text, int64_t coef)
         strbuf_addf(s, "%s * %lld", text, (long long)coef);
 }
 
-/* An integer expression for e. What changes by row only gets a name in the row part. */
-const char *nest_index_text(NestPrinter *p, Idx e)
+/* What changes by row only gets a name in the row part. */
+static const char *index_text(NestPrinter *p, Idx e)
 {
     const IdxExpr *x = idx_get(&p->stage->idx, e);
     StrBuf outer = strbuf_make(p->arena), inner = strbuf_make(p->arena);
@@ -298,7 +310,7 @@ const char *nest_index_text(NestPrinter *p, Idx e)
             continue;
         if (p->cuda)
         {
-            const char *name = "i0";
+            const char *name = cuda_position(p);
             if (term->div > 1)
                 name = arena_printf(p->arena, "(%s / %lld)", name, (long long)term->div);
             if (end < p->inner)
@@ -341,4 +353,23 @@ const char *nest_index_text(NestPrinter *p, Idx e)
     if (inner.len)
         add_scaled(&text, strbuf_text(&inner), 1);
     return text.len ? strbuf_text(&text) : "0";
+}
+
+const char *nest_index_text(NestPrinter *p, Idx e)
+{
+    if (!p->shape)
+        return index_text(p, e);
+    const bool before = p->at_vector;
+    int64_t step;
+    p->at_vector = cuda_change(p->stage, e, p->shape->vector, &step) != CUDA_ANY;
+    const char *text = index_text(p, e);
+    if (p->at_vector && step && p->shape->vector > 1 && p->now == LEVEL_ELEMENT)
+    {
+        StrBuf s = strbuf_make(p->arena);
+        strbuf_add(&s, text);
+        add_scaled(&s, "v", step);
+        text = strbuf_text(&s);
+    }
+    p->at_vector = before;
+    return text;
 }

@@ -23,7 +23,7 @@ const char *nest_register_type(DType dtype)
 
 /* ---- instructions */
 
-static uint32_t inst_level(const NestPrinter *p, NestInst inst)
+static uint32_t find_level(const NestPrinter *p, NestInst inst)
 {
     const NestInstData *data = &p->stage->insts.data[inst];
     uint32_t level = nest_index_level(p, data->index);
@@ -31,14 +31,24 @@ static uint32_t inst_level(const NestPrinter *p, NestInst inst)
         return nest_innermost(p);
     if (data->kind == INST_REDUCED)
         return p->stage != &p->nest->main ? nest_innermost(p) : LEVEL_ROW;
+    if (p->shape && data->kind == INST_GUARD && level == LEVEL_ELEMENT &&
+        cuda_guard_is_steady(p->stage, inst, p->shape->vector))
+        level = LEVEL_VECTOR;
     for (uint32_t i = 0; i < data->n_args; i++)
         if (data->args[i])
         {
-            uint32_t mine = inst_level(p, data->args[i]);
+            uint32_t mine = nest_inst_level(p, data->args[i]);
             if (mine > level)
                 level = mine;
         }
     return level;
+}
+
+uint32_t nest_inst_level(const NestPrinter *p, NestInst inst)
+{
+    if (!p->levels[inst])
+        p->levels[inst] = (uint8_t)(1 + find_level(p, inst));
+    return p->levels[inst] - 1U;
 }
 
 static const char *const_text(const NestPrinter *p, DType dtype, double value)
@@ -63,19 +73,24 @@ static const char *const_text(const NestPrinter *p, DType dtype, double value)
     return dtype == DT_BF16 ? arena_printf(p->arena, "ptc_bf16_round(%s)", text) : text;
 }
 
-static const char *ref(const NestPrinter *p, NestInst inst)
+const char *nest_value_text(const NestPrinter *p, NestInst inst)
 {
     const NestInstData *data = &p->stage->insts.data[inst];
     if (data->kind == INST_CONST)
         return const_text(p, data->dtype, data->value);
     if (data->kind == INST_REDUCED && p->stage == &p->nest->main)
         return arena_printf(p->arena, "r%u", data->reduce);
-    return arena_printf(p->arena, "t%u", inst);
+    const char *part = "";
+    if (p->shape && cuda_load_is_wide(p->stage, inst, p->shape->vector))
+        part = "[e]";
+    else if (p->shape && nest_inst_level(p, inst) == LEVEL_VECTOR)
+        part = "[s]";
+    return arena_printf(p->arena, "t%u%s", inst, part);
 }
 
 static const char *cast_text(const NestPrinter *p, const NestInstData *data)
 {
-    const char *a = ref(p, data->args[0]);
+    const char *a = nest_value_text(p, data->args[0]);
     switch (data->dtype)
     {
     case DT_F32:
@@ -98,7 +113,7 @@ static const char *op_text(const NestPrinter *p, const NestInstData *data)
     StrBuf s = strbuf_make(p->arena);
     strbuf_addf(&s, "op_%s_%c(", ir_op_info(data->code)->name, dtype_is_float(data->in_dtype) ? 'f' : 'i');
     for (uint32_t i = 0; i < data->n_args; i++)
-        strbuf_addf(&s, "%s%s", i ? ", " : "", ref(p, data->args[i]));
+        strbuf_addf(&s, "%s%s", i ? ", " : "", nest_value_text(p, data->args[i]));
     strbuf_add(&s, ")");
     if (data->dtype == DT_BF16)
         return arena_printf(p->arena, "ptc_bf16_round(%s)", strbuf_text(&s));
@@ -118,7 +133,7 @@ static const char *guard_text(NestPrinter *p, const NestInstData *data)
     if (max >= data->hi)
         strbuf_addf(&s, "%s(%s < %lld)", s.len ? " & " : "", at, (long long)data->hi);
     if (data->args[0])
-        strbuf_addf(&s, " & %s", ref(p, data->args[0]));
+        strbuf_addf(&s, " & %s", nest_value_text(p, data->args[0]));
     return strbuf_text(&s);
 }
 
@@ -130,12 +145,13 @@ static const char *load_text(NestPrinter *p, const NestInstData *data)
     else if (data->dtype != DT_F32 && data->dtype != DT_I32)
         at = arena_printf(p->arena, "(int32_t)%s", at);
     if (data->args[0])
-        at = arena_printf(p->arena, "%s ? %s : 0", ref(p, data->args[0]), at);
+        at = arena_printf(p->arena, "%s ? %s : 0", nest_value_text(p, data->args[0]), at);
     return at;
 }
 
-static const char *inst_text(NestPrinter *p, const NestInstData *data)
+const char *nest_inst_text(NestPrinter *p, NestInst inst)
 {
+    const NestInstData *data = &p->stage->insts.data[inst];
     switch (data->kind)
     {
     case INST_LOAD:
@@ -145,16 +161,18 @@ static const char *inst_text(NestPrinter *p, const NestInstData *data)
     case INST_INDEX:
         return arena_printf(p->arena, "(%s)(%s)", nest_register_type(data->dtype), nest_index_text(p, data->index));
     case INST_RANDOM:
-        return arena_printf(p->arena, "ptc_random(%s, %s, %s, (uint32_t)(%s), stream + %lldu)", ref(p, data->args[0]),
-                            ref(p, data->args[1]), ref(p, data->args[2]), nest_index_text(p, data->index),
+        return arena_printf(p->arena, "ptc_random(%s, %s, %s, (uint32_t)(%s), stream + %lldu)",
+                            nest_value_text(p, data->args[0]), nest_value_text(p, data->args[1]),
+                            nest_value_text(p, data->args[2]), nest_index_text(p, data->index),
                             (long long)(uint32_t)data->stream);
     case INST_GUARD:
         return guard_text(p, data);
     case INST_PICK:
-        return arena_printf(p->arena, "%s ? %s : %s", ref(p, data->args[0]), ref(p, data->args[1]),
-                            ref(p, data->args[2]));
+        return arena_printf(p->arena, "%s ? %s : %s", nest_value_text(p, data->args[0]),
+                            nest_value_text(p, data->args[1]), nest_value_text(p, data->args[2]));
     case INST_KEPT:
-        return arena_printf(p->arena, "s%d[%s]", p->stage->insts.data[data->args[0]].slot, nest_row_position(p));
+        return arena_printf(p->arena, "s%d[%s]", p->stage->insts.data[data->args[0]].slot,
+                            p->shape && p->shape->kind != SHAPE_LONG_ROWS ? "e" : nest_row_position(p));
     case INST_REDUCED:
         if (p->cuda)
             return arena_printf(p->arena, "q%u", data->reduce);
@@ -167,7 +185,7 @@ static const char *inst_text(NestPrinter *p, const NestInstData *data)
 
 /* ---- the row body */
 
-static const char *store_text(const NestPrinter *p, DType dtype, const char *value)
+const char *nest_store_text(const NestPrinter *p, DType dtype, const char *value)
 {
     if (dtype == DT_BF16)
         return arena_printf(p->arena, "ptc_bf16_store(%s)", value);
@@ -186,8 +204,9 @@ static void print_effects(NestPrinter *p, uint32_t phase)
     for (NestInst i = 1; i < stage->insts.len; i++)
     {
         const NestInstData *data = &stage->insts.data[i];
-        if (data->slot >= 0 && data->phase == phase && (!p->cuda || nest_slot_is_kept(stage, i)))
-            strbuf_addf(deep, "s%d[%s] = %s;\n", data->slot, p->flat ? "f - block" : nest_row_position(p), ref(p, i));
+        if (data->slot >= 0 && data->phase == phase)
+            strbuf_addf(deep, "s%d[%s] = %s;\n", data->slot, p->flat ? "f - block" : nest_row_position(p),
+                        nest_value_text(p, i));
     }
     if (stage == &p->nest->main)
         for (uint32_t k = 0; k < p->nest->reduces.len; k++)
@@ -195,17 +214,13 @@ static void print_effects(NestPrinter *p, uint32_t phase)
             const NestReduce *r = &p->nest->reduces.data[k];
             if (r->phase != phase)
                 continue;
-            if (p->cuda && (r->kind == REDUCE_ROW || r->kind == REDUCE_WHOLE))
-                strbuf_addf(deep, "v%u = ptc_%s2_%c(v%u, %s);\n", k, reduce_names[r->code],
-                            dtype_is_float(r->dtype) ? 'f' : 'i', k, ref(p, r->source));
-            else if (r->kind == REDUCE_COLUMN)
+            if (r->kind == REDUCE_COLUMN)
                 strbuf_addf(deep, "c%u[%s] = ptc_%s2_%c(c%u[%s], %s);\n", k, nest_row_position(p),
                             reduce_names[r->code], dtype_is_float(r->dtype) ? 'f' : 'i', k, nest_row_position(p),
-                            ref(p, r->source));
+                            nest_value_text(p, r->source));
             else if (r->kind == REDUCE_WHOLE_LATER)
-                strbuf_addf(r->n_later == stage->rows ? &p->level[LEVEL_ROW] : deep, "%sw%u[%s] = %s;\n",
-                            p->cuda && r->n_later == stage->rows ? "if (threadIdx.x == 0)\n    " : "", k,
-                            nest_index_text(p, r->at), ref(p, r->source));
+                strbuf_addf(r->n_later == stage->rows ? &p->level[LEVEL_ROW] : deep, "w%u[%s] = %s;\n", k,
+                            nest_index_text(p, r->at), nest_value_text(p, r->source));
         }
     for (uint32_t i = 0; i < stage->stores.len; i++)
     {
@@ -214,8 +229,8 @@ static void print_effects(NestPrinter *p, uint32_t phase)
             continue;
         const char *at = nest_index_text(p, store->index);
         StrBuf *out = store->inner ? deep : &p->level[LEVEL_ROW];
-        strbuf_addf(out, "%sz%u[%s] = %s;\n", p->cuda && !store->inner ? "if (threadIdx.x == 0)\n    " : "",
-                    store->output, at, store_text(p, store->dtype, ref(p, store->source)));
+        strbuf_addf(out, "z%u[%s] = %s;\n", store->output, at,
+                    nest_store_text(p, store->dtype, nest_value_text(p, store->source)));
     }
 }
 
@@ -227,14 +242,6 @@ static void print_reductions(NestPrinter *p, uint32_t phase)
         if (r->kind != REDUCE_ROW || r->phase != phase || p->stage != &p->nest->main)
             continue;
         char family = dtype_is_float(r->dtype) ? 'f' : 'i';
-        if (p->cuda)
-        {
-            const char *total = arena_printf(p->arena, "ptc_block_%s_%c(v%u)", reduce_names[r->code], family, k);
-            if (r->dtype == DT_BF16)
-                total = arena_printf(p->arena, "ptc_bf16_round(%s)", total);
-            strbuf_addf(&p->body, "const %s r%u = %s;\n", nest_register_type(r->dtype), k, total);
-            continue;
-        }
         const NestInstData *source = &p->stage->insts.data[r->source];
         const char *from;
         if (nest_reduce_is_direct(p->stage, r))
@@ -255,19 +262,12 @@ static void print_loops(NestPrinter *p)
     uint32_t n = nest_n_inner(p);
     for (uint32_t k = n; k-- > 0;)
     {
-        if (p->cuda && p->stage != &p->nest->main) /* a thread has one column */
-            strbuf_add(&p->body, "{\n");
-        else if (p->cuda)
-            strbuf_addf(&p->body, "for (int i0 = threadIdx.x; i0 < %lld; i0 += blockDim.x)\n{\n", (long long)p->inner);
+        strbuf_add(&p->body, k == 0 && !p->cuda ? "PTC_SIMD\n" : "");
+        if (p->stage != &p->nest->main)
+            strbuf_add(&p->body, p->cuda ? "{\n" : "for (int32_t i0 = lo; i0 < hi; i0++)\n{\n");
         else
-        {
-            strbuf_add(&p->body, k == 0 ? "PTC_SIMD\n" : "");
-            if (p->stage != &p->nest->main)
-                strbuf_add(&p->body, "for (int32_t i0 = lo; i0 < hi; i0++)\n{\n");
-            else
-                strbuf_addf(&p->body, "for (int32_t i%u = 0; i%u < %lld; i%u++)\n{\n", k, k,
-                            (long long)(p->chain[k + 1] / p->chain[k]), k);
-        }
+            strbuf_addf(&p->body, "for (int32_t i%u = 0; i%u < %lld; i%u++)\n{\n", k, k,
+                        (long long)(p->chain[k + 1] / p->chain[k]), k);
         strbuf_add(&p->body, strbuf_text(&p->level[LEVEL_INNER + n - 1 - k]));
     }
     for (uint32_t k = 0; k < n; k++)
@@ -289,17 +289,10 @@ void nest_print_body(NestPrinter *p)
             if (data->phase != phase || data->kind == INST_CONST ||
                 (data->kind == INST_REDUCED && p->stage == &p->nest->main))
                 continue;
-            uint32_t level = inst_level(p, i);
-            const char *text = inst_text(p, data);
+            uint32_t level = nest_inst_level(p, i);
+            const char *text = nest_inst_text(p, i);
             strbuf_addf(level == LEVEL_TASK ? &p->task : &p->level[level], "const %s t%u = %s;\n",
                         nest_register_type(data->dtype), i, text);
-        }
-        for (uint32_t k = 0; k < p->nest->reduces.len && p->cuda && p->stage == &p->nest->main; k++)
-        {
-            const NestReduce *r = &p->nest->reduces.data[k];
-            if (r->kind == REDUCE_ROW && r->phase == phase)
-                strbuf_addf(&p->body, "%s v%u = ptc_%s_identity_%c();\n", nest_register_type(r->dtype), k,
-                            reduce_names[r->code], dtype_is_float(r->dtype) ? 'f' : 'i');
         }
         size_t before = p->level[nest_innermost(p)].len;
         print_effects(p, phase);
@@ -347,10 +340,12 @@ void nest_print_pointers(StrBuf *out, const Nest *nest)
 
 void nest_print_parameters(StrBuf *out, const Nest *nest)
 {
+    /* Only results of kernels without reductions may lie over operands (codegen_kernel_may_alias). */
+    const char *alone = nest->reduces.len ? "__restrict__ " : "";
     for (uint32_t i = 0; i < nest->n_args; i++)
-        strbuf_addf(out, "const %s *a%u, ", nest_storage_type((DType)nest->arg_types[i].dtype), i);
+        strbuf_addf(out, "const %s *%sa%u, ", nest_storage_type((DType)nest->arg_types[i].dtype), alone, i);
     for (uint32_t i = 0; i < nest->n_outputs; i++)
-        strbuf_addf(out, "%s *z%u, ", nest_storage_type((DType)nest->output_types[i].dtype), i);
+        strbuf_addf(out, "%s *%sz%u, ", nest_storage_type((DType)nest->output_types[i].dtype), alone, i);
     strbuf_add(out, "char *workspace, uint32_t stream");
 }
 
@@ -371,12 +366,4 @@ void nest_print_indented(StrBuf *out, const char *text)
         if (n && line[n - 1] == '{' && n == 1)
             depth++;
     }
-}
-
-bool nest_slot_is_kept(const NestStage *stage, NestInst inst)
-{
-    for (NestInst i = 1; i < stage->insts.len; i++)
-        if (stage->insts.data[i].kind == INST_KEPT && stage->insts.data[i].args[0] == inst)
-            return true;
-    return false;
 }

@@ -1,17 +1,19 @@
-/* Prints a stage of a nest: index expressions, instructions, and the phases of a row body. The C and the CUDA printer
- * differ in what opens and closes loops, in how a row is reduced, and in where tasks come from. */
+/* Prints a stage of a nest: index expressions, instructions, and the phases of a row body in C; those in CUDA are in
+ * codegen/nest_cuda.h. */
 #ifndef PTC_CODEGEN_NEST_PRINT_H
 #define PTC_CODEGEN_NEST_PRINT_H
 
 #include "base/strbuf.h"
-#include "codegen/nest.h"
+#include "codegen/cuda_shape.h"
 
 enum
 {
     PRINT_MAX_LEVELS = 16,
     LEVEL_TASK = 0,
     LEVEL_ROW = 1,
-    LEVEL_INNER = 2 /* the outermost inner loop; deeper ones follow */
+    LEVEL_INNER = 2,  /* the outermost inner loop; deeper ones follow */
+    LEVEL_VECTOR = 2, /* CUDA with a shape: once for a vector */
+    LEVEL_ELEMENT = 3
 };
 
 typedef struct
@@ -27,9 +29,13 @@ typedef struct
     const Nest *nest;
     const NestStage *stage;
     bool cuda;
-    bool flat;           /* one loop over f; digits are real divisions */
-    int64_t rows, inner; /* of the loops: a flat stage may be cut in rows */
-    uint32_t n_chain;    /* inner loops: chain[0] = 1 < ... < chain[n_chain] = inner, each divides the next */
+    const CudaShape *shape; /* CUDA: of the main stage; NULL for final ones, where a thread has one element */
+    uint32_t now;           /* with a shape: VECTOR or ELEMENT, what is being printed */
+    bool at_vector;         /* positions are those of the vector's first element */
+    uint8_t *levels;        /* by instruction: 1 + its level, once it is known */
+    bool flat;              /* one loop over f; digits are real divisions */
+    int64_t rows, inner;    /* of the loops: a flat stage may be cut in rows */
+    uint32_t n_chain;       /* inner loops: chain[0] = 1 < ... < chain[n_chain] = inner, each divides the next */
     int64_t chain[PRINT_MAX_LEVELS];
     StrBuf task;                    /* before the row loop */
     StrBuf level[PRINT_MAX_LEVELS]; /* the phase being printed */
@@ -58,13 +64,18 @@ void nest_print_indented(StrBuf *out, const char *text);
 void nest_print_pointers(StrBuf *out, const Nest *nest);
 /* "const float *a0, float *z0, char *workspace" */
 void nest_print_parameters(StrBuf *out, const Nest *nest);
-/* True when a later phase reads the slot (not only the reduction of its own phase). */
-bool nest_slot_is_kept(const NestStage *stage, NestInst inst);
 /* Storage type and register type of a dtype. */
 const char *nest_storage_type(DType dtype);
 const char *nest_register_type(DType dtype);
 
-/* Fills task, body: the row body with all phases. */
+/* The level of the loop that an instruction is computed in, its right-hand side, and how others refer to its value. */
+uint32_t nest_inst_level(const NestPrinter *p, NestInst inst);
+const char *nest_inst_text(NestPrinter *p, NestInst inst);
+const char *nest_value_text(const NestPrinter *p, NestInst inst);
+/* A value as what is stored for it. */
+const char *nest_store_text(const NestPrinter *p, DType dtype, const char *value);
+
+/* Fills task, body: the row body with all phases, in C. */
 void nest_print_body(NestPrinter *p);
 /* The number of loops from LEVEL_INNER on. */
 static inline uint32_t nest_n_inner(const NestPrinter *p)

@@ -1,9 +1,9 @@
-/* CUDA C text: one extern "C" kernel per stage. Elementwise kernels stride over the grid; a row has a block, whose
- * threads stride over its elements and reduce by shuffles; column partials are per block of rows, and a thread per
- * column adds them in order. */
+/* CUDA C text: one extern "C" kernel per stage. What a thread of the main stage has is decided in codegen/cuda_shape.c;
+ * partial sums of columns lie in the workspace, a row of them for each part of the rows, and are added in order by the
+ * threads of a block that share a few columns. */
 #include "base/bug.h"
 #include "codegen/codegen.h"
-#include "codegen/nest_print.h"
+#include "codegen/nest_cuda.h"
 #include "codegen/scalar.h"
 #include "codegen/template.h"
 
@@ -14,28 +14,22 @@ typedef struct
     const Nest *nest;
     CodegenCudaKernel *kernel;
     uint32_t number;
+    CudaShape shape;
+    int64_t *partials; /* by reduction: offset in the workspace */
 } Printer;
 
 enum
 {
-    MAX_BLOCK = 256,
-    FLAT_BLOCK = 256,
-    FLAT_MAX_GRID = 4096,
+    FINAL_BLOCK = 256,
+    MAX_SHARERS = 32, /* of a column; its neighbours are a sector of memory then */
+    SHARER_PARTS = 4, /* that a sharer should have at least */
     MAX_SMEM_BYTES = 40960,
-    CHUNK_ROWS_BLOCKS = 1 /* rows of a block without column sums */
+    MAX_WIDTH = 65536 /* more than positions go beyond the domain */
 };
 
-static const char *const reduce_names[IR_CODE_COUNT] = {
-    [IR_reduce_sum] = "sum", [IR_reduce_max] = "max", [IR_reduce_min] = "min"};
-
-static char family(const NestReduce *r)
+static const char *identity(Printer *p, const NestReduce *r)
 {
-    return dtype_is_float(r->dtype) ? 'f' : 'i';
-}
-
-static uint32_t block_for(int64_t inner)
-{
-    return inner >= MAX_BLOCK ? MAX_BLOCK : (uint32_t)((inner + 31) / 32 * 32);
+    return arena_printf(p->arena, "ptc_%s_identity_%c()", nest_cuda_reduce_names[r->code], nest_cuda_family(r));
 }
 
 static void open_kernel(Printer *p, int64_t grid, uint32_t block, int64_t domain)
@@ -45,38 +39,33 @@ static void open_kernel(Printer *p, int64_t grid, uint32_t block, int64_t domain
     kernel->launch[kernel->n_launches++] = (CodegenCudaLaunch){symbol, (uint32_t)grid, block, 0};
     strbuf_addf(p->out, "extern \"C\" __global__ void __launch_bounds__(%u) %s(", block, symbol);
     nest_print_parameters(p->out, p->nest);
-    strbuf_addf(p->out, ")\n{\ntypedef %s ptc_index;\n",
-                domain < INT32_MAX - FLAT_MAX_GRID * FLAT_BLOCK ? "int" : "int64_t");
+    strbuf_addf(p->out, ")\n{\ntypedef %s ptc_index;\n", domain < INT32_MAX - MAX_WIDTH ? "int" : "int64_t");
 }
 
 static void print_flat(Printer *p, NestPrinter *np)
 {
     const Nest *nest = p->nest;
-    bool whole = nest->has_final[NEST_WHOLE];
-    int64_t grid = (np->inner + FLAT_BLOCK - 1) / FLAT_BLOCK;
-    if (whole)
-        grid = (np->inner + NEST_CHUNK - 1) / NEST_CHUNK;
-    else if (grid > FLAT_MAX_GRID)
-        grid = FLAT_MAX_GRID;
-    open_kernel(p, grid, FLAT_BLOCK, np->inner);
-    nest_print_body(np);
+    const CudaShape *shape = &p->shape;
+    open_kernel(p, shape->grid, shape->block, np->inner);
+    nest_cuda_body(np);
+    strbuf_add(p->out,
+               "const int lane = threadIdx.x;\nconst bool first = lane == 0 && blockIdx.x == 0;\n(void)first;\n");
     strbuf_add(p->out, strbuf_text(&np->task));
-    for (uint32_t k = 0; k < nest->reduces.len; k++)
+    if (shape->kind == SHAPE_FLAT)
     {
-        const NestReduce *r = &nest->reduces.data[k];
-        strbuf_addf(p->out, "%s v%u = ptc_%s_identity_%c();\n", nest_register_type(r->dtype), k, reduce_names[r->code],
-                    family(r));
+        strbuf_addf(p->out, "const ptc_index origin = (ptc_index)blockIdx.x * %lld;\n", (long long)shape->width);
+        strbuf_add(p->out, strbuf_text(&np->body));
+        strbuf_add(p->out, "}\n\n");
+        return;
     }
-    if (whole)
-        strbuf_addf(p->out,
-                    "const ptc_index lo = (ptc_index)blockIdx.x * %d, hi = lo + %d < %lld ? lo + %d : %lld;\n"
-                    "for (ptc_index f = lo + threadIdx.x; f < hi; f += blockDim.x)\n{\n",
-                    NEST_CHUNK, NEST_CHUNK, (long long)np->inner, NEST_CHUNK, (long long)np->inner);
-    else
-        strbuf_addf(p->out,
-                    "for (ptc_index f = (ptc_index)blockIdx.x * blockDim.x + threadIdx.x; f < %lld; f += "
-                    "(ptc_index)gridDim.x * blockDim.x)\n{\n",
-                    (long long)np->inner);
+    for (uint32_t k = 0; k < nest->reduces.len; k++)
+        strbuf_addf(p->out, "%s v%u = %s;\n", nest_register_type(nest->reduces.data[k].dtype), k,
+                    identity(p, &nest->reduces.data[k]));
+    strbuf_addf(p->out,
+                "const ptc_index lo = (ptc_index)blockIdx.x * %lld, hi = lo + %lld < %lld ? lo + %lld : %lld;\n"
+                "for (ptc_index origin = lo; origin < hi; origin += %lld)\n{\n",
+                (long long)shape->chunk, (long long)shape->chunk, (long long)np->inner, (long long)shape->chunk,
+                (long long)np->inner, (long long)shape->width);
     strbuf_add(p->out, strbuf_text(&np->body));
     strbuf_add(p->out, "}\n");
     for (uint32_t k = 0; k < nest->reduces.len; k++)
@@ -86,13 +75,13 @@ static void print_flat(Printer *p, NestPrinter *np)
         strbuf_addf(p->out,
                     "const %s total%u = ptc_block_%s_%c(v%u);\nif (threadIdx.x == 0)\n    ((%s *)(workspace + "
                     "%lld))[blockIdx.x] = total%u;\n",
-                    t, k, reduce_names[r->code], family(r), k, t, (long long)r->workspace_offset, k);
+                    t, k, nest_cuda_reduce_names[r->code], nest_cuda_family(r), k, t, (long long)p->partials[k], k);
     }
     strbuf_add(p->out, "}\n\n");
 }
 
-/* Slots: in shared memory when they fit, else in the workspace, a part for each block. */
-static void print_slots(Printer *p, const NestPrinter *np, int64_t grid)
+/* Slots of long rows: in shared memory when they fit, else in the workspace, a part for each block. */
+static void print_long_slots(Printer *p, const NestPrinter *np)
 {
     uint32_t n_slots = 0;
     const NestStage *stage = np->stage;
@@ -111,7 +100,7 @@ static void print_slots(Printer *p, const NestPrinter *np, int64_t grid)
     {
         strbuf_addf(p->out, "char *const rows = workspace + %lld + blockIdx.x * (int64_t)%lld;\n",
                     (long long)p->kernel->workspace_bytes, (long long)(row_bytes * n_slots));
-        p->kernel->workspace_bytes += row_bytes * n_slots * grid;
+        p->kernel->workspace_bytes += row_bytes * n_slots * p->shape.grid;
     }
     uint32_t at = 0;
     for (NestInst i = 1; i < stage->insts.len; i++)
@@ -124,70 +113,159 @@ static void print_slots(Printer *p, const NestPrinter *np, int64_t grid)
     }
 }
 
+/* Where a block's part of the column sums lies: for long rows they are there from the start. */
+static void print_column_parts(Printer *p, const NestPrinter *np, bool end)
+{
+    for (uint32_t k = 0; k < p->nest->reduces.len; k++)
+    {
+        const NestReduce *r = &p->nest->reduces.data[k];
+        const char *t = nest_register_type(r->dtype);
+        if (r->kind != REDUCE_COLUMN)
+            continue;
+        strbuf_addf(p->out, "%s *const %s%u = (%s *)(workspace + %lld) + part * (int64_t)%lld;\n", t, end ? "to" : "c",
+                    k, t, (long long)p->partials[k], (long long)np->inner);
+        if (!end)
+            strbuf_addf(p->out, "for (ptc_index origin = 0; origin < %lld; origin += %lld)\n{\n", (long long)np->inner,
+                        (long long)p->shape.width);
+        nest_cuda_open_steps(p->out, np);
+        if (end)
+            strbuf_addf(p->out, "ptc_store_vector<%u>(to%u + iv, c%u + s * %u);\n", p->shape.vector, k, k,
+                        p->shape.vector);
+        else
+            strbuf_addf(p->out, "PTC_UNROLL\nfor (int v = 0; v < %u; v++)\n    c%u[iv + v] = %s;\n", p->shape.vector, k,
+                        identity(p, r));
+        nest_cuda_close_steps(p->out, np);
+        if (!end)
+            strbuf_add(p->out, "}\n");
+    }
+}
+
+/* The block's rows: lo..hi-1 of a group, with column sums; or one at a time. */
+static void print_row_loop(Printer *p, const NestPrinter *np)
+{
+    const CudaShape *shape = &p->shape;
+    const long long group_rows = (long long)(np->rows / p->nest->groups);
+    if (shape->kind == SHAPE_ROWS)
+    {
+        strbuf_addf(p->out, "const ptc_index o = (ptc_index)blockIdx.x * %u + threadIdx.x / %u;\n", shape->rows,
+                    shape->lanes);
+        if (np->rows % shape->rows)
+            strbuf_addf(p->out, "if (o >= %lld)\n    return;\n", (long long)np->rows);
+        strbuf_add(p->out, "{\n");
+        return;
+    }
+    if (!p->nest->has_final[NEST_COLUMNS])
+    {
+        strbuf_addf(p->out,
+                    "for (ptc_index o = blockIdx.x; o < %lld; o += gridDim.x)\n{\nconst int turn = o / gridDim.x & 1;\n"
+                    "(void)turn;\n",
+                    (long long)np->rows);
+        return;
+    }
+    strbuf_addf(p->out,
+                "const ptc_index group = part / %lld, end = (group + 1) * %lld;\n"
+                "const ptc_index lo = group * %lld + part %% %lld * %lld, hi = lo + %lld < end ? lo + %lld : end;\n",
+                (long long)shape->chunks, group_rows, group_rows, (long long)shape->chunks, (long long)shape->chunk,
+                (long long)shape->chunk, (long long)shape->chunk);
+    if (shape->unroll > 1)
+        strbuf_addf(p->out, "_Pragma(\"unroll %u\")\n", shape->unroll);
+    strbuf_add(p->out, "for (ptc_index o = lo; o < hi; o++)\n{\nconst int turn = (o - lo) & 1;\n(void)turn;\n");
+}
+
 static void print_rows(Printer *p, NestPrinter *np)
 {
     const Nest *nest = p->nest;
-    bool columns = nest->has_final[NEST_COLUMNS];
-    int64_t chunk = columns ? nest->chunk_rows : CHUNK_ROWS_BLOCKS;
-    int64_t chunks = columns ? nest_chunks_per_group(nest) : np->rows;
-    int64_t group_rows = np->rows / nest->groups;
-    int64_t grid = columns ? nest->groups * chunks : np->rows;
-    open_kernel(p, grid, block_for(np->inner), np->rows * np->inner);
-    if (columns)
-        strbuf_addf(
-            p->out,
-            "const ptc_index group = blockIdx.x / %lld, end = (group + 1) * %lld;\n"
-            "const ptc_index lo = group * %lld + blockIdx.x %% %lld * %lld, hi = lo + %lld < end ? lo + %lld : end;\n",
-            (long long)chunks, (long long)group_rows, (long long)group_rows, (long long)chunks, (long long)chunk,
-            (long long)chunk, (long long)chunk);
+    const CudaShape *shape = &p->shape;
+    const bool columns = nest->has_final[NEST_COLUMNS], kept = shape->kind != SHAPE_LONG_ROWS;
+    open_kernel(p, shape->grid, shape->block, np->rows * np->inner);
+    strbuf_addf(p->out, shape->rows > 1 ? "const int lane = threadIdx.x %% %u;\n" : "const int lane = threadIdx.x;\n",
+                shape->lanes);
+    if (shape->splits > 1)
+        strbuf_addf(p->out,
+                    "const ptc_index part = blockIdx.x / %lld, origin = blockIdx.x %% %lld * %lld;\n"
+                    "const bool first = lane == 0 && origin == 0;\n",
+                    (long long)shape->splits, (long long)shape->splits, (long long)shape->width);
     else
-        strbuf_add(p->out, "const ptc_index lo = blockIdx.x, hi = lo + 1;\n");
-    print_slots(p, np, grid);
+        strbuf_addf(p->out, "%sconst bool first = lane == 0;\n", columns ? "const ptc_index part = blockIdx.x;\n" : "");
+    strbuf_add(p->out, "(void)first;\n");
     for (uint32_t k = 0; k < nest->reduces.len; k++)
-    {
-        const NestReduce *r = &nest->reduces.data[k];
-        const char *t = nest_register_type(r->dtype);
-        if (r->kind == REDUCE_COLUMN)
-            strbuf_addf(p->out,
-                        "%s *const c%u = (%s *)(workspace + %lld) + blockIdx.x * (int64_t)%lld;\n"
-                        "for (int i = threadIdx.x; i < %lld; i += blockDim.x)\n    c%u[i] = ptc_%s_identity_%c();\n",
-                        t, k, t, (long long)r->workspace_offset, (long long)np->inner, (long long)np->inner, k,
-                        reduce_names[r->code], family(r));
-        else if (r->kind == REDUCE_WHOLE_LATER)
-            strbuf_addf(p->out, "%s *const w%u = (%s *)(workspace + %lld);\n", t, k, t, (long long)r->workspace_offset);
-    }
-    nest_print_body(np);
+        if (nest->reduces.data[k].kind == REDUCE_WHOLE_LATER)
+            strbuf_addf(p->out, "%s *const w%u = (%s *)(workspace + %lld);\n",
+                        nest_register_type(nest->reduces.data[k].dtype), k,
+                        nest_register_type(nest->reduces.data[k].dtype), (long long)p->partials[k]);
+    if (!kept)
+        print_long_slots(p, np);
+    if (!kept)
+        print_column_parts(p, np, false);
+    nest_cuda_variables(p->out, np);
+    nest_cuda_body(np);
     strbuf_add(p->out, strbuf_text(&np->task));
-    strbuf_add(p->out, "for (ptc_index o = lo; o < hi; o++)\n{\n");
+    print_row_loop(p, np);
     strbuf_add(p->out, strbuf_text(&np->body));
-    strbuf_add(p->out, "}\n}\n\n");
+    strbuf_add(p->out, "}\n");
+    if (kept)
+        print_column_parts(p, np, true);
+    strbuf_add(p->out, "}\n\n");
 }
 
-/* A thread per column. */
+/* Threads that share a column of CHUNKS parts; a power of two. */
+static int sharers_of(int64_t chunks)
+{
+    int sharers = 1;
+    while (sharers < MAX_SHARERS && chunks > (int64_t)sharers * SHARER_PARTS)
+        sharers *= 2;
+    return sharers;
+}
+
+/* Every sharer adds its parts, the first one what they have. */
+static void print_column_sums(Printer *p, const NestPrinter *np, int sharers)
+{
+    const int64_t total = np->rows * np->inner, chunks = p->shape.chunks;
+    StrBuf totals = strbuf_make(p->arena);
+    for (uint32_t k = 0; k < p->nest->reduces.len; k++)
+    {
+        const NestReduce *r = &p->nest->reduces.data[k];
+        const char *t = nest_register_type(r->dtype), *name = nest_cuda_reduce_names[r->code];
+        const char family = nest_cuda_family(r);
+        if (r->kind != REDUCE_COLUMN)
+            continue;
+        strbuf_addf(p->out,
+                    "%s q%u = %s;\nif (column < %lld)\n{\n"
+                    "const %s *const c%u = (const %s *)(workspace + %lld) + o * %lld + i0;\n"
+                    "_Pragma(\"unroll 8\")\nfor (ptc_index c = sharer; c < %lld; c += %d)\n    "
+                    "q%u = ptc_%s2_%c(q%u, c%u[c * %lld]);\n}\n",
+                    t, k, identity(p, r), (long long)total, t, k, t, (long long)p->partials[k],
+                    (long long)(chunks * np->inner), (long long)chunks, sharers, k, name, family, k, k,
+                    (long long)np->inner);
+        if (sharers > 1)
+        {
+            strbuf_addf(p->out, "__shared__ %s part%u[%d];\npart%u[threadIdx.x] = q%u;\n", t, k, FINAL_BLOCK, k, k);
+            strbuf_addf(&totals,
+                        "PTC_UNROLL\nfor (int i = 1; i < %d; i++)\n"
+                        "    q%u = ptc_%s2_%c(q%u, part%u[i * %d + threadIdx.x]);\n",
+                        sharers, k, name, family, k, k, FINAL_BLOCK / sharers);
+        }
+        if (r->dtype == DT_BF16)
+            strbuf_addf(&totals, "q%u = ptc_bf16_round(q%u);\n", k, k);
+    }
+    if (sharers > 1)
+        strbuf_add(p->out, "__syncthreads();\n");
+    strbuf_addf(p->out, "if (sharer > 0 || column >= %lld)\n    return;\n", (long long)total);
+    strbuf_add(p->out, strbuf_text(&totals));
+}
+
 static void print_final_columns(Printer *p)
 {
     const Nest *nest = p->nest;
     NestPrinter np = nest_printer_make(p->arena, nest, &nest->final[NEST_COLUMNS], true);
-    int64_t total = np.rows * np.inner, chunks = nest_chunks_per_group(nest);
-    open_kernel(p, (total + FLAT_BLOCK - 1) / FLAT_BLOCK, FLAT_BLOCK, nest->main.rows * nest->main.inner);
+    const int sharers = sharers_of(p->shape.chunks), columns = FINAL_BLOCK / sharers;
+    open_kernel(p, (np.rows * np.inner + columns - 1) / columns, FINAL_BLOCK, nest->main.rows * nest->main.inner);
     strbuf_addf(p->out,
-                "const ptc_index column = (ptc_index)blockIdx.x * blockDim.x + threadIdx.x;\nif (column >= %lld)\n    "
-                "return;\nconst ptc_index o = column / %lld, i0 = column %% %lld;\n(void)o, (void)i0;\n",
-                (long long)total, (long long)np.inner, (long long)np.inner);
-    for (uint32_t k = 0; k < nest->reduces.len; k++)
-    {
-        const NestReduce *r = &nest->reduces.data[k];
-        const char *t = nest_register_type(r->dtype);
-        if (r->kind != REDUCE_COLUMN)
-            continue;
-        strbuf_addf(p->out,
-                    "const %s *const c%u = (const %s *)(workspace + %lld) + o * %lld + i0;\n%s q%u = c%u[0];\n"
-                    "for (ptc_index c = 1; c < %lld; c++)\n    q%u = ptc_%s2_%c(q%u, c%u[c * %lld]);\n",
-                    t, k, t, (long long)r->workspace_offset, (long long)(chunks * np.inner), t, k, k, (long long)chunks,
-                    k, reduce_names[r->code], family(r), k, k, (long long)np.inner);
-        if (r->dtype == DT_BF16)
-            strbuf_addf(p->out, "q%u = ptc_bf16_round(q%u);\n", k, k);
-    }
+                "const int sharer = threadIdx.x / %d;\n"
+                "const ptc_index column = (ptc_index)blockIdx.x * %d + threadIdx.x %% %d;\n"
+                "const ptc_index o = column / %lld, i0 = column %% %lld;\n(void)o, (void)i0;\n",
+                columns, columns, columns, (long long)np.inner, (long long)np.inner);
+    print_column_sums(p, &np, sharers);
     nest_print_body(&np);
     strbuf_add(p->out, strbuf_text(&np.task));
     strbuf_add(p->out, strbuf_text(&np.body));
@@ -199,20 +277,21 @@ static void print_final_whole(Printer *p)
 {
     const Nest *nest = p->nest;
     NestPrinter np = nest_printer_make(p->arena, nest, &nest->final[NEST_WHOLE], true);
-    open_kernel(p, 1, FLAT_BLOCK, 1);
+    open_kernel(p, 1, FINAL_BLOCK, 1);
     for (uint32_t k = 0; k < nest->reduces.len; k++)
     {
         const NestReduce *r = &nest->reduces.data[k];
         const char *t = nest_register_type(r->dtype);
         if (r->kind != REDUCE_WHOLE && r->kind != REDUCE_WHOLE_LATER)
             continue;
-        int64_t n = r->kind == REDUCE_WHOLE ? (nest->main.inner + NEST_CHUNK - 1) / NEST_CHUNK : r->n_later;
+        int64_t n = r->kind == REDUCE_WHOLE ? p->shape.chunks : r->n_later;
         strbuf_addf(p->out,
                     "%s v%u = ptc_%s_identity_%c();\nfor (int i = threadIdx.x; i < %lld; i += blockDim.x)\n"
                     "    v%u = ptc_%s2_%c(v%u, ((const %s *)(workspace + %lld))[i]);\n",
-                    t, k, reduce_names[r->code], family(r), (long long)n, k, reduce_names[r->code], family(r), k, t,
-                    (long long)r->workspace_offset);
-        const char *total = arena_printf(p->arena, "ptc_block_%s_%c(v%u)", reduce_names[r->code], family(r), k);
+                    t, k, nest_cuda_reduce_names[r->code], nest_cuda_family(r), (long long)n, k,
+                    nest_cuda_reduce_names[r->code], nest_cuda_family(r), k, t, (long long)p->partials[k]);
+        const char *total =
+            arena_printf(p->arena, "ptc_block_%s_%c(v%u)", nest_cuda_reduce_names[r->code], nest_cuda_family(r), k);
         if (r->dtype == DT_BF16)
             total = arena_printf(p->arena, "ptc_bf16_round(%s)", total);
         strbuf_addf(p->out, "const %s q%u = %s;\n", t, k, total);
@@ -224,10 +303,31 @@ static void print_final_whole(Printer *p)
     strbuf_add(p->out, "}\n\n");
 }
 
+static void place_partials(Printer *p)
+{
+    const Nest *nest = p->nest;
+    p->partials = ARENA_ARRAY(p->arena, int64_t, nest->reduces.len);
+    for (uint32_t k = 0; k < nest->reduces.len; k++)
+    {
+        const NestReduce *r = &nest->reduces.data[k];
+        int64_t n = 0;
+        if (r->kind == REDUCE_COLUMN)
+            n = nest->groups * p->shape.chunks * nest->main.inner;
+        else if (r->kind == REDUCE_WHOLE)
+            n = p->shape.chunks;
+        else if (r->kind == REDUCE_WHOLE_LATER)
+            n = r->n_later;
+        p->partials[k] = p->kernel->workspace_bytes;
+        p->kernel->workspace_bytes += (n * 4 + 63) / 64 * 64;
+    }
+}
+
 static void print_loop_kernel(Printer *p)
 {
     NestPrinter np = nest_printer_make(p->arena, p->nest, &p->nest->main, true);
-    p->kernel->workspace_bytes = p->nest->workspace_bytes;
+    p->shape = cuda_shape_make(p->nest);
+    np.shape = &p->shape;
+    place_partials(p);
     if (np.flat)
         print_flat(p, &np);
     else
@@ -269,7 +369,11 @@ void codegen_emit_cuda(StrBuf *buf, const IrModule *m, CodegenCudaTable *out_tab
         else
         {
             const char *why;
-            Printer p = {&text, arena, nest_build(arena, m, func, &why), kernel, number};
+            Printer p = {.out = &text,
+                         .arena = arena,
+                         .nest = nest_build(arena, m, func, &why),
+                         .kernel = kernel,
+                         .number = number};
             if (!p.nest)
                 BUG("kernel %s: %s", kernel->name, why);
             print_loop_kernel(&p);

@@ -107,6 +107,14 @@ template <int N, typename T> PTC_INLINE void ptc_store_vector(T *to, const T *fr
         }                                                                                                              \
         return x;                                                                                                      \
     }                                                                                                                  \
+    template <int N> PTC_INLINE T ptc_parts_##op##_##family(const T *part)                                             \
+    {                                                                                                                  \
+        T x = part[0];                                                                                                 \
+        PTC_UNROLL                                                                                                     \
+        for (int i = 1; i < N; i++)                                                                                    \
+            x = COMBINE(x, part[i]);                                                                                   \
+        return x;                                                                                                      \
+    }                                                                                                                  \
     PTC_INLINE T ptc_block_##op##_##family(T x)                                                                        \
     {                                                                                                                  \
         __shared__ T part[32];                                                                                         \

@@ -15,7 +15,7 @@ enum
 {
     GUARD_BYTES = 64,
     MAX_THREADS = 60000, /* of a launch: a fiber each */
-    MAX_CASES_PER_FILE = 2
+    MAX_CASES_PER_FILE = 3
 };
 
 static const uint64_t seed = 424242;
@@ -195,59 +195,75 @@ static void kernels_agree_in_every_thread_order(void **state)
     assert_int_equal(n_failed, 0);
 }
 
-/* Takes out the n-th __syncthreads() of the text; false when there is none. */
-static bool drop_barrier(char *text, uint32_t n)
+typedef struct
 {
-    static const char call[] = "__syncthreads();";
-    for (char *at = text; (at = strstr(at, call)); at += strlen(call))
+    const char *label; /* of the case that must fail */
+    bool in_kernels;   /* or in the helpers before them */
+    const char *text;  /* what is spoilt: each place, one at a time */
+    const char *spoilt;
+    uint32_t n_places;
+} Fault;
+
+static const Fault faults[] = {
+    {"reductions B=4 T=50 D=64", false, "__syncthreads();", "                ", 2},
+    {"layer_norm_grad R=60 N=768", true, "__syncthreads();", "                ", 2},
+    {"layer_norm_grad R=60 N=768", true, "(o - lo) & 1", "(o - lo) & 0", 1},
+};
+
+/* Spoils the n-th place between begin and end; false when there are not so many. */
+static bool spoil(char *begin, const char *end, const Fault *fault, uint32_t n)
+{
+    for (char *at = begin; (at = strstr(at, fault->text)) && at < end; at += strlen(fault->text))
         if (n-- == 0)
         {
-            memset(at, ' ', strlen(call));
+            memcpy(at, fault->spoilt, strlen(fault->text));
             return true;
         }
     return false;
 }
 
-static void missing_barriers_are_found(void **state)
+static uint32_t places_of(Arena *arena, const KernelCase *c, const Fault *fault)
+{
+    for (uint32_t n = 0;; n++)
+    {
+        StrBuf text = strbuf_make(arena);
+        CodegenCudaTable table;
+        codegen_emit_cuda(&text, c->m, &table);
+        print_entries(&text, &table);
+        /* Of the helpers, those for sums; nobody needs the others here. */
+        char *helpers_end = strstr(text.data, "#define PTC_ADD"), *kernels = strstr(text.data, "extern \"C\"");
+        assert_true(helpers_end && kernels);
+        if (!spoil(fault->in_kernels ? kernels : text.data, fault->in_kernels ? text.data + text.len : helpers_end,
+                   fault, n))
+            return n;
+        if (run_case(arena, c, text.data, &table, true) == 0)
+            fail_msg("%s: '%s' number %u can go without anyone seeing", fault->label, fault->text, n);
+    }
+}
+
+static void planted_faults_are_found(void **state)
 {
     (void)state;
     if (!cxx())
         TEST_SKIP("no C++ compiler: planted faults are not looked for");
     Arena *arena = arena_create();
     KernelCases cases = kernel_cases_load(arena);
-    const KernelCase *c = NULL;
-    for (uint32_t i = 0; i < cases.len && !c; i++)
-        if (strcmp(cases.data[i].label, "layer_norm R=5 N=1000") == 0)
-            c = &cases.data[i];
-    assert_non_null(c);
-    uint32_t n_barriers = 0;
-    for (;; n_barriers++)
+    for (size_t f = 0; f < sizeof faults / sizeof *faults; f++)
     {
-        StrBuf text = strbuf_make(arena);
-        CodegenCudaTable table;
-        codegen_emit_cuda(&text, c->m, &table);
-        print_entries(&text, &table);
-        /* The barriers of the sums that the kernel does not use do not matter. */
-        char *end = strstr(text.data, "#define PTC_ADD");
-        assert_non_null(end);
-        char kept = *end;
-        *end = 0;
-        bool dropped = drop_barrier(text.data, n_barriers);
-        *end = kept;
-        if (!dropped)
-            break;
-        if (run_case(arena, c, text.data, &table, true) == 0)
-            fail_msg("barrier %u can go without anyone seeing", n_barriers);
+        const KernelCase *c = NULL;
+        for (uint32_t i = 0; i < cases.len && !c; i++)
+            if (strcmp(cases.data[i].label, faults[f].label) == 0)
+                c = &cases.data[i];
+        assert_non_null(c);
+        assert_int_equal(places_of(arena, c, &faults[f]), faults[f].n_places);
     }
-    printf("%u planted faults found\n", n_barriers);
-    assert_int_equal(n_barriers, 2);
     arena_destroy(arena);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(kernels_agree_in_every_thread_order),
-                                       cmocka_unit_test(missing_barriers_are_found)};
+                                       cmocka_unit_test(planted_faults_are_found)};
     if (!mkdtemp(dir))
         return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
