@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 PTC := build/release/bin/ptc
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test test-release test-asan test-clang test-tsan bench bench-ranks bench-text bench-answers bench-elastic parity fuzz format format-check install clean
+.PHONY: help build demo test test-release test-asan test-clang test-tsan bench bench-ranks bench-text bench-answers bench-gpu bench-elastic parity fuzz format format-check install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -46,6 +46,11 @@ bench-answers: ## answers as spans on XQuAD: exact match, F1 and time; TORCH_PYT
 	@tools/install-deps.sh bench
 	@tools/build.sh release
 	@$${TORCH_PYTHON:-python3} tests/bench/xquad.py build/release
+
+bench-gpu: ## one NVIDIA GPU: right, and how fast beside PyTorch; TORCH_PYTHON has torch for it (docs/performance.md)
+	@tools/install-deps.sh bench
+	@tools/build.sh release
+	@$${TORCH_PYTHON:-python3} tests/bench/gpu.py build/release
 
 bench-elastic: ## layers that freeze on two ranks, against static plans and PyTorch; TORCH_PYTHON has torch and transformers
 	@tools/install-deps.sh bench

@@ -22,7 +22,17 @@ import torch.nn.functional as F
 from torch_baseline import Block
 
 
-class Bert(nn.Module):
+class Encoder(nn.Module):
+    first = 0  # the layer that the inputs go to; behind 0: they are the outputs of the one before, from a cache
+
+    def forward(self, *inputs):
+        x = inputs[0] if self.first else self.embed(*inputs)
+        for block in self.blocks[self.first :]:
+            x = block(x)
+        return self.classify(x)
+
+
+class Bert(Encoder):
     """BERT's encoder with token types, a pooler and a head of two classes, as examples/bench/bert-base.xml has it."""
 
     def __init__(self, d, n_layers, n_heads):
@@ -34,14 +44,14 @@ class Bert(nn.Module):
         self.blocks = nn.ModuleList(Block(d, n_heads, 4 * d, 0.1, False, True) for _ in range(n_layers))
         self.pooler, self.head = nn.Linear(d, d), nn.Linear(d, 2)
 
-    def forward(self, ids, types):  # (B, T)
-        x = self.drop(self.norm(self.tokens(ids) + self.types(types) + self.pos.weight[: ids.shape[1]]))
-        for block in self.blocks:
-            x = block(x)
+    def embed(self, ids, types):  # (B, T)
+        return self.drop(self.norm(self.tokens(ids) + self.types(types) + self.pos.weight[: ids.shape[1]]))
+
+    def classify(self, x):
         return self.head(self.drop(torch.tanh(self.pooler(x[:, 0]))))
 
 
-class Vit(nn.Module):
+class Vit(Encoder):
     """ViT-B/16 on bytes, as examples/bench/vit-b16.xml has it."""
 
     def __init__(self, d=768, n_layers=12, n_heads=12):
@@ -52,13 +62,13 @@ class Vit(nn.Module):
         self.blocks = nn.ModuleList(Block(d, n_heads, 4 * d, 0.0, True, True) for _ in range(n_layers))
         self.norm, self.head = nn.LayerNorm(d, eps=1e-6), nn.Linear(d, 1000)
 
-    def forward(self, images):  # (B, 224, 224, 3), u8
+    def embed(self, images):  # (B, 224, 224, 3), u8
         b = images.shape[0]
         x = (images.float() / 255 - 0.5) / 0.5
         x = x.view(b, 14, 16, 14, 16, 3).transpose(2, 3).reshape(b, 196, 768)
-        x = torch.cat([self.cls.expand(b, -1, -1), self.patch(x)], dim=1) + self.pos
-        for block in self.blocks:
-            x = block(x)
+        return torch.cat([self.cls.expand(b, -1, -1), self.patch(x)], dim=1) + self.pos
+
+    def classify(self, x):
         return self.head(self.norm(x)[:, 0])
 
 
@@ -100,6 +110,12 @@ def measure(name, variant, opt):
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=1e-4, weight_decay=0.05, fused=True)
     inputs, targets = batch_of(opt.batch or n)
+    if opt.cached:
+        with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16, enabled=opt.precision == "bf16"):
+            x = model.embed(*(x.cuda() for x in inputs))
+            for block in model.blocks[: opt.frozen]:
+                x = block(x)
+        inputs, model.first = [x.float().cpu()], opt.frozen
     inputs, targets = [x.pin_memory() for x in inputs], targets.pin_memory()
 
     def loss_of(inputs, y):
@@ -132,6 +148,7 @@ def measure(name, variant, opt):
         "variant": variant,
         "precision": opt.precision,
         "frozen": opt.frozen,
+        "cached": opt.cached,
         "median_ms": round(statistics.median(times), 3),
         "min_ms": round(min(times), 3),
         "max_ms": round(max(times), 3),
@@ -144,12 +161,35 @@ def measure(name, variant, opt):
     }
 
 
+def peaks():
+    """A square bf16 product on random numbers, and a copy on the device, bytes read and written; medians of ten."""
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    from_, to = (torch.empty(1 << 30, device="cuda", dtype=torch.uint8) for _ in range(2))
+    row = {"device": torch.cuda.get_device_name(), "torch_version": torch.__version__}
+    for name, work, amount in (
+        ("matmul_tflops", lambda: torch.matmul(a, b), 2 * 8192**3 / 1e12),
+        ("copy_gb_per_s", lambda: to.copy_(from_), 2 * (1 << 30) / 1e9),
+    ):
+        seconds = []
+        for _ in range(13):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            work()
+            end.record()
+            end.synchronize()
+            seconds.append(begin.elapsed_time(end) / 1e3)
+        row[name] = round(amount / statistics.median(seconds[3:]), 1)
+    return row
+
+
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--model", default=",".join(MODELS))
     args.add_argument("--variant", default="eager,compile")
     args.add_argument("--precision", choices=("bf16", "f32", "tf32"), default="bf16")
     args.add_argument("--frozen", type=int, default=0, help="layers that are frozen, from below, and the embeddings")
+    args.add_argument("--cached", action="store_true", help="with --frozen: from their outputs, of pinned host memory")
+    args.add_argument("--peaks", action="store_true", help="the GPU's matrix and copy rates instead")
     args.add_argument("--batch", type=int, default=0)
     args.add_argument("--steps", type=int, default=20)
     args.add_argument("--warmup", type=int, default=5)
@@ -160,6 +200,9 @@ def main():
                 sys.exit(f"unknown: {name}; known: {', '.join(known)}")
     if not torch.cuda.is_available():
         sys.exit("PyTorch finds no GPU here")
+    if opt.peaks:
+        print(json.dumps(peaks()))
+        return
     for name in opt.model.split(","):
         for variant in opt.variant.split(","):
             print(json.dumps(measure(name, variant, opt)), flush=True)

@@ -1,0 +1,265 @@
+#!/usr/bin/env python3
+"""One NVIDIA GPU: is ptc right on it, and how fast beside PyTorch. Ends in tables; a build of ptc and a GPU are needed.
+
+    gpu.py BUILD_DIR [--parts right,speed,frozen,elastic] [--rounds N] [--quick]
+
+right    the conformance tests of the device layer; losses of a small ViT and a small BERT over 20 steps against the CPU's in f32
+         (within 1e-4 of them in f32, 2e-2 in bf16), twice to the same bits; memcheck and racecheck of compute-sanitizer
+speed    training steps of BERT-base (64 x 128), BERT-large (32 x 128) and ViT-B/16 (256 images) in bf16 with AdamW, ours and
+         PyTorch's (torch_gpu.py: eager and torch.compile) in turn, and the GPU's copy and matrix rates
+frozen   the same with half of the layers frozen, without and with their outputs cached
+elastic  fine-tuning on Fashion-MNIST (examples/vit-elastic.xml) with freezing and cache, and without
+
+TORCH_PYTHON: a python with a PyTorch that knows the GPU (python3). PyTorch compiles beside the part `right`, whose times do not
+matter, and finds its code in its own cache later. Writes BUILD_DIR/gpu-result.json. Exit code: 0, also when a target is
+missed, or 1 when something is wrong or could not be measured.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SOURCE = os.path.dirname(os.path.dirname(HERE))
+PARTS = ("right", "speed", "frozen", "elastic")
+PYTHON = os.environ.get("TORCH_PYTHON", "python3")
+BF16 = "--set=train.precision=bf16"
+
+# name: (file, flags, batch, layers, steps)
+MODELS = {
+    "bert-base": ("bert-base.xml", ["--set=train.batch=64"], 64, 12, 40),
+    "bert-large": (
+        "bert-base.xml",
+        ["--set=train.batch=32", "--set=d=1024", "--set=layers=24", "--set=heads=16", "--set=hidden=4096"],
+        32,
+        24,
+        30,
+    ),
+    "vit-b16": ("vit-b16.xml", [], 256, 12, 15),
+}
+SMALL = {
+    "ViT": ["tests/fixtures/vit-tiny.xml"],
+    "BERT": [
+        "examples/bench/bert-base.xml",
+        *(f"--set={x}" for x in ("d=64", "layers=2", "heads=2", "hidden=128", "length=64")),
+    ],
+}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("build")
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="no torch.compile, few steps")
+    opt = parser.parse_args()
+    for names, known in ((opt.parts, PARTS), (opt.models, MODELS)):
+        for name in names.split(","):
+            if name not in known:
+                parser.error(f"no '{name}'; there are {', '.join(known)}")
+    opt.parts, opt.models = opt.parts.split(","), opt.models.split(",")
+    opt.bin = os.path.join(os.path.abspath(opt.build), "bin")
+    opt.ptc = os.path.join(opt.bin, "ptc")
+    return opt
+
+
+class Bench:
+    def __init__(self, opt):
+        self.opt, self.result, self.wrong = opt, {}, []
+        self.work = tempfile.mkdtemp(prefix="ptc-gpu-")
+        self.env = {**os.environ, "PTC_CACHE_DIR": os.path.join(self.work, "kernels")}
+        self.torch_env = {**os.environ, "PYTHONPATH": HERE}
+        for name in os.environ.get("PTC_ONLY_ENV", "").split():  # what PyTorch must not see
+            self.torch_env.pop(name, None)
+        self.started = time.time()
+
+    def say(self, text):
+        print(f"[{time.time() - self.started:5.0f} s] {text}", flush=True)
+
+    def check(self, what, good, detail=""):
+        self.say(f"{'ok    ' if good else 'WRONG '} {what}{': ' + detail if detail else ''}")
+        self.result.setdefault("right", {})[what] = {"ok": bool(good), "detail": detail}
+        if not good:
+            self.wrong.append(what)
+
+    def call(self, command, timeout=300, env=None):
+        done = subprocess.run(command, cwd=SOURCE, env=env or self.env, capture_output=True, text=True, timeout=timeout)
+        return done.returncode, done.stdout + done.stderr
+
+    def ptc(self, *flags, timeout=300):
+        code, text = self.call([self.opt.ptc, *flags], timeout)
+        if code != 0:
+            raise RuntimeError(f"ptc {' '.join(flags)}: exit code {code}\n{text[-2000:]}")
+        return text
+
+    def start_torch(self, *flags):
+        return subprocess.Popen(
+            [PYTHON, os.path.join(HERE, "torch_gpu.py"), *flags],
+            env=self.torch_env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+
+    def torch(self, *flags, timeout=400):
+        process = self.start_torch(*flags)
+        out, err = process.communicate(timeout=timeout)
+        if process.returncode != 0:
+            raise RuntimeError(f"torch_gpu.py {' '.join(flags)}: exit code {process.returncode}\n{err[-2000:]}")
+        return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+
+    # ---- right
+
+    def losses(self, out, flags):
+        folder = os.path.join(self.work, out)
+        shutil.rmtree(folder, ignore_errors=True)
+        self.ptc(*flags, f"--out={folder}", "--max-steps=20")
+        rows = [json.loads(line) for line in open(os.path.join(folder, "metrics.jsonl"))]
+        return [row["loss"] for row in rows if row["split"] == "train"]
+
+    def right(self):
+        tests = {
+            "hal_test": ["libhal_kernels.so", "libhal_kernels_wrong_abi.so"], "device_block": [], "device_ops": []}
+        env = {**self.env, "REQUIRE_CUDA": "1", "PTC_RANDOM_SEEDS": "4"}
+        running = []
+        for name, files in tests.items():
+            log = open(os.path.join(self.work, name + ".log"), "w+")
+            paths = [os.path.join(self.opt.build, "tests", "runtime", file) for file in files]
+            running.append((name, log, subprocess.Popen(
+                [os.path.join(self.opt.bin, name), *paths], env=env, stdout=log, stderr=subprocess.STDOUT)))
+        for name, flags in SMALL.items():
+            cpu = self.losses("cpu", [*flags, "--threads=4"])
+            for precision, bound in (("f32", 1e-4), ("bf16", 2e-2)):
+                on_gpu = [*flags, "--device=cuda", f"--set=train.precision={precision}"]
+                first, again = self.losses("gpu", on_gpu), self.losses("again", on_gpu)
+                worst = max(abs(a - b) / abs(b) for a, b in zip(first, cpu))
+                self.check(f"{name}, {precision}: 20 losses", len(first) == len(cpu) == 20 and worst <= bound, f"{worst:.1e} of the CPU's, bound {bound:.0e}")
+                self.check(f"{name}, {precision}: the same bits again", first == again)
+        for tool in ("memcheck", "racecheck"):
+            if not shutil.which("compute-sanitizer"):
+                self.say(f"skip   {tool}: no compute-sanitizer")
+                continue
+            for name, flags in SMALL.items():
+                for precision in ("f32", "bf16"):
+                    code, text = self.call(["compute-sanitizer", "--tool", tool, "--error-exitcode=9", self.opt.ptc, *flags, "--device=cuda", f"--set=train.precision={precision}", "--max-steps=2", "--no-graphs"])
+                    tail = [line for line in text.splitlines() if line.startswith("=========")][-1:]
+                    self.check(f"{tool}: {name}, {precision}", code == 0, "".join(tail) if code == 0 else text[-600:])
+        for name, log, process in running:
+            process.wait(timeout=300)
+            log.seek(0)
+            text = log.read()
+            passed = re.findall(r"\[  PASSED  \] (\d+) test", text)
+            self.check(name, process.returncode == 0, f"{passed[-1] if passed else 0} passed" if process.returncode == 0 else text[-1500:])
+
+    # ---- speed
+
+    def ours(self, name, *flags):
+        file, model_flags, _, _, steps = MODELS[name]
+        steps = 5 if self.opt.quick else steps
+        text = self.ptc("bench", f"examples/bench/{file}", "--device=cuda", "--json", f"--steps={steps}", "--warmup=5", BF16, *model_flags, *flags)
+        return json.loads(text.splitlines()[-1])
+
+    def speed(self):
+        variants = ["eager"] if self.opt.quick else ["eager", "compile"]
+        peaks = self.torch("--peaks")[0]
+        self.result["peaks"] = peaks
+        rows = self.result["speed"] = {}
+        for name in self.opt.models:
+            steps = str(5 if self.opt.quick else MODELS[name][4])
+            row = rows[name] = {"ours": [], **{variant: [] for variant in variants}}
+            for _ in range(self.opt.rounds):
+                row["ours"].append(self.ours(name))
+                for variant in variants:
+                    row[variant] += self.torch("--model", name, "--variant", variant, "--steps", steps)
+            self.say(f"{name}: " + self.line(row, variants, peaks))
+
+    @staticmethod
+    def middle(runs):
+        return statistics.median(run["median_ms"] for run in runs)
+
+    def line(self, row, variants, peaks):
+        ours, best = self.middle(row["ours"]), min(self.middle(row[v]) for v in variants)
+        share = row["ours"][0]["matmul_gflop"] / ours / peaks["matmul_tflops"]
+        text = f"ptc {ours:.2f} ms (compile cold {row['ours'][0]['compile_ms'] / 1e3:.1f} s), " + ", ".join(f"{v} {self.middle(row[v]):.2f} ms (first step {row[v][0]['first_ms'] / 1e3:.1f} s)" for v in variants)
+        return text + f"; ratio to the better {ours / best:.2f}; {100 * share:.0f} % of the matrix peak; {row['ours'][0]['peak_real_mib']:.0f} MiB, {row[variants[0]][0]['peak_mib']} MiB"
+
+    # ---- frozen
+
+    def frozen_run(self, name, n_frozen, use):
+        """Median step of a run whose layers freeze after one epoch."""
+        file, flags, batch, _, _ = MODELS[name]
+        text = open(os.path.join(SOURCE, "examples", "bench", file)).read()
+        text = text.replace("<train ", f'<freeze policy="explicit" layers="{n_frozen}"/>\n  <cache use="{use}"/>\n  <train ', 1)
+        text = re.sub(r'train_limit="\d+" test_limit="\d+"', f'train_limit="{6 * batch}" test_limit="{batch}"', text)
+        path = os.path.join(self.work, file)
+        open(path, "w").write(text)
+        out = os.path.join(self.work, "frozen")
+        shutil.rmtree(out, ignore_errors=True)
+        self.ptc(path, *flags, BF16, "--device=cuda", f"--out={out}", "--set=train.epochs=6", "--set=train.log_every=1", "--set=train.eval_every=0")
+        rows = [json.loads(line) for line in open(os.path.join(out, "metrics.jsonl"))]
+        times = [batch / row["samples_per_s"] * 1e3 for row in rows if row["split"] == "train" and row["epoch"] >= 3]
+        moves = [row for row in rows if row.get("event") == "transition"]
+        return {"median_ms": statistics.median(times), "transition": moves[0] if moves else None}
+
+    def frozen(self):
+        rows = self.result["frozen"] = {}
+        variants = ["eager"] if self.opt.quick else ["eager", "compile"]
+        for name in self.opt.models:
+            half = MODELS[name][3] // 2
+            for use, flag in (("off", []), ("on", ["--cached"])):
+                row = rows[f"{name}, {half} frozen{', cached' if flag else ''}"] = {"ours": [self.frozen_run(name, half, use)]}
+                for variant in variants:
+                    row[variant] = self.torch("--model", name, "--variant", variant, "--frozen", str(half), *flag, "--steps", "15")
+                move = row["ours"][0]["transition"] or {}
+                best = min(self.middle(row[v]) for v in variants)
+                self.say(f"{name}, {half} layers frozen{', cached' if flag else ''}: ptc {self.middle(row['ours']):.2f} ms, " + ", ".join(f"{v} {self.middle(row[v]):.2f} ms" for v in variants) + f"; ratio to the better {self.middle(row['ours']) / best:.2f}; transition: " + ", ".join(f"{k} {move.get(k, 0):.2f}" for k in ("compile_s", "trial_s", "copy_s")))
+
+    # ---- elastic
+
+    def elastic(self):
+        data = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
+        if not os.path.isdir(data):
+            self.say(f"skip   elastic: no Fashion-MNIST in {data}")
+            return
+        text = open(os.path.join(SOURCE, "examples", "vit-elastic.xml")).read()
+        path = os.path.join(self.work, "vit-elastic.xml")
+        open(path, "w").write(text.replace("/usr/share/datasets/fashion-mnist", data))
+        rows = self.result["elastic"] = {}
+        for name, flags in (("static", ["--no-freeze"]), ("elastic", [])):
+            out = self.ptc(path, "--device=cuda", *flags)
+            end, accuracy = re.findall(r"done: (\d+) steps in ([\d.]+) s", out)[-1], re.findall(r"test accuracy ([\d.]+)", out)[-1]
+            rows[name] = {"steps": int(end[0]), "seconds": float(end[1]), "accuracy": float(accuracy), "log": out[-3000:]}
+            self.say(f"{name}: {end[0]} steps in {end[1]} s, test accuracy {accuracy}")
+        self.say(f"elastic takes {rows['elastic']['seconds'] / rows['static']['seconds']:.2f} of the static run")
+
+
+def main():
+    opt = arguments()
+    bench = Bench(opt)
+    compiling = []
+    if not opt.quick and "right" in opt.parts and "speed" in opt.parts:
+        compiling = [bench.start_torch("--model", name, "--variant", "compile", "--steps", "1") for name in opt.models]
+    try:
+        for part in PARTS:
+            if part in opt.parts:
+                getattr(bench, part)()
+            for process in compiling:
+                process.wait(timeout=300)
+            compiling = []
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        print(error, file=sys.stderr)
+        bench.wrong.append(str(error)[:100])
+    with open(os.path.join(opt.build, "gpu-result.json"), "w") as file:
+        json.dump(bench.result, file, indent=1)
+    shutil.rmtree(bench.work, ignore_errors=True)
+    bench.say(f"{len(bench.wrong)} wrong" + "".join(f"\n  {what}" for what in bench.wrong))
+    return 1 if bench.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
