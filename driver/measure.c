@@ -95,7 +95,7 @@ static bool has_cores(const Session *s)
 
 static Status time_ops(Session *s, const IrModule *m, const char *kernels_path, double *out_seconds)
 {
-    HalOptions options = {.n_threads = ranks_threads(s), .pin = s->options->pin};
+    const HalOptions options = session_hal_options(s);
     HalDevice *device;
     Executor *executor = NULL;
     TRY(hal_device_create(s->options->device, &options, &device));

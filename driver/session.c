@@ -221,6 +221,15 @@ static Status check_cap(const Session *s)
         s->ranks.rank, (double)planned / (1 << 20), (double)cap / (1 << 20));
 }
 
+HalOptions session_hal_options(const Session *s)
+{
+    const Comm *world = s->ranks.comm.world;
+    return (HalOptions){.n_threads = ranks_threads(s),
+                        .nth_process = world ? (int)comm_local_rank(world) : 0,
+                        .pin = s->options->pin,
+                        .no_graphs = s->options->no_graphs};
+}
+
 Status session_build(Session *s)
 {
     double start_s = driver_now_s();
@@ -238,7 +247,7 @@ Status session_build(Session *s)
         status = executor_create_interp(modules, n_modules, s->tensors, &s->executor);
     else
     {
-        HalOptions hal = {.n_threads = ranks_threads(s), .pin = s->options->pin, .no_graphs = s->options->no_graphs};
+        const HalOptions hal = session_hal_options(s);
         status = s->device ? STATUS_OK : hal_device_create(s->options->device, &hal, &s->device);
         if (status == STATUS_BAD_INPUT)
             return status_fail(STATUS_USAGE, "%s", arena_printf(s->arena, "--device: %s interp", status_detail()));

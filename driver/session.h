@@ -64,6 +64,8 @@ Status session_compile(Session *s);
 Status session_compile_longest(Session *s);
 /* Generates kernels and compiles them into the cache of kernels; so many compilers at a time. */
 Status session_build_kernels(Session *s, uint32_t n_compilers);
+/* For this rank's device. */
+HalOptions session_hal_options(const Session *s);
 /* Generates kernels, unless they are there, and makes the executor. */
 Status session_build(Session *s);
 /* status: how the session went. Returns it. */

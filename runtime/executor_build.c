@@ -41,7 +41,7 @@ typedef struct
     char *staging;     /* where they go: behind the function's arena */
 } Build;
 
-static uint32_t profile_row(Executor *x, const char *name)
+uint32_t executor_profile_row(Executor *x, const char *name)
 {
     for (uint32_t i = 0; i < x->profile.len; i++)
         if (strcmp(x->profile.data[i].name, name) == 0)
@@ -114,7 +114,7 @@ static Status build_call(Build *b, IrOp op)
     for (uint32_t i = 0; i < data->n_results; i++)
         instr.bufs[data->n_operands + i] = b->address[data->results[i]];
     const char *label = x->now->label;
-    instr.profile_row = profile_row(x, label ? arena_printf(x->arena, "%s %s", name, label) : name);
+    instr.profile_row = executor_profile_row(x, label ? arena_printf(x->arena, "%s %s", name, label) : name);
     TRY(hal_executable_kernel(x->now->executable, name, &instr.kernel));
     vec_push(x->arena, &b->program->instrs, instr);
     return STATUS_OK;
@@ -161,7 +161,7 @@ static Status build_matmul(Build *b, IrOp op)
     if (desc.residual)
         instr.args.residual = b->address[data->operands[at++]];
     instr.args.c = b->address[data->results[0]];
-    instr.profile_row = profile_row(
+    instr.profile_row = executor_profile_row(
         x, arena_printf(x->arena, "matmul %lldx%lldx%lld%s%s", (long long)(desc.batch * desc.m), (long long)desc.n,
                         (long long)desc.k, desc.trans_a ? " ta" : "", desc.trans_b ? " tb" : ""));
     TRY(hal_gemm_create(x->device, &desc, &instr.gemm));
@@ -182,7 +182,7 @@ static void build_set(Build *b, IrOp op)
                    .size_bytes = (size_t)ir_type_size_bytes(&ir_global(x->m, global)->type)};
     if (instr.src == instr.dst)
         return;
-    instr.profile_row = profile_row(x, "copy");
+    instr.profile_row = executor_profile_row(x, "copy");
     if (executor_needs_staging(x->m, b->func, data))
     {
         Instr save = instr;
@@ -213,7 +213,7 @@ static void build_check_finite(Build *b, IrOp op)
                    .checked = name_of(b, value),
                    .src = b->address[value],
                    .size_bytes = (size_t)ir_type_size_bytes(ir_value_type(x->m, value))};
-    instr.profile_row = profile_row(x, "check_finite");
+    instr.profile_row = executor_profile_row(x, "check_finite");
     if (instr.size_bytes > x->check_bytes)
     {
         x->check = arena_alloc(x->arena, instr.size_bytes);
@@ -222,78 +222,16 @@ static void build_check_finite(Build *b, IrOp op)
     vec_push(x->arena, &b->program->instrs, instr);
 }
 
-/* ---- communication */
-
-/* "recv tag 3 (unit 4, model.xml:12:3)" */
-static const char *place_of(Executor *x, const IrOpData *data)
-{
-    StrBuf text = strbuf_make(x->arena);
-    const IrAttr *tag = ir_attrs_find(&data->attrs, IR_ATTR_tag), *bucket = ir_attrs_find(&data->attrs, IR_ATTR_bucket);
-    strbuf_add(&text, ir_op_info(data->code)->name);
-    if (tag || bucket)
-        strbuf_addf(&text, " %s %lld", tag ? "tag" : "bucket", (long long)(tag ? tag : bucket)->i);
-    if (data->unit)
-        strbuf_addf(&text, " (unit %u", data->unit);
-    if (data->unit && data->span.file)
-        strbuf_addf(&text, ", %s:%u:%u", x->m->files.data[data->span.file - 1], data->span.line, data->span.col);
-    if (data->unit)
-        strbuf_add(&text, ")");
-    return strbuf_text(&text);
-}
-
+/* Results of a bcast are where they were; others have places of their own. */
 static Status build_comm(Build *b, IrOp op)
 {
-    Executor *x = b->x;
-    const IrOpData *data = ir_op(x->m, op);
-    if (!x->comm)
-        return status_fail(STATUS_UNSUPPORTED, "the program is one of several ranks: '%s' has nobody to talk to",
-                           ir_op_info(data->code)->name);
-    if (!hal_device_uses_host_memory(x->device))
-        return status_fail(STATUS_UNSUPPORTED, "device '%s' runs on one rank: ranks exchange host memory only ('%s')",
-                           hal_device_name(x->device), ir_op_info(data->code)->name);
+    const IrOpData *data = ir_op(b->x->m, op);
     if (data->code == IR_bcast)
         for (uint32_t i = 0; i < data->n_results; i++)
             b->address[data->results[i]] = b->address[data->operands[i]];
     else if (data->n_results)
         place_results(b, data);
-    Instr instr = {.op = op,
-                   .peer = (uint32_t)ir_attrs_int(&data->attrs, IR_ATTR_peer, 0),
-                   .tag = (uint32_t)ir_attrs_int(&data->attrs, IR_ATTR_tag, 0),
-                   .root = (uint32_t)ir_attrs_int(&data->attrs, IR_ATTR_root, 0),
-                   .bucket = (uint32_t)ir_attrs_int(&data->attrs, IR_ATTR_bucket, 0),
-                   .place = place_of(x, data),
-                   .profile_row = profile_row(x, ir_op_info(data->code)->name)};
-    switch (data->code)
-    {
-    case IR_send:
-        instr.kind = DO_SEND;
-        instr.src = b->address[data->operands[0]];
-        instr.size_bytes = (size_t)ir_type_size_bytes(ir_value_type(x->m, data->operands[0]));
-        break;
-    case IR_recv:
-        instr.kind = DO_RECV;
-        instr.dst = b->address[data->results[0]];
-        instr.size_bytes = (size_t)ir_type_size_bytes(ir_value_type(x->m, data->results[0]));
-        break;
-    case IR_all_reduce:
-    case IR_reduce:
-    case IR_bcast:
-    {
-        CommSlice *slices = ARENA_ARRAY(x->arena, CommSlice, data->n_operands);
-        instr.kind = data->code == IR_bcast ? DO_BCAST : data->code == IR_reduce ? DO_REDUCE : DO_ALL_REDUCE;
-        for (uint32_t i = 0; i < data->n_operands; i++)
-            slices[i] = (CommSlice){.src = (const float *)(const void *)b->address[data->operands[i]],
-                                    .dst = (float *)(void *)b->address[data->results[i]],
-                                    .n_elems = (size_t)ir_type_n_elems(ir_value_type(x->m, data->operands[i]))};
-        instr.slices = slices;
-        instr.n_slices = data->n_operands;
-        break;
-    }
-    default:
-        instr.kind = DO_WAIT;
-    }
-    vec_push(x->arena, &b->program->instrs, instr);
-    return STATUS_OK;
+    return executor_build_comm(b->x, b->program, op, b->address);
 }
 
 static Status build_op(Build *b, IrOp op)

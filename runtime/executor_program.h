@@ -6,6 +6,8 @@
 #include "ir/interp.h"
 #include "runtime/executor.h"
 
+#include <time.h>
+
 typedef enum
 {
     DO_LAUNCH,
@@ -31,10 +33,12 @@ typedef struct
     void *dst;       /* DO_COPY, DO_RECV */
     const void *src; /* DO_COPY, DO_CHECK_FINITE, DO_SEND */
     size_t size_bytes;
-    uint32_t peer, tag;      /* DO_SEND, DO_RECV */
-    uint32_t root;           /* DO_REDUCE, DO_BCAST */
-    uint32_t bucket;         /* these, DO_ALL_REDUCE, DO_WAIT */
-    const CommSlice *slices; /* the same without DO_WAIT */
+    uint32_t peer, tag;         /* DO_SEND, DO_RECV */
+    uint32_t root;              /* DO_REDUCE, DO_BCAST */
+    uint32_t bucket;            /* these, DO_ALL_REDUCE, DO_WAIT */
+    void *mirror;               /* DO_SEND, DO_RECV: on the host; where the device has that memory, src and dst */
+    const CommSlice *slices;    /* DO_REDUCE, DO_BCAST, DO_ALL_REDUCE: on the host. DO_WAIT: see on_device */
+    const CommSlice *on_device; /* of a device with memory of its own, which slices mirror. DO_WAIT: what comes back */
     uint32_t n_slices;
     const char *place;   /* communication: the op, for messages */
     const char *range;   /* for profilers of the device; NULL: none looks */
@@ -136,6 +140,14 @@ void executor_tensors_drop(ExecutorTensorList *tensors);
 
 /* executor_build.c: makes the programs. */
 Status executor_build(Executor *x, const ExecutorModule *modules, ExecutorTensors *from);
+
+uint32_t executor_profile_row(Executor *x, const char *name);
+
+/* executor_comm.c */
+double executor_now_s(clockid_t clock);
+/* address: by value. */
+Status executor_build_comm(Executor *x, Program *program, IrOp op, char *const *address);
+Status executor_communicate(Executor *x, const Instr *instr);
 
 /* executor_run.c */
 const Program *executor_find_program(const Executor *x, const char *func);

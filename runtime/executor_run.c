@@ -1,11 +1,9 @@
 /* Runs the instructions of a step function: kernels, contractions, copies, checks, communication. On devices that
  * record, what lies between two of them that need the host is a graph. */
 #include "runtime/executor_program.h"
-#include "runtime/fault.h"
 
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
 static Status check_finite(Executor *x, const Instr *instr)
 {
@@ -16,60 +14,12 @@ static Status check_finite(Executor *x, const Instr *instr)
     return STATUS_OK;
 }
 
-static double now_s(clockid_t clock)
-{
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 const Program *executor_find_program(const Executor *x, const char *func)
 {
     for (uint32_t i = 0; i < x->now->programs.len; i++)
         if (strcmp(x->now->programs.data[i].name, func) == 0)
             return &x->now->programs.data[i];
     BUG("no step function @%s", func);
-}
-
-/* A fault on purpose (runtime/fault.h): a rank that keeps what is not the sum, of its first bucket of gradients. */
-static void undo_sum(const Executor *x, uint32_t bucket)
-{
-    const Program *train = executor_find_program(x, "train");
-    const Instr *sum = train->instrs.data, *end = sum + train->instrs.len;
-    while (sum < end && (sum->kind != DO_REDUCE || sum->root != comm_rank(x->comm->data)))
-        sum++;
-    for (uint32_t k = 0; sum < end && sum->bucket == bucket && k < sum->n_slices; k++)
-        for (size_t e = 0; e < sum->slices[k].n_elems; e++)
-            sum->slices[k].dst[e] *= 0.5F;
-}
-
-static Status communicate(Executor *x, const Instr *instr)
-{
-    const int64_t micro = ir_attrs_int(&ir_op(x->m, instr->op)->attrs, IR_ATTR_micro, -1);
-    double start_s = now_s(CLOCK_MONOTONIC);
-    Status status = STATUS_OK;
-    comm_set_place(x->comm->world, instr->place, (int64_t)x->step, (int32_t)micro);
-    switch (instr->kind)
-    {
-    case DO_SEND:
-        status = comm_send(x->comm->pipe, instr->peer, instr->tag, instr->src, instr->size_bytes);
-        break;
-    case DO_RECV:
-        status = comm_recv(x->comm->pipe, instr->peer, instr->tag, instr->dst, instr->size_bytes);
-        break;
-    case DO_ALL_REDUCE:
-        return comm_all_reduce_start(x->comm->data, instr->bucket, instr->slices, instr->n_slices);
-    case DO_REDUCE:
-        return comm_reduce_start(x->comm->data, instr->bucket, instr->root, instr->slices, instr->n_slices);
-    case DO_BCAST:
-        return comm_bcast_start(x->comm->data, instr->bucket, instr->root, instr->slices, instr->n_slices);
-    default:
-        status = comm_bucket_wait(x->comm->data, instr->bucket);
-        if (status == STATUS_OK && fault_skips_sum(comm_rank(x->comm->world), x->step))
-            undo_sum(x, instr->bucket);
-    }
-    *(x->updating ? &x->times.update_wait_s : &x->times.pipe_wait_s) += now_s(CLOCK_MONOTONIC) - start_s;
-    return status;
 }
 
 Status executor_run_instr(Executor *x, const Instr *instr)
@@ -90,7 +40,7 @@ Status executor_run_instr(Executor *x, const Instr *instr)
     case DO_REDUCE:
     case DO_BCAST:
     case DO_WAIT:
-        return communicate(x, instr);
+        return executor_communicate(x, instr);
     }
     BUG("instruction kind %d", (int)instr->kind);
 }
@@ -185,7 +135,7 @@ static Status read_marks(Executor *x, const Program *program, double start_s)
 
 static Status run_program(Executor *x, const Program *program, bool timed)
 {
-    const double start_s = now_s(CLOCK_MONOTONIC), start_clock_s = now_s(CLOCK_REALTIME);
+    const double start_s = executor_now_s(CLOCK_MONOTONIC), start_clock_s = executor_now_s(CLOCK_REALTIME);
     for (uint32_t i = 0, n; i < program->instrs.len; i += n)
     {
         const Instr *instr = &program->instrs.data[i];
@@ -193,7 +143,7 @@ static Status run_program(Executor *x, const Program *program, bool timed)
         n = segment ? segment->end - segment->begin : 1;
         if (!x->updating && i >= program->first_update)
         {
-            x->times.pipe_s = now_s(CLOCK_MONOTONIC) - start_s;
+            x->times.pipe_s = executor_now_s(CLOCK_MONOTONIC) - start_s;
             x->updating = true;
         }
         if (segment)

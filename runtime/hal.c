@@ -75,6 +75,7 @@ Status hal_device_create(const char *name, const HalOptions *options, HalDevice 
     const Backend *backend = NULL;
     HalDevice *device = NULL;
     TRY(find_backend(name, &backend, &own.device_index));
+    own.nth_process = strchr(name, ':') ? 0 : own.nth_process;
     TRY(backend->ops->create(&own, &device));
     device->ops = backend->ops;
     device->name = backend->name;

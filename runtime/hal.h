@@ -29,6 +29,7 @@ typedef struct
     int n_threads;    /* cpu: workers, 0 = one per usable core */
     bool pin;         /* cpu: pin workers to cores (this process has them to itself) */
     int device_index; /* of a back end with several devices; "cuda:1" means the same */
+    int nth_process;  /* of this host: where the name has no index, processes take the devices in turn */
     bool no_graphs;   /* hal_device_records is false */
 } HalOptions;
 

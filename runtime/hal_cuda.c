@@ -53,11 +53,14 @@ static void cuda_destroy(HalDevice *base)
     free(device);
 }
 
-static Status open_device(CudaDevice *device, int index)
+static Status open_device(CudaDevice *device, const HalOptions *options)
 {
-    device->index = index;
     TRY(cuda_driver_open(&device->driver));
     const CudaDriver *driver = &device->driver;
+    int n_devices = 0, index = options->device_index;
+    CUDA_TRY(driver, device_count(&n_devices), "counting CUDA devices");
+    index += n_devices ? options->nth_process % n_devices : 0;
+    device->index = index;
     TRY(cuda_find_device(driver, index, &device->device, &device->arch));
     CUDA_TRY(driver, device_name(device->product, sizeof device->product, device->device), "asking cuda:%d", index);
     TRY(cuda_blaslt_open(driver, &device->blaslt));
@@ -84,7 +87,7 @@ static Status cuda_create(const HalOptions *options, HalDevice **out_device)
     CudaDevice *device = calloc(1, sizeof *device);
     if (!device)
         return status_fail(STATUS_OUT_OF_MEMORY, "no memory for a device");
-    Status status = open_device(device, options->device_index);
+    Status status = open_device(device, options);
     if (status != STATUS_OK)
         cuda_destroy(&device->base);
     else

@@ -63,7 +63,6 @@ check "a launch fails, with its place" says 3 "transformer.xml:" env MOCK_CUDA_F
 check "the device is lost" says 3 "the device is lost to this process" env MOCK_CUDA_FAIL=cuStreamSynchronize:1+:719 $train
 check "NVRTC refuses" says 3 "NVRTC refused the generated kernels" \
     env PTC_CACHE_DIR="$work/empty" MOCK_CUDA_FAIL=nvrtcCompileProgram:1:6 $train
-[ -z "${RANKS_PLUGIN:-}" ] && skip "no MPI: several ranks are not refused" || check "several ranks" says 3 "runs on one rank" $PTC -n 2 "$tiny" --device=cuda --max-steps=2 --stages=2
 
 # ---- training
 agree() # MODEL BOUND
@@ -123,4 +122,24 @@ bench()
     $PTC bench "$tiny" --device=cuda --steps=1 --warmup=1 --json | grep -q '"'
 }
 check "bench" bench
+# ---- several ranks, through mirrors on the host: the bits of one
+rank_rows() # OUT FLAG...
+{
+    local out=$1
+    shift
+    rm -rf "$out"
+    $PTC "$tiny" --device=cuda --deterministic --micro-batches=4 --costs=model --max-steps=3 --out="$out" "$@" &&
+        grep -oE '"loss":[-0-9.e]+' "$out/metrics.jsonl" >"$out.rows"
+}
+same_ranks() # FLAG...
+{
+    rank_rows many "$@" && [ "$(wc -l <many.rows)" -ge 4 ] && diff one.rows many.rows
+}
+if [ -z "${RANKS_PLUGIN:-}" ]; then
+    skip "no MPI: several ranks"
+else
+    check "one rank, 4 micro-batches" rank_rows one
+    check "2 stages" same_ranks -n 2 --stages=2
+    check "2 replicas" same_ranks -n 2 --replicas=2
+fi
 finish
