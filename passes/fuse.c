@@ -18,7 +18,10 @@
 enum
 {
     MAX_SCALAR_COST = 8, /* ops of a scalar expression that is cheaper to repeat than to store */
-    MAX_GROUP_OPS = 256
+    MAX_GROUP_OPS = 256,
+    SMALL_UPDATE_ELEMS = 1 << 16,
+    SMALL_WORK_MOST = 8,   /* groups in one kernel */
+    SMALL_WORK_REACH = 256 /* groups looked back for another one */
 };
 
 /* ---- fates */
@@ -389,6 +392,24 @@ static void merge_with_producers(Fuser *f, IrOp op)
     }
 }
 
+/* Joins op's group with one that reads value, also through what keeps the elements. */
+static bool merge_with_reader(Fuser *f, IrOp op, IrValue value, const IrUses *uses)
+{
+    const IrModule *m = f->plan->m;
+    for (uint32_t i = uses->first[value]; i < uses->first[value + 1]; i++)
+    {
+        const IrOp user = uses->users[i];
+        const uint32_t sibling = f->plan->group_of[user];
+        if (keeps_elements(m, ir_op(m, user))
+                ? merge_with_reader(f, op, ir_op(m, user)->results[0], uses)
+                : sibling && f->plan->fate[user] == FUSE_GROUPED &&
+                      ir_type_n_elems(ir_value_type(m, value)) == group_at(f, sibling)->n_elems &&
+                      try_merge(f, sibling, f->plan->group_of[op], 0))
+            return true;
+    }
+    return false;
+}
+
 /* A column reduction of something in memory joins a group that reads the same memory anyway. */
 static void merge_with_sibling(Fuser *f, IrOp op, const IrUses *uses)
 {
@@ -396,19 +417,43 @@ static void merge_with_sibling(Fuser *f, IrOp op, const IrUses *uses)
     IrValue value = ir_op(m, op)->operands[0];
     while (keeps_elements(m, ir_op(m, ir_value(m, value)->def)))
         value = ir_op(m, ir_value(m, value)->def)->operands[0];
-    if (f->plan->fate[ir_value(m, value)->def] == FUSE_CLONED)
-        return;
-    for (uint32_t i = uses->first[value]; i < uses->first[value + 1]; i++)
-    {
-        IrOp user = uses->users[i];
-        while (keeps_elements(m, ir_op(m, user)) && ir_uses_count(uses, ir_op(m, user)->results[0]) == 1)
-            user = uses->users[uses->first[ir_op(m, user)->results[0]]];
-        uint32_t sibling = f->plan->group_of[user];
-        if (sibling && f->plan->fate[user] == FUSE_GROUPED &&
-            ir_type_n_elems(ir_value_type(m, value)) == group_at(f, sibling)->n_elems &&
-            try_merge(f, sibling, f->plan->group_of[op], 0))
-            return;
-    }
+    if (f->plan->fate[ir_value(m, value)->def] != FUSE_CLONED)
+        merge_with_reader(f, op, value, uses);
+}
+
+/* ---- small work side by side */
+
+/* Work that a launch of its own costs more than it is: updates of small params, casts of params, sums of columns. */
+static bool is_small_work(const Fuser *f, const FuseGroup *group)
+{
+    const IrModule *m = f->plan->m;
+    const IrOpData *first = ir_op(m, group->ops.data[0]);
+    if (first->phase == IR_PHASE_OPTIMIZER)
+        return group->n_elems > 1 && group->n_elems < SMALL_UPDATE_ELEMS && !group->reduces;
+    if (group->ops.len > 1)
+        return false;
+    const FuseOps *deps = &f->deps[group->ops.data[0]];
+    bool reads_params = first->code == IR_cast;
+    for (uint32_t i = 0; i < deps->len; i++)
+        reads_params = reads_params && ir_op(m, deps->data[i])->code == IR_get;
+    return reads_params || is_column_reduction(m, first);
+}
+
+/* Groups of small work that share nothing but their domain become one kernel. */
+static void merge_small_work(Fuser *f)
+{
+    const uint32_t n = f->plan->groups.len;
+    bool *small = ARENA_ARRAY(f->plan->scratch, bool, n);
+    uint32_t *n_merged = ARENA_ARRAY(f->plan->scratch, uint32_t, n);
+    for (uint32_t id = 1; id < n; id++)
+        small[id] = group_at(f, id)->ops.len && f->plan->fate[group_at(f, id)->ops.data[0]] == FUSE_GROUPED &&
+                    is_small_work(f, group_at(f, id));
+    for (uint32_t late = 2; late < n; late++)
+        for (uint32_t early = late - 1; small[late] && early > 0 && late - early < SMALL_WORK_REACH; early--)
+            if (small[early] && group_at(f, early)->ops.len &&
+                group_at(f, early)->n_elems == group_at(f, late)->n_elems &&
+                n_merged[early] + n_merged[late] + 2 <= SMALL_WORK_MOST && try_merge(f, early, late, 0))
+                n_merged[late] += n_merged[early] + 1;
 }
 
 static void form_groups(FusePlan *plan)
@@ -440,6 +485,7 @@ static void form_groups(FusePlan *plan)
     if (plan->fate[op] == FUSE_GROUPED && is_column_reduction(m, ir_op(m, op)) &&
         group_at(&f, plan->group_of[op])->ops.len == 1)
         merge_with_sibling(&f, op, &uses);
+    merge_small_work(&f);
 }
 
 /* ---- reductions over axes in the middle: move those axes to the end */

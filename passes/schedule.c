@@ -373,32 +373,6 @@ static bool is_folded(const Scheduler *s, IrValue value)
     return false;
 }
 
-static void emit(Scheduler *s, IrOp op, uint32_t micro)
-{
-    IrModule *m = s->m;
-    const IrOpData old = *ir_op(m, op);
-    IrValue *operands = ARENA_ARRAY(s->scratch, IrValue, old.n_operands);
-    for (uint32_t i = 0; i < old.n_operands; i++)
-        operands[i] = new_value(s, old.operands[i], micro);
-    IrBuilder b = at_end(s, op);
-    Sum *sum = foldable_sum(s, &old);
-    IrOp clone = sum ? clone_folded(s, &b, op, operands, sum) : ir_build_clone(&b, op, operands);
-    if (sum)
-        sum->folded = ir_op_result(m, clone, 0);
-    if (old.code == IR_call || old.code == IR_matmul || old.code == IR_send || old.code == IR_recv)
-        ir_attrs_put(m->arena, &ir_op(m, clone)->attrs, ir_attr_int(IR_ATTR_micro, micro));
-    for (uint32_t i = 0; i < old.n_results; i++)
-    {
-        IrValue value = s->micro[micro][old.results[i]] = ir_op_result(m, clone, i);
-        if (old.code == IR_reshape && is_folded(s, operands[0]))
-            for (uint32_t k = 0; k < s->sums.len; k++)
-                if (s->sums.data[k].folded == operands[0])
-                    s->sums.data[k].folded = value;
-        if (s->sum_of[old.results[i]])
-            add_to_sum(s, &s->sums.data[s->sum_of[old.results[i]] - 1], value, micro);
-    }
-}
-
 static void wait_for_bucket(Scheduler *s, Bucket *bucket)
 {
     IrModule *m = s->m;
@@ -435,6 +409,52 @@ static void emit_once(Scheduler *s, IrOp op)
     IrOp clone = ir_build_clone(&b, op, operands);
     for (uint32_t i = 0; i < old.n_results; i++)
         s->once[old.results[i]] = ir_op_result(m, clone, i);
+}
+
+/* A kernel that reads params only: what it makes is the same for all micro-batches. */
+static bool is_of_params(const Scheduler *s, const IrOpData *op)
+{
+    bool found = op->code == IR_call && op->n_operands > 0;
+    for (uint32_t i = 0; found && i < op->n_operands; i++)
+    {
+        const IrOpData *def = ir_op(s->m, def_of(s, op->operands[i]));
+        found =
+            def->code == IR_get &&
+            ir_global(s->m, ir_global_find(s->m, ir_attrs_str(&def->attrs, IR_ATTR_global)))->kind == IR_GLOBAL_PARAM;
+    }
+    return found;
+}
+
+static void emit(Scheduler *s, IrOp op, uint32_t micro)
+{
+    IrModule *m = s->m;
+    const IrOpData old = *ir_op(m, op);
+    if (is_of_params(s, &old))
+    {
+        if (!s->once[old.results[0]])
+            emit_once(s, op);
+        return;
+    }
+    IrValue *operands = ARENA_ARRAY(s->scratch, IrValue, old.n_operands);
+    for (uint32_t i = 0; i < old.n_operands; i++)
+        operands[i] = new_value(s, old.operands[i], micro);
+    IrBuilder b = at_end(s, op);
+    Sum *sum = foldable_sum(s, &old);
+    IrOp clone = sum ? clone_folded(s, &b, op, operands, sum) : ir_build_clone(&b, op, operands);
+    if (sum)
+        sum->folded = ir_op_result(m, clone, 0);
+    if (old.code == IR_call || old.code == IR_matmul || old.code == IR_send || old.code == IR_recv)
+        ir_attrs_put(m->arena, &ir_op(m, clone)->attrs, ir_attr_int(IR_ATTR_micro, micro));
+    for (uint32_t i = 0; i < old.n_results; i++)
+    {
+        IrValue value = s->micro[micro][old.results[i]] = ir_op_result(m, clone, i);
+        if (old.code == IR_reshape && is_folded(s, operands[0]))
+            for (uint32_t k = 0; k < s->sums.len; k++)
+                if (s->sums.data[k].folded == operands[0])
+                    s->sums.data[k].folded = value;
+        if (s->sum_of[old.results[i]])
+            add_to_sum(s, &s->sums.data[s->sum_of[old.results[i]] - 1], value, micro);
+    }
 }
 
 static void emit_list(Scheduler *s, const PipelineList *order)
