@@ -14,8 +14,10 @@ enum
     ROW_REGISTERS = 96, /* that all such parts of a kernel may take */
     LONG_STEPS = 2,
     LONG_BLOCKS = 8 * SMS,
-    LOADS = 4,    /* of a thread that should be under way at a time */
-    MIN_CHUNK = 8 /* rows whose sum is worth a part */
+    LOADS = 4,       /* of a thread that should be under way at a time */
+    FLAT_ELEMS = 16, /* of a thread */
+    LARGE_PART = 4,  /* operands of this part of the domain's elements are large */
+    MIN_CHUNK = 8    /* rows whose sum is worth a part */
 };
 
 static int64_t ceil_div(int64_t a, int64_t b)
@@ -101,13 +103,21 @@ static int64_t cost_of_vector(const NestStage *stage, uint32_t n)
     return cost;
 }
 
-static uint32_t best_vector(const NestStage *stage)
+/* Operands that are small beside the domain stay in the caches: their accesses do not decide. */
+static bool is_large(const Nest *nest, const NestInstData *load)
 {
+    return ir_type_n_elems(&nest->arg_types[load->arg]) * LARGE_PART >= nest->main.rows * nest->main.inner;
+}
+
+static uint32_t best_vector(const Nest *nest)
+{
+    const NestStage *stage = &nest->main;
     int64_t widest = 2;
     for (NestInst i = 1; i < stage->insts.len; i++)
     {
         const NestInstData *data = &stage->insts.data[i];
-        if (data->kind == INST_LOAD && changes_in_row(stage, data->index) && dtype_size_bytes(data->dtype) > widest)
+        if (data->kind == INST_LOAD && changes_in_row(stage, data->index) && is_large(nest, data) &&
+            dtype_size_bytes(data->dtype) > widest)
             widest = dtype_size_bytes(data->dtype);
     }
     for (uint32_t i = 0; i < stage->stores.len; i++)
@@ -141,7 +151,8 @@ static Load load_of(const Nest *nest, uint32_t vector)
     {
         uint32_t n = 0;
         for (NestInst i = 1; i < stage->insts.len; i++)
-            n += stage->insts.data[i].phase == phase && cuda_load_is_wide(stage, i, vector);
+            n += stage->insts.data[i].phase == phase && cuda_load_is_wide(stage, i, vector) &&
+                 is_large(nest, &stage->insts.data[i]);
         load.loads = n > load.loads ? n : load.loads;
     }
     for (NestInst i = 1; i < stage->insts.len; i++)
@@ -168,7 +179,8 @@ static void shape_flat(CudaShape *s, const Nest *nest, const Load *load)
     const int64_t n = nest->main.inner;
     s->lanes = FLAT_LANES;
     s->steps = loads_together(load);
-    while (s->steps > 1 && n < 2 * SMS * (int64_t)s->lanes * s->steps * s->vector)
+    while (s->steps > 1 &&
+           (s->steps * s->vector > FLAT_ELEMS || n < 2 * SMS * (int64_t)s->lanes * s->steps * s->vector))
         s->steps /= 2;
     s->width = (int64_t)s->lanes * s->steps * s->vector;
     s->exact = n % s->width == 0;
@@ -260,7 +272,7 @@ static void shape_rows(CudaShape *s, const Nest *nest, const Load *load)
 
 CudaShape cuda_shape_make(const Nest *nest)
 {
-    CudaShape s = {.vector = best_vector(&nest->main), .rows = 1, .splits = 1, .unroll = 1};
+    CudaShape s = {.vector = best_vector(nest), .rows = 1, .splits = 1, .unroll = 1};
     const Load load = load_of(nest, s.vector);
     if (nest->main.flat)
         shape_flat(&s, nest, &load);

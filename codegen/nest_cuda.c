@@ -100,6 +100,18 @@ static void print_of_vector(NestPrinter *p, StrBuf *arrays, NestInst inst)
                     nest_index_text(p, data->index));
 }
 
+/* Before the loop over the elements of a vector. */
+static void print_random(NestPrinter *p, StrBuf *arrays, NestInst inst)
+{
+    const NestInstData *data = &p->stage->insts.data[inst];
+    p->now = LEVEL_VECTOR;
+    strbuf_addf(arrays, "float t%u[%u];\nptc_random_vector<%u>(t%u, %s, %s, %s, (uint32_t)(%s), stream + %lldu);\n",
+                inst, p->shape->vector, p->shape->vector, inst, nest_value_text(p, data->args[0]),
+                nest_value_text(p, data->args[1]), nest_value_text(p, data->args[2]), nest_index_text(p, data->index),
+                (long long)(uint32_t)data->stream);
+    p->now = LEVEL_ELEMENT;
+}
+
 static void print_instructions(NestPrinter *p, StrBuf *arrays, uint32_t phase, uint32_t now)
 {
     p->now = now;
@@ -115,6 +127,8 @@ static void print_instructions(NestPrinter *p, StrBuf *arrays, uint32_t phase, u
             continue;
         if (of_vector)
             print_of_vector(p, arrays, i);
+        else if (nest_random_is_wide(p, i))
+            print_random(p, arrays, i);
         else
         {
             const char *text = nest_inst_text(p, i);
@@ -258,7 +272,7 @@ static void print_phase(NestPrinter *p, uint32_t phase)
     for (uint32_t l = 0; l < PRINT_MAX_LEVELS; l++)
         p->level[l] = strbuf_make(p->arena);
     print_instructions(p, &loads, phase, LEVEL_VECTOR);
-    print_instructions(p, &loads, phase, LEVEL_ELEMENT);
+    print_instructions(p, &arrays, phase, LEVEL_ELEMENT);
     const size_t before = p->level[LEVEL_ELEMENT].len;
     print_effects(p, phase, &arrays, &accesses);
     strbuf_add(&p->body, strbuf_text(&p->level[LEVEL_ROW]));

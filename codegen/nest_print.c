@@ -51,6 +51,20 @@ uint32_t nest_inst_level(const NestPrinter *p, NestInst inst)
     return p->levels[inst] - 1U;
 }
 
+bool nest_random_is_wide(const NestPrinter *p, NestInst inst)
+{
+    const NestInstData *data = &p->stage->insts.data[inst];
+    const IdxExpr *x = idx_get(&p->stage->idx, data->index);
+    int64_t step;
+    bool wide = p->shape && data->kind == INST_RANDOM && p->shape->vector % 4 == 0 &&
+                cuda_change(p->stage, data->index, p->shape->vector, &step) == CUDA_NEXT;
+    for (uint32_t i = 0; i < x->n_terms; i++)
+        wide = wide && x->terms[i].atom == 0;
+    for (uint32_t i = 0; i < data->n_args && wide; i++)
+        wide = nest_inst_level(p, data->args[i]) <= LEVEL_VECTOR;
+    return wide;
+}
+
 static const char *const_text(const NestPrinter *p, DType dtype, double value)
 {
     if (!dtype_is_float(dtype))
@@ -83,6 +97,8 @@ const char *nest_value_text(const NestPrinter *p, NestInst inst)
     const char *part = "";
     if (p->shape && cuda_load_is_wide(p->stage, inst, p->shape->vector))
         part = "[e]";
+    else if (nest_random_is_wide(p, inst))
+        part = "[v]";
     else if (p->shape && nest_inst_level(p, inst) == LEVEL_VECTOR)
         part = "[s]";
     return arena_printf(p->arena, "t%u%s", inst, part);
@@ -188,7 +204,7 @@ const char *nest_inst_text(NestPrinter *p, NestInst inst)
 const char *nest_store_text(const NestPrinter *p, DType dtype, const char *value)
 {
     if (dtype == DT_BF16)
-        return arena_printf(p->arena, "ptc_bf16_store(%s)", value);
+        return arena_printf(p->arena, "ptc_bf16_bits(%s)", value); /* rounded at its op */
     if (dtype == DT_U8 || dtype == DT_BOOL)
         return arena_printf(p->arena, "(uint8_t)%s", value);
     return value;

@@ -71,6 +71,8 @@ const char *nest_register_type(DType dtype);
 /* The level of the loop that an instruction is computed in, its right-hand side, and how others refer to its value. */
 uint32_t nest_inst_level(const NestPrinter *p, NestInst inst);
 const char *nest_inst_text(NestPrinter *p, NestInst inst);
+/* CUDA with a shape: random numbers that are made for a vector at a time. */
+bool nest_random_is_wide(const NestPrinter *p, NestInst inst);
 const char *nest_value_text(const NestPrinter *p, NestInst inst);
 /* A value as what is stored for it. */
 const char *nest_store_text(const NestPrinter *p, DType dtype, const char *value);

@@ -347,6 +347,7 @@ void codegen_emit_cuda(StrBuf *buf, const IrModule *m, CodegenCudaTable *out_tab
     CodegenCudaKernel *kernels = ARENA_ARRAY(arena, CodegenCudaKernel, n_kernels);
     strbuf_add(buf, codegen_text_prelude_cuda);
     strbuf_add(buf, codegen_text_random);
+    strbuf_add(buf, codegen_text_vector_cuda);
     scalar_print_ops(buf, m);
     template_print_cuda_helpers(buf, m);
     strbuf_add(buf, "\n");

@@ -18,6 +18,7 @@ extern const char codegen_text_math_c[];
 extern const char codegen_text_gather_c[];
 extern const char codegen_text_attention_c[];
 extern const char codegen_text_prelude_cuda[];
+extern const char codegen_text_vector_cuda[];
 extern const char codegen_text_gather_cuda[];
 extern const char codegen_text_attention_cuda[];
 extern const char codegen_text_mma_cuda[];

@@ -41,53 +41,6 @@ PTC_INLINE float ptc_sigmoid(float x)
 #define FLOOR(a)   floorf(a)
 #define POW(a, b)  powf(a, b)
 
-// ---- N neighbouring elements by one access, of at most 16 bytes; bf16 and small integers become what registers hold
-template <typename T, int N> struct alignas(sizeof(T) * N) PtcVector
-{
-    T at[N];
-};
-PTC_INLINE float ptc_bf16_load(uint16_t bits);
-PTC_INLINE float ptc_widen(float x)
-{
-    return x;
-}
-PTC_INLINE float ptc_widen(uint16_t x)
-{
-    return ptc_bf16_load(x);
-}
-PTC_INLINE int32_t ptc_widen(int32_t x)
-{
-    return x;
-}
-PTC_INLINE int32_t ptc_widen(uint8_t x)
-{
-    return x;
-}
-template <int N, typename R, typename T> PTC_INLINE void ptc_load_vector(R *to, const T *from)
-{
-    const PtcVector<T, N> x = *(const PtcVector<T, N> *)from;
-    PTC_UNROLL
-    for (int i = 0; i < N; i++)
-        to[i] = ptc_widen(x.at[i]);
-}
-// What a guard keeps out is 0.
-template <int N, typename R, typename T> PTC_INLINE void ptc_load_vector_if(bool guard, R *to, const T *from)
-{
-    PTC_UNROLL
-    for (int i = 0; i < N; i++)
-        to[i] = 0;
-    if (guard)
-        ptc_load_vector<N>(to, from);
-}
-template <int N, typename T> PTC_INLINE void ptc_store_vector(T *to, const T *from)
-{
-    PtcVector<T, N> x;
-    PTC_UNROLL
-    for (int i = 0; i < N; i++)
-        x.at[i] = from[i];
-    *(PtcVector<T, N> *)to = x;
-}
-
 // ---- sums over a block: lanes of a warp, then the warps; every thread gets the result
 #define PTC_REDUCTION(op, family, T, IDENTITY, COMBINE)                                                                \
     PTC_INLINE T ptc_##op##_identity_##family()                                                                        \

@@ -44,6 +44,23 @@ PTC_INLINE float ptc_bf16_load(uint16_t bits)
 {
     return ptc_bits_float((uint32_t)bits << 16);
 }
+/* Of a value that is one of bf16. */
+PTC_INLINE uint16_t ptc_bf16_bits(float f)
+{
+    return (uint16_t)(ptc_float_bits(f) >> 16);
+}
+#ifdef __CUDACC__ /* an instruction, from sm_80 on: it rounds two */
+PTC_INLINE float ptc_bf16_round(float f)
+{
+    uint32_t bits;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(f), "f"(0.0f));
+    return ptc_bits_float(bits);
+}
+PTC_INLINE uint16_t ptc_bf16_store(float f)
+{
+    return ptc_bf16_bits(ptc_bf16_round(f));
+}
+#else
 PTC_INLINE uint16_t ptc_bf16_store(float f)
 {
     const uint32_t bits = ptc_float_bits(f);
@@ -56,3 +73,4 @@ PTC_INLINE float ptc_bf16_round(float f)
     const uint32_t rounded = bits + 0x7FFFu + ((bits >> 16) & 1u);
     return ptc_bits_float((f == f ? rounded : bits | 0x400000u) & 0xFFFF0000u);
 }
+#endif
