@@ -65,13 +65,17 @@ check "NVRTC refuses" says 3 "NVRTC refused the generated kernels" \
     env PTC_CACHE_DIR="$work/empty" MOCK_CUDA_FAIL=nvrtcCompileProgram:1:6 $train
 
 # ---- training
-agree() # MODEL BOUND
+agree() # MODEL BOUND FLAG...: the flags are for the GPU
 {
+    local model=$1 bound=$2
+    shift 2
     rm -rf cpu cuda
-    $PTC "$1" --out=cpu --max-steps=3 --threads=1 && $PTC "$1" --out=cuda --max-steps=3 --device=cuda &&
-        $COMPARE curves cpu/metrics.jsonl cuda/metrics.jsonl "$2"
+    $PTC "$model" --out=cpu --max-steps=3 --threads=1 && $PTC "$model" --out=cuda --max-steps=3 --device=cuda "$@" &&
+        $COMPARE curves cpu/metrics.jsonl cuda/metrics.jsonl "$bound"
 }
 check "vit trains" agree "$tiny" 1e-5
+check "vit trains in bf16" agree "$tiny" 5e-3 --precision=bf16
+check "vit trains in tf32" agree "$tiny" 1e-5 --precision=tf32 # the mock does not round
 check "dropout trains" agree "$e2e/dropout.xml" 1e-5
 pytorch() # its losses over 20 steps, as tests/e2e/parity.sh has them for the cpu device
 {

@@ -71,6 +71,7 @@ static const struct
     {"clip_norm", "clip_norm"},
     {"schedule", "schedule"},
     {"warmup", "warmup_steps"},
+    {"precision", "precision"},
 };
 
 static int print_settings(json_t *run)
