@@ -15,6 +15,7 @@ CostMachine cluster_machine(const Cluster *cluster, uint32_t n_stages, uint32_t 
     const double byte_s =
         ring_s(n_here, cluster->link_bytes_per_s) + ring_s(n_nodes, cluster->node_bytes_per_s / n_sharing);
     return (CostMachine){.flops_per_s = cluster->flops_per_s,
+                         .bf16_flops_per_s = cluster->flops_per_s, /* described for what it runs */
                          .bytes_per_s = cluster->bytes_per_s,
                          .op_s = cluster->op_s,
                          .link_bytes_per_s = inside ? cluster->link_bytes_per_s : cluster->node_bytes_per_s,

@@ -9,6 +9,7 @@ CostMachine cost_machine_default(int n_threads)
 {
     const double n = n_threads > 0 ? n_threads : 1;
     return (CostMachine){.flops_per_s = 100e9 * n,
+                         .bf16_flops_per_s = 200e9 * n,
                          .bytes_per_s = 20e9 * (n < 2 ? n : 1.5),
                          .op_s = 3e-6,
                          .link_bytes_per_s = 5e9,
@@ -71,7 +72,8 @@ static double modelled_s(const Cost *c, const IrOpData *op, const CostMachine *m
         bytes += (double)bytes_of(c, op->operands[i]);
     for (uint32_t i = 0; i < op->n_results; i++)
         bytes += (double)bytes_of(c, op->results[i]);
-    double arithmetic_s = flops / machine->flops_per_s, memory_s = bytes / machine->bytes_per_s;
+    const bool bf16 = op->code == IR_matmul && ir_value_type(c->m, op->operands[0])->dtype == DT_BF16;
+    double arithmetic_s = flops / (bf16 ? machine->bf16_flops_per_s : machine->flops_per_s), memory_s = bytes / machine->bytes_per_s;
     return machine->op_s + (arithmetic_s > memory_s ? arithmetic_s : memory_s);
 }
 

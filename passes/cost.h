@@ -12,6 +12,7 @@
 typedef struct
 {
     double flops_per_s;              /* f32 contractions */
+    double bf16_flops_per_s;         /* those of bf16 operands */
     double bytes_per_s;              /* memory, read and written */
     double op_s;                     /* to start an op */
     double link_bytes_per_s, link_s; /* point to point: rate and latency */

@@ -101,6 +101,9 @@ example vit-fashion-mnist --micro-batches=4 --set=dropout=0.1 --set=augment=1
 layouts vit "2" "4" "3"
 replicas vit 1x2 1x4 2x2
 drift vit 2 3
+example vit-fashion-mnist --micro-batches=4 --set=dropout=0.1 --precision=bf16
+layouts "vit, bf16" "" "3" ""
+replicas "vit, bf16" 2x2
 example vit-alibi --micro-batches=5 # 4 4 4 4 and none
 layouts alibi "3" "2" "4"
 replicas alibi 1x2 1x3 2x2
