@@ -12,6 +12,7 @@ enum
     ROWS_BLOCK = 128,   /* threads of a block with several rows */
     ROW_ELEMS = 32,     /* of a thread's part of a row that stays in registers */
     ROW_REGISTERS = 96, /* that all such parts of a kernel may take */
+    OTHER_REGISTERS = 56,
     LONG_STEPS = 2,
     LONG_BLOCKS = 8 * SMS,
     LOADS = 4,       /* of a thread that should be under way at a time */
@@ -260,7 +261,7 @@ static void shape_rows(CudaShape *s, const Nest *nest, const Load *load)
         if (s->kind == SHAPE_COLUMNS && load->row_sums)
         {
             /* As many blocks as registers allow at a time: rows wait for one another within a block. */
-            const int64_t registers = s->steps * s->vector * (load->loads + load->kept) + 40;
+            const int64_t registers = s->steps * s->vector * (load->loads + load->kept) + OTHER_REGISTERS;
             blocks = 65536 / (registers * s->lanes) * SMS;
             blocks = blocks > 8 * SMS ? 8 * SMS : blocks < SMS ? SMS : blocks;
         }

@@ -112,6 +112,55 @@ static void print_random(NestPrinter *p, StrBuf *arrays, NestInst inst)
     p->now = LEVEL_ELEMENT;
 }
 
+/* Rows that follow one another in a block and are summed up wait for loads, then for each other's warps: what the first
+ * phase loads is begun a row earlier, when its registers are free again. */
+static bool is_ahead(const NestPrinter *p, NestInst inst)
+{
+    const NestInstData *data = &p->stage->insts.data[inst];
+    const IdxExpr *x = idx_get(&p->stage->idx, data->index);
+    bool sums = false, by_row = false;
+    for (uint32_t k = 0; k < p->nest->reduces.len; k++)
+        sums |= p->nest->reduces.data[k].kind == REDUCE_ROW;
+    for (uint32_t i = 0; i < x->n_terms; i++)
+    {
+        if (x->terms[i].atom)
+            return false;
+        by_row |= x->terms[i].div * x->terms[i].mod > p->inner;
+    }
+    return sums && by_row && p->shape->kind == SHAPE_COLUMNS && data->kind == INST_LOAD && data->phase == 0 &&
+           !data->args[0] &&
+           (cuda_load_is_wide(p->stage, inst, p->shape->vector) || nest_inst_level(p, inst) == LEVEL_ROW);
+}
+
+/* The names of the row's quotients are those of the text's own block. What there is one of a row is read by later
+ * phases, too: the next one waits as nN. */
+static void print_ahead(NestPrinter *p)
+{
+    StrBuf arrays = strbuf_make(p->arena), single = strbuf_make(p->arena);
+    p->now = LEVEL_VECTOR;
+    for (NestInst i = 1; i < p->stage->insts.len; i++)
+        if (is_ahead(p, i) && nest_inst_level(p, i) == LEVEL_ROW)
+        {
+            const char *text = nest_inst_text(p, i);
+            strbuf_addf(&arrays, "%s n%u;\n", nest_register_type(p->stage->insts.data[i].dtype), i);
+            strbuf_addf(&single, "n%u = %s;\n", i, text);
+        }
+        else if (is_ahead(p, i))
+            print_of_vector(p, &arrays, i);
+    if (arrays.len)
+    {
+        strbuf_add(&p->task, strbuf_text(&arrays));
+        strbuf_add(&p->ahead, strbuf_text(&p->level[LEVEL_ROW]));
+        strbuf_add(&p->ahead, strbuf_text(&single));
+        nest_cuda_open_steps(&p->ahead, p);
+        strbuf_add(&p->ahead, strbuf_text(&p->level[LEVEL_VECTOR]));
+        nest_cuda_close_steps(&p->ahead, p);
+    }
+    p->level[LEVEL_ROW] = strbuf_make(p->arena);
+    p->level[LEVEL_VECTOR] = strbuf_make(p->arena);
+    p->digits.len = 0;
+}
+
 static void print_instructions(NestPrinter *p, StrBuf *arrays, uint32_t phase, uint32_t now)
 {
     p->now = now;
@@ -122,6 +171,12 @@ static void print_instructions(NestPrinter *p, StrBuf *arrays, uint32_t phase, u
         if (data->phase != phase || data->kind == INST_CONST || data->kind == INST_REDUCED)
             continue;
         const uint32_t level = nest_inst_level(p, i);
+        if (is_ahead(p, i))
+        {
+            if (level == LEVEL_ROW && now == LEVEL_VECTOR)
+                strbuf_addf(&p->level[LEVEL_ROW], "const %s t%u = n%u;\n", nest_register_type(data->dtype), i, i);
+            continue;
+        }
         const bool of_vector = level == LEVEL_VECTOR || cuda_load_is_wide(p->stage, i, p->shape->vector);
         if ((level == LEVEL_ELEMENT && !of_vector) != (now == LEVEL_ELEMENT))
             continue;
@@ -271,6 +326,8 @@ static void print_phase(NestPrinter *p, uint32_t phase)
     StrBuf loads = strbuf_make(p->arena), arrays = strbuf_make(p->arena), accesses = strbuf_make(p->arena);
     for (uint32_t l = 0; l < PRINT_MAX_LEVELS; l++)
         p->level[l] = strbuf_make(p->arena);
+    if (phase == 0)
+        print_ahead(p);
     print_instructions(p, &loads, phase, LEVEL_VECTOR);
     print_instructions(p, &arrays, phase, LEVEL_ELEMENT);
     const size_t before = p->level[LEVEL_ELEMENT].len;
@@ -285,6 +342,10 @@ static void print_phase(NestPrinter *p, uint32_t phase)
     }
     if (p->level[LEVEL_ELEMENT].len > before)
         print_loops(p, &loads, &arrays, &accesses);
+    if (phase == 0 && p->ahead.len)
+        strbuf_addf(&p->body,
+                    "if (o + 1 < hi)\n{\nconst ptc_index next = o + 1;\n{\nconst ptc_index o = next;\n%s}\n}\n",
+                    strbuf_text(&p->ahead));
     print_row_sums(p, phase);
 }
 

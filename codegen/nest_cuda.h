@@ -10,8 +10,8 @@ static inline char nest_cuda_family(const NestReduce *r)
     return dtype_is_float(r->dtype) ? 'f' : 'i';
 }
 
-/* Fills task, body. The text uses lane, o (not flat), origin where nest_cuda_has_origin, turn where rows of several
- * warps follow one another, and first: true in the thread that stores what there is one of a row. */
+/* Fills task, ahead, body. The text uses lane, o (not flat), origin where nest_cuda_has_origin, turn where rows of
+ * several warps follow one another, and first: true in the thread that stores what there is one of a row. */
 void nest_cuda_body(NestPrinter *p);
 bool nest_cuda_has_origin(const CudaShape *shape);
 

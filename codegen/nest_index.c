@@ -99,6 +99,7 @@ NestPrinter nest_printer_make(Arena *arena, const Nest *nest, const NestStage *s
     p.atom_named = ARENA_ARRAY(arena, bool, stage->idx.atoms.len);
     p.levels = ARENA_ARRAY(arena, uint8_t, stage->insts.len);
     p.task = strbuf_make(arena);
+    p.ahead = strbuf_make(arena);
     p.body = strbuf_make(arena);
     if (stage->inner == 1)
         p.n_chain = 1, p.chain[1] = 1;

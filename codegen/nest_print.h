@@ -38,6 +38,7 @@ typedef struct
     uint32_t n_chain;       /* inner loops: chain[0] = 1 < ... < chain[n_chain] = inner, each divides the next */
     int64_t chain[PRINT_MAX_LEVELS];
     StrBuf task;                    /* before the row loop */
+    StrBuf ahead;                   /* CUDA: loads of row o that are begun while the row before is computed */
     StrBuf level[PRINT_MAX_LEVELS]; /* the phase being printed */
     StrBuf body;                    /* inside the row loop */
     VEC(PrintDigit) digits;         /* quotients of the row number that have a name */

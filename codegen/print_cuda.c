@@ -167,6 +167,8 @@ static void print_row_loop(Printer *p, const NestPrinter *np)
                 "const ptc_index lo = group * %lld + part %% %lld * %lld, hi = lo + %lld < end ? lo + %lld : end;\n",
                 (long long)shape->chunks, group_rows, group_rows, (long long)shape->chunks, (long long)shape->chunk,
                 (long long)shape->chunk, (long long)shape->chunk);
+    if (np->ahead.len)
+        strbuf_addf(p->out, "{\nconst ptc_index o = lo;\n%s}\n", strbuf_text(&np->ahead));
     if (shape->unroll > 1)
         strbuf_addf(p->out, "_Pragma(\"unroll %u\")\n", shape->unroll);
     strbuf_add(p->out, "for (ptc_index o = lo; o < hi; o++)\n{\nconst int turn = (o - lo) & 1;\n(void)turn;\n");
