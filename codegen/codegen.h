@@ -49,6 +49,7 @@ typedef struct
     const char *symbol; /* extern "C" name */
     uint32_t grid, block;
     uint32_t smem_bytes; /* dynamic shared memory */
+    uint32_t n_resident; /* blocks that a multiprocessor is to hold: bounds a thread's registers; 0: as it comes */
 } CodegenCudaLaunch;
 typedef struct
 {

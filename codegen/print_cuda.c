@@ -36,7 +36,8 @@ static void open_kernel(Printer *p, int64_t grid, uint32_t block, int64_t domain
 {
     CodegenCudaKernel *kernel = p->kernel;
     const char *symbol = arena_printf(p->arena, "k%u_%u", p->number, kernel->n_launches);
-    kernel->launch[kernel->n_launches++] = (CodegenCudaLaunch){symbol, (uint32_t)grid, block, 0};
+    kernel->launch[kernel->n_launches++] =
+        (CodegenCudaLaunch){.symbol = symbol, .grid = (uint32_t)grid, .block = block};
     strbuf_addf(p->out, "extern \"C\" __global__ void __launch_bounds__(%u) %s(", block, symbol);
     nest_print_parameters(p->out, p->nest);
     strbuf_addf(p->out, ")\n{\ntypedef %s ptc_index;\n", domain < INT32_MAX - MAX_WIDTH ? "int" : "int64_t");

@@ -301,7 +301,8 @@ void template_print_cuda(StrBuf *out, const IrModule *m, IrFunc func, uint32_t n
     {
         CodegenCudaLaunch *to = &out_kernel->launch[launch];
         to->symbol = arena_printf(out->arena, "k%u_%u", number, launch);
-        strbuf_addf(out, "extern \"C\" __global__ void __launch_bounds__(%u) %s(", to->block, to->symbol);
+        strbuf_addf(out, "extern \"C\" __global__ void __launch_bounds__(%u, %u) %s(", to->block,
+                    to->n_resident ? to->n_resident : 1, to->symbol);
         for (uint32_t i = 0; i < use.op->n_operands + use.op->n_results; i++)
         {
             strbuf_addf(out, "%s%s *", i < use.op->n_operands ? "const " : "",

@@ -151,7 +151,7 @@ static ScalarPlan scalar_plan(const AttentionUse *a, CodegenCudaLaunch *out)
 /* A block of warps of 16 rows each; the other side comes in tiles. */
 typedef struct
 {
-    int64_t warps, tile;
+    int64_t warps, tile, tail; /* tail: rows of the last tile, as far as they are known to be fewer */
     int64_t smem_bytes;
 } MmaPlan;
 
@@ -177,16 +177,25 @@ static int64_t row_bytes(const AttentionUse *a)
     return (a->d + 8) * 2;
 }
 
-static MmaPlan forward_plan(const AttentionUse *a)
+static int64_t tail_of(const TemplateUse *use, int64_t n, int64_t tile)
+{
+    const IrAttrs *attrs = &use->op->attrs;
+    bool known = !ir_attrs_bool(attrs, IR_ATTR_causal) && !ir_attrs_int(attrs, IR_ATTR_window, 0) && n % tile;
+    return known ? template_tasks(n % tile, 16) * 16 : tile;
+}
+
+static MmaPlan forward_plan(const TemplateUse *use, const AttentionUse *a)
 {
     MmaPlan plan = {.warps = even_warps(a->t, a->d <= 64 ? 8 : 4), .tile = a->s > 32 ? 64 : 32};
+    plan.tail = tail_of(use, a->s, plan.tile);
     plan.smem_bytes = (16 * plan.warps + 4 * plan.tile) * row_bytes(a);
     return plan;
 }
 
-static MmaPlan grad_q_plan(const AttentionUse *a)
+static MmaPlan grad_q_plan(const TemplateUse *use, const AttentionUse *a)
 {
     MmaPlan plan = {.warps = even_warps(a->t, a->d <= 64 ? 8 : 4), .tile = a->s > 32 && a->d <= 64 ? 64 : 32};
+    plan.tail = tail_of(use, a->s, plan.tile);
     plan.smem_bytes = (32 * plan.warps + 4 * plan.tile) * row_bytes(a);
     return plan;
 }
@@ -214,10 +223,13 @@ static MmaPlan grad_kv_plan(const AttentionUse *a)
     return plan;
 }
 
-static void mma_launch(const MmaPlan *plan, int64_t n_blocks, CodegenCudaLaunch *out)
+/* 128 registers are enough for narrow heads: a multiprocessor's 65536 are then those of two blocks. */
+static void mma_launch(const AttentionUse *a, const MmaPlan *plan, int64_t n_blocks, CodegenCudaLaunch *out)
 {
-    *out = (CodegenCudaLaunch){
-        .grid = (uint32_t)n_blocks, .block = (uint32_t)(32 * plan->warps), .smem_bytes = (uint32_t)plan->smem_bytes};
+    *out = (CodegenCudaLaunch){.grid = (uint32_t)n_blocks,
+                               .block = (uint32_t)(32 * plan->warps),
+                               .smem_bytes = (uint32_t)plan->smem_bytes,
+                               .n_resident = a->d <= 64 && plan->warps == 8 ? 2 : 0};
 }
 
 static void attention_plan_cuda(const TemplateUse *use, CodegenCudaKernel *out)
@@ -226,8 +238,8 @@ static void attention_plan_cuda(const TemplateUse *use, CodegenCudaKernel *out)
     out->n_launches = 1;
     if (uses_mma(use, &a))
     {
-        MmaPlan plan = forward_plan(&a);
-        mma_launch(&plan, a.b * a.h * blocks_of(&plan, a.t), &out->launch[0]);
+        MmaPlan plan = forward_plan(use, &a);
+        mma_launch(&a, &plan, a.b * a.h * blocks_of(&plan, a.t), &out->launch[0]);
         return;
     }
     int64_t tile = scalar_plan(&a, &out->launch[0]).tile;
@@ -246,19 +258,19 @@ static void attention_grad_plan_cuda(const TemplateUse *use, CodegenCudaKernel *
         out->launch[1].grid = (uint32_t)(a.b * a.h * template_tasks(a.t, tile));
         return;
     }
-    MmaPlan all = grad_all_plan(&a), kv = grad_kv_plan(&a), q = grad_q_plan(&a);
+    MmaPlan all = grad_all_plan(&a), kv = grad_kv_plan(&a), q = grad_q_plan(use, &a);
     if (all.warps)
     {
         out->n_launches = 1;
-        mma_launch(&all, a.b * a.g, &out->launch[0]);
+        mma_launch(&a, &all, a.b * a.g, &out->launch[0]);
         return;
     }
     out->n_launches = 3;
-    out->workspace_bytes = a.b * a.h * a.t * 4;
+    out->workspace_bytes = 2 * a.b * a.h * a.t * 4;
     out->launch[0] = (CodegenCudaLaunch){.grid = (uint32_t)template_tasks(a.b * a.h * a.t, DELTA_THREADS / 4),
                                          .block = DELTA_THREADS};
-    mma_launch(&kv, a.b * a.g * blocks_of(&kv, a.s), &out->launch[1]);
-    mma_launch(&q, a.b * a.h * blocks_of(&q, a.t), &out->launch[2]);
+    mma_launch(&a, &kv, a.b * a.g * blocks_of(&kv, a.s), &out->launch[1]);
+    mma_launch(&a, &q, a.b * a.h * blocks_of(&q, a.t), &out->launch[2]);
 }
 
 /* "a0, a1, a2, bias, key, sample": what all kernels but delta's begin with. */
@@ -283,9 +295,9 @@ static void attention_print_cuda(StrBuf *out, const TemplateUse *use, uint32_t l
     attention_print_dims(out, use, &a, true);
     if (uses_mma(use, &a))
     {
-        MmaPlan plan = forward_plan(&a);
-        strbuf_addf(out, "ptc_attention_mma<%lld, %lld, %lld>(", (long long)a.d, (long long)plan.warps,
-                    (long long)plan.tile);
+        MmaPlan plan = forward_plan(use, &a);
+        strbuf_addf(out, "ptc_attention_mma<%lld, %lld, %lld, %lld>(", (long long)a.d, (long long)plan.warps,
+                    (long long)plan.tile, (long long)plan.tail);
     }
     else
     {
@@ -297,28 +309,34 @@ static void attention_print_cuda(StrBuf *out, const TemplateUse *use, uint32_t l
     strbuf_add(out, ", z0, z1);\n");
 }
 
+/* Launches: delta, the gradients of keys, those of queries; or all at once. */
 static void attention_grad_print_mma(StrBuf *out, const TemplateUse *use, const AttentionUse *a, uint32_t launch)
 {
-    MmaPlan all = grad_all_plan(a), kv = grad_kv_plan(a), q = grad_q_plan(a);
-    const MmaPlan *plan = all.warps ? &all : launch == 1 ? &kv : &q;
+    const MmaPlan all = grad_all_plan(a), kv = all.warps ? all : grad_kv_plan(a), q = grad_q_plan(use, a);
+    const long long d = (long long)a->d;
     if (!all.warps && launch == 0)
     {
-        strbuf_addf(out, "ptc_attention_delta<%lld>(dims, a%u, a%u, (float *)workspace);\n", (long long)a->d, a->rest,
-                    a->rest + 2);
+        strbuf_addf(out, "ptc_attention_delta<%lld>(dims, a%u, a%u, a%u, (float *)workspace);\n", d, a->rest,
+                    a->rest + 1, a->rest + 2);
         return;
     }
-    bool keys = all.warps || launch == 1;
-    strbuf_addf(out, "ptc_attention_mma_grad_%s<%lld, %lld, %lld%s>(", keys ? "kv" : "q", (long long)a->d,
-                (long long)plan->warps, (long long)plan->tile,
-                all.warps ? ", true"
-                : keys    ? ", false"
-                          : "");
+    if (!all.warps && launch == 2)
+    {
+        strbuf_addf(out, "ptc_attention_mma_grad_q<%lld, %lld, %lld, %lld>(", d, (long long)q.warps, (long long)q.tile,
+                    (long long)q.tail);
+        print_first_operands(out, use, a);
+        strbuf_addf(out, ", a%u, z0, (const float *)workspace);\n", a->rest + 2);
+        return;
+    }
+    strbuf_addf(out, "ptc_attention_mma_grad_kv<%lld, %lld, %lld, %s>(", d, (long long)kv.warps, (long long)kv.tile,
+                all.warps ? "true" : "false");
     print_first_operands(out, use, a);
-    if (keys)
-        strbuf_addf(out, ", a%u, a%u, a%u, z0, z1, z2, (const float *)workspace);\n", a->rest, a->rest + 1,
-                    a->rest + 2);
+    strbuf_addf(out, ", a%u, ", a->rest);
+    if (all.warps)
+        strbuf_addf(out, "a%u, a%u, z0, z1, z2, 0);\n", a->rest + 1, a->rest + 2);
     else
-        strbuf_addf(out, ", a%u, a%u, z0, (const float *)workspace);\n", a->rest + 1, a->rest + 2);
+        strbuf_addf(out, "(const float *)workspace + %lld, a%u, z0, z1, z2, (const float *)workspace);\n",
+                    (long long)(a->b * a->h * a->t), a->rest + 2);
 }
 
 static void attention_grad_print_cuda(StrBuf *out, const TemplateUse *use, uint32_t launch)

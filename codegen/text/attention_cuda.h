@@ -3,10 +3,9 @@
 // T is what q, k, v and their like are stored as: float or bf16 bits.
 struct PtcAttention
 {
-    int64_t b, t, h, d, s, g;
+    int b, t, h, d, s, g;
     float scale;
-    int causal;
-    int64_t window;
+    int causal, window;
     int64_t bias_b, bias_h, bias_t; // strides of the bias [.., S]; 0: broadcast
     float p;
     uint32_t stream;

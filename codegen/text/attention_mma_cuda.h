@@ -4,47 +4,53 @@ PTC_INLINE float ptc_log2e()
 {
     return 1.44269504088896341f;
 }
-PTC_INLINE bool ptc_visible(const PtcAttention &a, int64_t t, int64_t s)
+PTC_INLINE bool ptc_visible(const PtcAttention &a, int t, int s)
 {
-    const int64_t at = t + a.s - a.t;
+    const int at = t + a.s - a.t;
     return t < a.t && s < a.s && !(a.causal && s > at) && !(a.window && (s - at > a.window || at - s > a.window));
 }
 // Of n queries from t on and m keys from s on some pair is not visible.
-PTC_INLINE bool ptc_has_hidden(const PtcAttention &a, int64_t t, int n, int64_t s, int m)
+PTC_INLINE bool ptc_has_hidden(const PtcAttention &a, int t, int n, int s, int m)
 {
-    const int64_t at = t + a.s - a.t;
+    const int at = t + a.s - a.t;
     return t + n > a.t || s + m > a.s || (a.causal && s + m - 1 > at) ||
            (a.window && (s + m - 1 - at > a.window || at + n - 1 - s > a.window));
 }
 // The keys that some of n queries from t on sees: *lo (a multiple of 16) .. *hi - 1.
-PTC_INLINE void ptc_key_range(const PtcAttention &a, int64_t t, int n, int *lo, int *hi)
+PTC_INLINE void ptc_key_range(const PtcAttention &a, int t, int n, int *lo, int *hi)
 {
-    const int64_t at = t + a.s - a.t, ahead = a.causal ? 0 : a.window;
-    *lo = a.window && at > a.window ? (int)((at - a.window) / 16 * 16) : 0;
-    *hi = (int)((a.causal || a.window) && at + n + ahead < a.s ? at + n + ahead : a.s);
+    const int at = t + a.s - a.t, ahead = a.causal ? 0 : a.window;
+    *lo = a.window && at > a.window ? (at - a.window) / 16 * 16 : 0;
+    *hi = (a.causal || a.window) && at + n + ahead < a.s ? at + n + ahead : a.s;
 }
 // The queries that see some of m keys from s on: *lo (a multiple of 16) .. *hi - 1.
-PTC_INLINE void ptc_query_range(const PtcAttention &a, int64_t s, int m, int *lo, int *hi)
+PTC_INLINE void ptc_query_range(const PtcAttention &a, int s, int m, int *lo, int *hi)
 {
-    const int64_t at = s - a.s + a.t, first = a.causal ? at : at - a.window;
-    *lo = (a.causal || a.window) && first > 0 ? (int)(first / 16 * 16) : 0;
-    *hi = (int)(a.window && at + m + a.window < a.t ? at + m + a.window : a.t);
+    const int at = s - a.s + a.t, first = a.causal ? at : at - a.window;
+    *lo = (a.causal || a.window) && first > 0 ? first / 16 * 16 : 0;
+    *hi = a.window && at + m + a.window < a.t ? at + m + a.window : a.t;
 }
-// A lane's part of 16 x 8 N products to scores: element e of tile j is of query t + e / 2 * 8 and key s + 8 j + e % 2, or
-// where TURNED, of query t + 8 j + e % 2 and key s + e / 2 * 8. `hidden`: some of the pairs may not be visible.
+
+// A lane's part of 16 x 8 N products: element e of tile j is of query t + e / 2 * 8 and key s + 8 j + e % 2, or where
+// TURNED, of query t + 8 j + e % 2 and key s + e / 2 * 8. Products become scores less `base` of the query. A bias that is
+// the same for all queries is in `extra`, by key. `hidden`: some of the pairs may not be visible.
 template <int N, bool TURNED>
-PTC_INLINE void ptc_mma_scores(const PtcAttention &a, const float *bias, int64_t t, int64_t s, bool hidden, float (&c)[N][4])
+PTC_INLINE void ptc_mma_scores(const PtcAttention &a, const float *bias, const float (&extra)[TURNED ? 2 : 2 * N],
+                               const float (&base)[TURNED ? 2 * N : 2], int t, int s, bool hidden, float (&c)[N][4])
 {
 #pragma unroll
     for (int j = 0; j < N; j++)
 #pragma unroll
         for (int e = 0; e < 4; e++)
         {
-            const int64_t to_t = t + (TURNED ? 8 * j + e % 2 : e / 2 * 8), to_s = s + (TURNED ? e / 2 * 8 : 8 * j + e % 2);
-            c[j][e] *= a.scale * ptc_log2e();
-            if (bias)
-                c[j][e] = fmaf(bias[(to_t < a.t ? to_t : a.t - 1) * a.bias_t + (to_s < a.s ? to_s : a.s - 1)],
-                               ptc_log2e(), c[j][e]);
+            const int to_t = t + (TURNED ? 8 * j + e % 2 : e / 2 * 8), to_s = s + (TURNED ? e / 2 * 8 : 8 * j + e % 2);
+            float term = -base[TURNED ? 2 * j + e % 2 : e / 2];
+            if (bias && a.bias_t == 0)
+                term += extra[TURNED ? e / 2 : 2 * j + e % 2];
+            else if (bias)
+                term = fmaf(bias[(to_t < a.t ? to_t : a.t - 1) * a.bias_t + (to_s < a.s ? to_s : a.s - 1)], ptc_log2e(),
+                            term);
+            c[j][e] = fmaf(c[j][e], a.scale * ptc_log2e(), term);
         }
     if (!hidden)
         return;
@@ -55,6 +61,18 @@ PTC_INLINE void ptc_mma_scores(const PtcAttention &a, const float *bias, int64_t
             if (!ptc_visible(a, t + (TURNED ? 8 * j + e % 2 : e / 2 * 8), s + (TURNED ? e / 2 * 8 : 8 * j + e % 2)))
                 c[j][e] = -PTC_INF;
 }
+// `extra` of ptc_mma_scores: keys s + 8 j and the next, or where TURNED, s and s + 8.
+template <int N, bool TURNED>
+PTC_INLINE void ptc_mma_extra(const PtcAttention &a, const float *bias, int s, float (&extra)[TURNED ? 2 : 2 * N])
+{
+#pragma unroll
+    for (int i = 0; i < (TURNED ? 2 : 2 * N); i++)
+    {
+        const int at = s + (TURNED ? 8 * i : i / 2 * 8 + i % 2);
+        extra[i] = bias && a.bias_t == 0 ? bias[at < a.s ? at : a.s - 1] * ptc_log2e() : 0.0f;
+    }
+}
+
 // Four bits: which of the four elements of a block of random numbers dropout keeps.
 PTC_INLINE uint32_t ptc_kept4(const PtcAttention &a, const int32_t *key, int32_t sample, uint32_t block)
 {
@@ -104,16 +122,6 @@ PTC_INLINE uint32_t ptc_kept(const PtcAttention &a, const int32_t *key, int32_t 
     return lane / 8 % 2 ? (bits & 0xCCCCCCCCu) | (other & 0xCCCCCCCCu) >> 2 : (bits & 0x33333333u) | (other & 0x33333333u) << 2;
 }
 
-template <int N>
-PTC_INLINE void ptc_drop_tile(float (&s)[N][4], uint32_t kept)
-{
-#pragma unroll
-    for (int j = 0; j < N; j++)
-#pragma unroll
-        for (int e = 0; e < 4; e++)
-            s[j][e] = kept >> (4 * j + e) & 1u ? s[j][e] : 0.0f;
-}
-
 // Weights exp(score - max) of a tile, in place of the scores; what was summed so far is to be multiplied by factor.
 template <int N>
 PTC_INLINE void ptc_softmax_tile(float (&s)[N][4], float (&max)[2], float (&sum)[2], float (&factor)[2])
@@ -140,59 +148,86 @@ PTC_INLINE void ptc_softmax_tile(float (&s)[N][4], float (&max)[2], float (&sum)
     }
 }
 
-template <int D, int WARPS, int KB>
+// A tile of keys [8 N][D + 8] and values [8 N][D + 8], of which the first is key s0 (column: and the lane's first).
+template <int D, int N>
+PTC_INLINE void ptc_attention_tile(const PtcAttention &a, const float *bias, const uint32_t (&queries)[D / 16][4],
+                                   const uint16_t *keys, const uint16_t *values, int t0, int s0, uint32_t kept,
+                                   const float (&extra)[2 * N], float (&acc)[D / 8][4], float (&max)[2], float (&sum)[2])
+{
+    const int lane = threadIdx.x % 32;
+    const float none[2] = {};
+    float s[N][4], factor[2];
+    ptc_times_rows<D>(s, queries, keys);
+    ptc_mma_scores<N, false>(a, bias, extra, none, t0 + lane / 4, s0 + lane % 4 * 2, ptc_has_hidden(a, t0, 16, s0, 8 * N),
+                             s);
+    ptc_softmax_tile(s, max, sum, factor);
+    if (a.p > 0.0f)
+    {
+#pragma unroll
+        for (int j = 0; j < N; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                s[j][e] = kept >> (4 * j + e) & 1u ? s[j][e] : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < D / 8; i++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            acc[i][e] *= factor[e / 2];
+    ptc_times_columns<D>(acc, s, values);
+}
+
+// TAIL: how many keys the last tile has, as a multiple of 16; KB when that is not known.
+template <int D, int WARPS, int KB, int TAIL>
 PTC_INLINE void ptc_attention_mma(const PtcAttention &a, const uint16_t *q, const uint16_t *k, const uint16_t *v,
                                   const float *bias, const int32_t *key, const int32_t *sample, uint16_t *out, float *lse)
 {
     PTC_DYNAMIC_ROWS;
-    const int N = KB / 8, lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = lane % 4 * 2;
-    uint16_t *tiles = (uint16_t *)rows, *own = tiles + (4 * KB + 16 * warp) * (D + 8); // [2][keys, values][KB][D + 8]
-    const int64_t blocks = (a.t + 16 * WARPS - 1) / (16 * WARPS), head = blockIdx.x / blocks % a.h;
-    const int64_t batch = blockIdx.x / blocks / a.h, row = a.h * D;
+    const int N = KB / 8, LD = D + 8, lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = lane % 4 * 2;
+    uint16_t *tiles = (uint16_t *)rows, *own = tiles + (4 * KB + 16 * warp) * LD; // [2][keys, values][KB][LD], then a warp's queries
+    const int blocks = (a.t + 16 * WARPS - 1) / (16 * WARPS), head = (int)(blockIdx.x / blocks % a.h);
+    const int64_t batch = blockIdx.x / blocks / a.h, queries = (batch * a.t * a.h + head) * D;
     const int block_t = (int)(blockIdx.x % blocks * 16 * WARPS), t0 = block_t + 16 * warp, t = t0 + lane / 4;
-    const int64_t kv = (batch * a.s * a.g + head / (a.h / a.g)) * D, queries = (batch * a.t * a.h + head) * D;
     int lo, hi;
     ptc_key_range(a, block_t, 16 * WARPS, &lo, &hi);
+    k += (batch * a.s * a.g + head / (a.h / a.g)) * D;
+    v += (batch * a.s * a.g + head / (a.h / a.g)) * D;
     bias += bias ? batch * a.bias_b + head * a.bias_h : 0;
     float acc[D / 8][4] = {}, max[2] = {-PTC_INF, -PTC_INF}, sum[2] = {};
     uint32_t fragments[D / 16][4];
-    ptc_copy_rows<D>(own, q + queries, row, t0, 16, a.t, lane, 32);
-    for (int s0 = lo - KB, stage = 1; s0 < hi; s0 += KB, stage ^= 1)
+    ptc_copy_rows<D, 16, 32>(own, q + queries, a.h * D, t0, a.t, lane);
+    if (lo < hi)
     {
-        uint16_t *now = tiles + stage * 2 * KB * (D + 8), *next = tiles + (stage ^ 1) * 2 * KB * (D + 8);
+        ptc_copy_rows<D, KB, 32 * WARPS>(tiles, k, a.g * D, lo, a.s, threadIdx.x);
+        ptc_copy_rows<D, KB, 32 * WARPS>(tiles + KB * LD, v, a.g * D, lo, a.s, threadIdx.x);
+    }
+    for (int s0 = lo, stage = 0; s0 < hi; s0 += KB, stage ^= 1)
+    {
+        const uint16_t *now = tiles + stage * 2 * KB * LD;
+        uint16_t *next = tiles + (stage ^ 1) * 2 * KB * LD;
         uint32_t kept = 0;
-        if (a.p > 0.0f && s0 >= lo)
+        float extra[2 * N];
+        if (a.p > 0.0f)
             kept = ptc_kept<N, false>(a, key, sample[batch], head, t, s0 + column);
-        if (s0 >= lo)
-        {
-            ptc_copies_wait();
-            __syncthreads(); // the tile is there, and nobody reads the one before it
-        }
+        ptc_mma_extra<N, false>(a, bias, s0 + column, extra);
+        ptc_copies_wait();
+        __syncthreads(); // the tile is there, and nobody reads the one before it
         if (s0 + KB < hi)
         {
-            ptc_copy_rows<D>(next, k + kv, a.g * D, s0 + KB, KB, a.s, threadIdx.x, 32 * WARPS);
-            ptc_copy_rows<D>(next + KB * (D + 8), v + kv, a.g * D, s0 + KB, KB, a.s, threadIdx.x, 32 * WARPS);
+            ptc_copy_rows<D, KB, 32 * WARPS>(next, k, a.g * D, s0 + KB, a.s, threadIdx.x);
+            ptc_copy_rows<D, KB, 32 * WARPS>(next + KB * LD, v, a.g * D, s0 + KB, a.s, threadIdx.x);
         }
-        if (s0 < lo)
-            continue; // the first tile was asked for
         if (s0 == lo)
         {
 #pragma unroll
             for (int i = 0; i < D / 16; i++)
                 ptc_fragment<D>(fragments[i], (const uint16_t *)own, i);
         }
-        float s[N][4], factor[2];
-        ptc_times_rows<D>(s, fragments, now, hi - s0);
-        ptc_mma_scores<N, false>(a, bias, t, s0 + column, ptc_has_hidden(a, t0, 16, s0, KB), s);
-        ptc_softmax_tile(s, max, sum, factor);
-        if (a.p > 0.0f)
-            ptc_drop_tile(s, kept);
-#pragma unroll
-        for (int i = 0; i < D / 8; i++)
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                acc[i][e] *= factor[e / 2];
-        ptc_times_columns<D>(acc, s, now + KB * (D + 8), hi - s0);
+        if (TAIL == KB || s0 + KB <= a.s)
+            ptc_attention_tile<D, N>(a, bias, fragments, now, now + KB * LD, t0, s0, kept, extra, acc, max, sum);
+        else
+            ptc_attention_tile<D, TAIL / 8>(a, bias, fragments, now, now + KB * LD, t0, s0, kept,
+                                            (const float (&)[TAIL / 4])extra, acc, max, sum);
     }
     ptc_copies_wait();
     float factor[2];
@@ -205,5 +240,5 @@ PTC_INLINE void ptc_attention_mma(const PtcAttention &a, const uint16_t *q, cons
             lse[(batch * a.h + head) * a.t + t + 8 * r] =
                 sum[r] > 0.0f ? (max[r] + log2f(sum[r])) * 0.69314718055994531f : -PTC_INF;
     }
-    ptc_store_rows<D>(out + queries, row, t0, a.t, acc, factor[0], factor[1], own);
+    ptc_store_rows<D>(out + queries, a.h * D, t0, a.t, acc, factor[0], factor[1], own);
 }

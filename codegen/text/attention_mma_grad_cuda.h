@@ -2,10 +2,10 @@
 // 16 of them as rows, their dk and dv in registers; queries and dout come in tiles of QB by two buffers. ALL: the block has
 // all the keys and gives dq too; otherwise ptc_attention_mma_grad_q does, and delta is in the workspace.
 
-// Weights in place of the scores, gradients of the scores (but for the scale) in place of those of the weights.
-PTC_INLINE void ptc_mma_pair_grad(const PtcAttention &a, float base, float delta, bool kept, float &s, float &d)
+// Weights in place of the exponents, gradients of the scores (but for the scale) in place of those of the weights.
+PTC_INLINE void ptc_mma_pair_grad(const PtcAttention &a, float delta, bool kept, float &s, float &d)
 {
-    const float keep = 1.0f / (1.0f - a.p), w = ptc_exp2(s - base);
+    const float keep = 1.0f / (1.0f - a.p), w = ptc_exp2(s);
     s = w;
     if (a.p > 0.0f)
     {
@@ -20,17 +20,22 @@ PTC_INLINE float ptc_base(float lse)
     return lse > -PTC_INF ? lse * ptc_log2e() : PTC_INF;
 }
 
-// delta = dout . out of every query, [B, H, T]; 4 lanes a query
+// For every query, delta = dout . out and what to subtract from its scores: [2][B, H, T]; 4 lanes a query
 template <int D>
-PTC_INLINE void ptc_attention_delta(const PtcAttention &a, const uint16_t *out, const uint16_t *dout, float *delta)
+PTC_INLINE void ptc_attention_delta(const PtcAttention &a, const uint16_t *out, const float *lse, const uint16_t *dout,
+                                    float *delta)
 {
-    const int64_t n = a.b * a.t * a.h, i = (int64_t)blockIdx.x * (blockDim.x / 4) + threadIdx.x / 4, at = i < n ? i : n - 1;
+    const int64_t n = (int64_t)a.b * a.t * a.h, i = (int64_t)blockIdx.x * (blockDim.x / 4) + threadIdx.x / 4;
+    const int64_t at = i < n ? i : n - 1, to = (at / a.h / a.t * a.h + at % a.h) * a.t + at / a.h % a.t;
     float sum = 0.0f;
     for (int x = threadIdx.x % 4 * 8; x < D; x += 32)
         sum = ptc_dot8(*(const PtcBytes16 *)(out + at * D + x), *(const PtcBytes16 *)(dout + at * D + x), sum);
     sum = ptc_lanes_sum<4>(sum);
     if (i < n && threadIdx.x % 4 == 0)
-        delta[(i / a.h / a.t * a.h + i % a.h) * a.t + i / a.h % a.t] = sum;
+    {
+        delta[to] = sum;
+        delta[n + to] = ptc_base(lse[to]);
+    }
 }
 
 // dq of QB queries from the score gradients of all keys, dss [keys][QB + 8]: tiles of 16 x 16 go round the warps.
@@ -38,6 +43,8 @@ template <int D, int WARPS, int QB>
 PTC_INLINE void ptc_mma_grad_q_tile(const PtcAttention &a, const uint16_t *dss, const uint16_t *ks, uint16_t *dq, int t0)
 {
     const int lane = threadIdx.x % 32;
+    dss += ptc_tile_columns<QB + 8>();
+    ks += ptc_tile_rows<D + 8>();
     for (int tile = threadIdx.x / 32; tile < QB / 16 * (D / 16); tile += WARPS)
     {
         const int i = tile / (D / 16) * 16, x = tile % (D / 16) * 16;
@@ -46,8 +53,8 @@ PTC_INLINE void ptc_mma_grad_q_tile(const PtcAttention &a, const uint16_t *dss, 
         for (int s = 0; s < WARPS; s++)
         {
             uint32_t ds[4], keys[4];
-            ptc_matrices_turned(ds, dss + s * 16 * (QB + 8) + i + ptc_tile_columns<QB + 8>());
-            ptc_matrices_turned(keys, ks + s * 16 * (D + 8) + x + ptc_tile_rows<D + 8>());
+            ptc_matrices_turned(ds, dss + s * 16 * (QB + 8) + i);
+            ptc_matrices_turned(keys, ks + s * 16 * (D + 8) + x);
             ptc_mma(acc[0], ds, keys[0], keys[1]);
             ptc_mma(acc[1], ds, keys[2], keys[3]);
         }
@@ -55,7 +62,7 @@ PTC_INLINE void ptc_mma_grad_q_tile(const PtcAttention &a, const uint16_t *dss, 
         for (int r = 0; r < 2; r++)
         {
             const int t = t0 + i + lane / 4 + 8 * r;
-            uint16_t *to = dq + t * a.h * D + x + lane % 4 * 2;
+            uint16_t *to = dq + (int64_t)t * (a.h * D) + x + lane % 4 * 2;
             if (t >= a.t)
                 continue;
             *(uint32_t *)to = ptc_pack(acc[0][2 * r] * a.scale, acc[0][2 * r + 1] * a.scale);
@@ -64,159 +71,191 @@ PTC_INLINE void ptc_mma_grad_q_tile(const PtcAttention &a, const uint16_t *dss, 
     }
 }
 
+// Asks for tiles of QB queries, of dout and of out (ALL), and for what is known of each query: with ALL its lse, otherwise
+// delta and what to subtract.
+template <int D, int THREADS, int QB, bool ALL>
+PTC_INLINE void ptc_copy_queries(const PtcAttention &a, const uint16_t *q, const uint16_t *dout, const uint16_t *out,
+                                 const float *lse, const float *delta, int64_t batch, int head, int t0, uint16_t *qs,
+                                 uint16_t *os, float *bases, float *deltas)
+{
+    const int64_t at = (batch * a.t * a.h + head) * D, stats = (batch * a.h + head) * a.t;
+    ptc_copy_rows<D, QB, THREADS>(qs, q + at, a.h * D, t0, a.t, threadIdx.x);
+    ptc_copy_rows<D, QB, THREADS>(qs + QB * (D + 8), dout + at, a.h * D, t0, a.t, threadIdx.x);
+    if (ALL)
+        ptc_copy_rows<D, QB, THREADS>(os, out + at, a.h * D, t0, a.t, threadIdx.x);
+    const int i = threadIdx.x, t = t0 + i < a.t ? t0 + i : a.t - 1;
+    if (i < QB)
+        ptc_copy4(bases + i, lse + stats + t, true);
+    if (i < QB && !ALL)
+        ptc_copy4(deltas + i, delta + stats + t, true);
+}
+
 template <int D, int WARPS, int QB, bool ALL>
 PTC_INLINE void ptc_attention_mma_grad_kv(const PtcAttention &a, const uint16_t *q, const uint16_t *k, const uint16_t *v,
                                           const float *bias, const int32_t *key, const int32_t *sample,
                                           const uint16_t *out, const float *lse, const uint16_t *dout, uint16_t *dq,
-                                          uint16_t *dk, uint16_t *dv, const float *workspace)
+                                          uint16_t *dk, uint16_t *dv, const float *delta)
 {
     PTC_DYNAMIC_ROWS;
-    const int N = QB / 8, LD = D + 8, KEYS = 16 * WARPS, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int row = lane / 4, column = lane % 4 * 2;
+    const int N = QB / 8, LD = D + 8, KEYS = 16 * WARPS, THREADS = 32 * WARPS;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = lane / 4, column = lane % 4 * 2;
     uint16_t *ks = (uint16_t *)rows, *vs = ks + KEYS * LD, *tiles = vs + KEYS * LD; // [2][queries, dout][QB][LD]
     uint16_t *os = tiles + 4 * QB * LD, *dss = os + (ALL ? QB * LD : 0);            // [QB][LD], [KEYS][QB + 8]
-    float *lses = (float *)(dss + (ALL ? KEYS * (QB + 8) : 0)), *deltas = lses + 2 * QB; // [2][QB] each
-    const int64_t blocks = (a.s + KEYS - 1) / KEYS, group = blockIdx.x / blocks % a.g, heads = a.h / a.g;
+    float *bases = (float *)(dss + (ALL ? KEYS * (QB + 8) : 0)), *deltas = bases + 2 * QB; // [2][QB] each
+    const int blocks = (a.s + KEYS - 1) / KEYS, group = (int)(blockIdx.x / blocks % a.g), heads = a.h / a.g;
     const int64_t batch = blockIdx.x / blocks / a.g, kv = (batch * a.s * a.g + group) * D;
-    const int s0 = (int)(blockIdx.x % blocks * KEYS), s = s0 + 16 * warp + row;
-    int lo = 0, hi = (int)a.t;
+    const int s0 = (int)(blockIdx.x % blocks * KEYS) + 16 * warp, s = s0 + row;
+    int lo = 0, hi = a.t, head = group * heads;
     if (!ALL)
-        ptc_query_range(a, s0, KEYS, &lo, &hi);
-    const int n_tiles = hi > lo ? (hi - lo + QB - 1) / QB : 0, n_steps = n_tiles * (int)heads;
-    float acc_k[D / 8][4] = {}, acc_v[D / 8][4] = {};
-    ptc_copy_rows<D>(ks, k + kv, a.g * D, s0, KEYS, a.s, threadIdx.x, 32 * WARPS);
-    ptc_copy_rows<D>(vs, v + kv, a.g * D, s0, KEYS, a.s, threadIdx.x, 32 * WARPS);
-    for (int step = -1; step < n_steps; step++)
+        ptc_query_range(a, s0 - 16 * warp, KEYS, &lo, &hi);
+    bool more = lo < hi;
+    float acc_k[D / 8][4] = {}, acc_v[D / 8][4] = {}, extra[2];
+    ptc_copy_rows<D, KEYS, THREADS>(ks, k + kv, a.g * D, s0 - 16 * warp, a.s, threadIdx.x);
+    ptc_copy_rows<D, KEYS, THREADS>(vs, v + kv, a.g * D, s0 - 16 * warp, a.s, threadIdx.x);
+    if (more)
+        ptc_copy_queries<D, THREADS, QB, ALL>(a, q, dout, out, lse, delta, batch, head, lo, tiles, os, bases, deltas);
+    for (int t0 = lo, stage = 0; more; stage ^= 1)
     {
-        const int stage = step & 1, t0 = lo + (step < 0 ? 0 : step % n_tiles) * QB;
-        const int64_t head = group * heads + (step < 0 ? 0 : step / n_tiles), at = (batch * a.t * a.h + head) * D;
+        const int next_head = t0 + QB < hi ? head : head + 1, next_t0 = t0 + QB < hi ? t0 + QB : lo;
+        const uint16_t *qs = tiles + stage * 2 * QB * LD, *dos = qs + QB * LD;
+        const float *query_bias = bias ? bias + batch * a.bias_b + head * a.bias_h : 0;
+        float *base = bases + stage * QB, *query_delta = deltas + stage * QB, p[N][4], ds[N][4], subtract[2 * N];
         uint32_t kept = 0;
-        if (a.p > 0.0f && step >= 0)
+        if (a.p > 0.0f)
             kept = ptc_kept<N, true>(a, key, sample[batch], head, t0 + column, s);
-        if (step >= 0)
+        ptc_mma_extra<N, true>(a, query_bias, s, extra);
+        ptc_copies_wait();
+        __syncthreads(); // the tile is there, and nobody reads the one before it
+        if (ALL)
         {
-            ptc_copies_wait();
-            __syncthreads(); // the tile is there, and nobody reads the one before it
-        }
-        uint16_t *qs = tiles + stage * 2 * QB * LD, *dos = qs + QB * LD;
-        if (ALL && step >= 0)
-        {
-            for (int i = threadIdx.x / 4; i < QB; i += 8 * WARPS)
+            const int i = threadIdx.x / 4;
+            for (int r = i; r < QB; r += THREADS / 4)
             {
                 float sum = 0.0f;
+#pragma unroll
                 for (int x = threadIdx.x % 4 * 8; x < D; x += 32)
-                    sum = ptc_dot8(*(const PtcBytes16 *)(os + i * LD + x), *(const PtcBytes16 *)(dos + i * LD + x), sum);
+                    sum = ptc_dot8(*(const PtcBytes16 *)(os + r * LD + x), *(const PtcBytes16 *)(dos + r * LD + x), sum);
                 sum = ptc_lanes_sum<4>(sum);
                 if (threadIdx.x % 4 == 0)
-                    deltas[stage * QB + i] = sum;
+                {
+                    query_delta[r] = sum;
+                    base[r] = ptc_base(base[r]);
+                }
             }
             __syncthreads();
         }
-        if (step + 1 < n_steps)
-        {
-            const int64_t next_head = group * heads + (step + 1) / n_tiles, next = (batch * a.t * a.h + next_head) * D;
-            const int64_t stats = (batch * a.h + next_head) * a.t;
-            const int next_t0 = lo + (step + 1) % n_tiles * QB;
-            uint16_t *to = tiles + (stage ^ 1) * 2 * QB * LD;
-            ptc_copy_rows<D>(to, q + next, a.h * D, next_t0, QB, a.t, threadIdx.x, 32 * WARPS);
-            ptc_copy_rows<D>(to + QB * LD, dout + next, a.h * D, next_t0, QB, a.t, threadIdx.x, 32 * WARPS);
-            if (ALL)
-                ptc_copy_rows<D>(os, out + next, a.h * D, next_t0, QB, a.t, threadIdx.x, 32 * WARPS);
-            for (int i = threadIdx.x; i < QB; i += 32 * WARPS)
-            {
-                const bool there = next_t0 + i < a.t;
-                ptc_copy4(lses + (stage ^ 1) * QB + i, lse + stats + (there ? next_t0 + i : 0), there);
-                if (!ALL)
-                    ptc_copy4(deltas + (stage ^ 1) * QB + i, workspace + stats + (there ? next_t0 + i : 0), there);
-            }
-        }
-        if (step < 0)
-            continue; // the first tile was asked for
-        float p[N][4], ds[N][4];
-        ptc_times_rows<D>(p, (const uint16_t *)ks + 16 * warp * LD, qs, hi - t0);
-        ptc_times_rows<D>(ds, (const uint16_t *)vs + 16 * warp * LD, dos, hi - t0);
-        ptc_mma_scores<N, true>(a, bias ? bias + batch * a.bias_b + head * a.bias_h : 0, t0 + column, s,
-                                ptc_has_hidden(a, t0, QB, s0 + 16 * warp, 16), p);
+        more = next_head < (group + 1) * heads;
+        if (more)
+            ptc_copy_queries<D, THREADS, QB, ALL>(a, q, dout, out, lse, delta, batch, next_head, next_t0,
+                                                  tiles + (stage ^ 1) * 2 * QB * LD, os, bases + (stage ^ 1) * QB,
+                                                  deltas + (stage ^ 1) * QB);
+        ptc_times_rows<D>(p, (const uint16_t *)ks + 16 * warp * LD, qs);
+        ptc_times_rows<D>(ds, (const uint16_t *)vs + 16 * warp * LD, dos);
+#pragma unroll
+        for (int i = 0; i < 2 * N; i++)
+            subtract[i] = base[i / 2 * 8 + column + i % 2];
+        ptc_mma_scores<N, true>(a, query_bias, extra, subtract, t0 + column, s, ptc_has_hidden(a, t0, QB, s0, 16), p);
 #pragma unroll
         for (int j = 0; j < N; j++)
-        {
-            const float *base = lses + stage * QB + 8 * j + column, *delta = deltas + stage * QB + 8 * j + column;
 #pragma unroll
             for (int e = 0; e < 4; e++)
-                ptc_mma_pair_grad(a, ptc_base(base[e % 2]), delta[e % 2], kept >> (4 * j + e) & 1u, p[j][e], ds[j][e]);
-        }
-        ptc_times_columns<D>(acc_v, p, dos, hi - t0);
-        ptc_times_columns<D>(acc_k, ds, qs, hi - t0);
-        if (!ALL)
-            continue;
-#pragma unroll
-        for (int j = 0; j < N; j++)
+                ptc_mma_pair_grad(a, query_delta[8 * j + column + e % 2], kept >> (4 * j + e) & 1u, p[j][e], ds[j][e]);
+        ptc_times_columns<D>(acc_v, p, dos);
+        ptc_times_columns<D>(acc_k, ds, qs);
+        if (ALL)
         {
-            uint16_t *to = dss + (16 * warp + row) * (QB + 8) + 8 * j + column;
-            *(uint32_t *)to = ptc_pack(ds[j][0], ds[j][1]);
-            *(uint32_t *)(to + 8 * (QB + 8)) = ptc_pack(ds[j][2], ds[j][3]);
+#pragma unroll
+            for (int j = 0; j < N; j++)
+            {
+                uint16_t *to = dss + (16 * warp + row) * (QB + 8) + 8 * j + column;
+                *(uint32_t *)to = ptc_pack(ds[j][0], ds[j][1]);
+                *(uint32_t *)(to + 8 * (QB + 8)) = ptc_pack(ds[j][2], ds[j][3]);
+            }
+            __syncthreads();
+            ptc_mma_grad_q_tile<D, WARPS, QB>(a, dss, ks, dq + (batch * a.t * a.h + head) * D, t0);
         }
-        __syncthreads();
-        ptc_mma_grad_q_tile<D, WARPS, QB>(a, dss, ks, dq + at, t0);
+        head = next_head;
+        t0 = next_t0;
     }
     ptc_copies_wait();
     __syncthreads(); // nobody reads keys any more
-    ptc_store_rows<D>(dk + kv, a.g * D, s0 + 16 * warp, a.s, acc_k, a.scale, a.scale, ks + 16 * warp * LD);
-    ptc_store_rows<D>(dv + kv, a.g * D, s0 + 16 * warp, a.s, acc_v, 1.0f, 1.0f, vs + 16 * warp * LD);
+    ptc_store_rows<D>(dk + kv, a.g * D, s0, a.s, acc_k, a.scale, a.scale, ks + 16 * warp * LD);
+    ptc_store_rows<D>(dv + kv, a.g * D, s0, a.s, acc_v, 1.0f, 1.0f, vs + 16 * warp * LD);
 }
 
-template <int D, int WARPS, int KB>
+// A tile of keys and values, as ptc_attention_tile.
+template <int D, int N>
+PTC_INLINE void ptc_attention_grad_tile(const PtcAttention &a, const float *bias, const uint16_t *queries,
+                                        const uint16_t *keys, const uint16_t *values, int t0, int s0, uint32_t kept,
+                                        const float (&extra)[2 * N], const float (&base)[2], const float (&delta)[2],
+                                        float (&acc)[D / 8][4])
+{
+    const int lane = threadIdx.x % 32;
+    float p[N][4], ds[N][4];
+    ptc_times_rows<D>(p, queries, keys);
+    ptc_times_rows<D>(ds, queries + 16 * (D + 8), values);
+    ptc_mma_scores<N, false>(a, bias, extra, base, t0 + lane / 4, s0 + lane % 4 * 2, ptc_has_hidden(a, t0, 16, s0, 8 * N),
+                             p);
+#pragma unroll
+    for (int j = 0; j < N; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            ptc_mma_pair_grad(a, delta[e / 2], kept >> (4 * j + e) & 1u, p[j][e], ds[j][e]);
+    ptc_times_columns<D>(acc, ds, keys);
+}
+
+template <int D, int WARPS, int KB, int TAIL>
 PTC_INLINE void ptc_attention_mma_grad_q(const PtcAttention &a, const uint16_t *q, const uint16_t *k, const uint16_t *v,
-                                         const float *bias, const int32_t *key, const int32_t *sample, const float *lse,
+                                         const float *bias, const int32_t *key, const int32_t *sample,
                                          const uint16_t *dout, uint16_t *dq, const float *workspace)
 {
     PTC_DYNAMIC_ROWS;
     const int N = KB / 8, LD = D + 8, lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = lane % 4 * 2;
     uint16_t *tiles = (uint16_t *)rows, *own = tiles + (4 * KB + 32 * warp) * LD; // [2][keys, values][KB][LD]
-    const int64_t blocks = (a.t + 16 * WARPS - 1) / (16 * WARPS), head = blockIdx.x / blocks % a.h;
-    const int64_t batch = blockIdx.x / blocks / a.h, stats = (batch * a.h + head) * a.t;
+    const int blocks = (a.t + 16 * WARPS - 1) / (16 * WARPS), head = (int)(blockIdx.x / blocks % a.h);
+    const int64_t batch = blockIdx.x / blocks / a.h, queries = (batch * a.t * a.h + head) * D;
     const int block_t = (int)(blockIdx.x % blocks * 16 * WARPS), t0 = block_t + 16 * warp, t = t0 + lane / 4;
-    const int64_t kv = (batch * a.s * a.g + head / (a.h / a.g)) * D, queries = (batch * a.t * a.h + head) * D;
     int lo, hi;
     ptc_key_range(a, block_t, 16 * WARPS, &lo, &hi);
+    k += (batch * a.s * a.g + head / (a.h / a.g)) * D;
+    v += (batch * a.s * a.g + head / (a.h / a.g)) * D;
     bias += bias ? batch * a.bias_b + head * a.bias_h : 0;
     float acc[D / 8][4] = {}, base[2], delta[2];
 #pragma unroll
     for (int r = 0; r < 2; r++)
     {
-        base[r] = t + 8 * r < a.t ? ptc_base(lse[stats + t + 8 * r]) : PTC_INF;
-        delta[r] = t + 8 * r < a.t ? workspace[stats + t + 8 * r] : 0.0f;
+        const float *stats = workspace + (batch * a.h + head) * a.t + (t + 8 * r < a.t ? t + 8 * r : a.t - 1);
+        delta[r] = stats[0];
+        base[r] = stats[(int64_t)a.b * a.h * a.t];
     }
-    ptc_copy_rows<D>(own, q + queries, a.h * D, t0, 16, a.t, lane, 32);
-    ptc_copy_rows<D>(own + 16 * LD, dout + queries, a.h * D, t0, 16, a.t, lane, 32);
-    for (int s0 = lo - KB, stage = 1; s0 < hi; s0 += KB, stage ^= 1)
+    ptc_copy_rows<D, 16, 32>(own, q + queries, a.h * D, t0, a.t, lane);
+    ptc_copy_rows<D, 16, 32>(own + 16 * LD, dout + queries, a.h * D, t0, a.t, lane);
+    if (lo < hi)
     {
-        uint16_t *now = tiles + stage * 2 * KB * LD, *next = tiles + (stage ^ 1) * 2 * KB * LD;
+        ptc_copy_rows<D, KB, 32 * WARPS>(tiles, k, a.g * D, lo, a.s, threadIdx.x);
+        ptc_copy_rows<D, KB, 32 * WARPS>(tiles + KB * LD, v, a.g * D, lo, a.s, threadIdx.x);
+    }
+    for (int s0 = lo, stage = 0; s0 < hi; s0 += KB, stage ^= 1)
+    {
+        const uint16_t *now = tiles + stage * 2 * KB * LD;
+        uint16_t *next = tiles + (stage ^ 1) * 2 * KB * LD;
         uint32_t kept = 0;
-        if (a.p > 0.0f && s0 >= lo)
+        float extra[2 * N];
+        if (a.p > 0.0f)
             kept = ptc_kept<N, false>(a, key, sample[batch], head, t, s0 + column);
-        if (s0 >= lo)
-        {
-            ptc_copies_wait();
-            __syncthreads(); // the tile is there, and nobody reads the one before it
-        }
+        ptc_mma_extra<N, false>(a, bias, s0 + column, extra);
+        ptc_copies_wait();
+        __syncthreads(); // the tile is there, and nobody reads the one before it
         if (s0 + KB < hi)
         {
-            ptc_copy_rows<D>(next, k + kv, a.g * D, s0 + KB, KB, a.s, threadIdx.x, 32 * WARPS);
-            ptc_copy_rows<D>(next + KB * LD, v + kv, a.g * D, s0 + KB, KB, a.s, threadIdx.x, 32 * WARPS);
+            ptc_copy_rows<D, KB, 32 * WARPS>(next, k, a.g * D, s0 + KB, a.s, threadIdx.x);
+            ptc_copy_rows<D, KB, 32 * WARPS>(next + KB * LD, v, a.g * D, s0 + KB, a.s, threadIdx.x);
         }
-        if (s0 < lo)
-            continue; // the first tile was asked for
-        float p[N][4], ds[N][4];
-        ptc_times_rows<D>(p, (const uint16_t *)own, now, hi - s0);
-        ptc_times_rows<D>(ds, (const uint16_t *)own + 16 * LD, now + KB * LD, hi - s0);
-        ptc_mma_scores<N, false>(a, bias, t, s0 + column, ptc_has_hidden(a, t0, 16, s0, KB), p);
-#pragma unroll
-        for (int j = 0; j < N; j++)
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                ptc_mma_pair_grad(a, base[e / 2], delta[e / 2], kept >> (4 * j + e) & 1u, p[j][e], ds[j][e]);
-        ptc_times_columns<D>(acc, ds, now, hi - s0);
+        if (TAIL == KB || s0 + KB <= a.s)
+            ptc_attention_grad_tile<D, N>(a, bias, own, now, now + KB * LD, t0, s0, kept, extra, base, delta, acc);
+        else
+            ptc_attention_grad_tile<D, TAIL / 8>(a, bias, own, now, now + KB * LD, t0, s0, kept,
+                                                 (const float (&)[TAIL / 4])extra, base, delta, acc);
     }
     ptc_copies_wait();
     ptc_store_rows<D>(dq + queries, a.h * D, t0, a.t, acc, a.scale, a.scale, own);

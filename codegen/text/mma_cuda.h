@@ -89,16 +89,17 @@ PTC_INLINE int ptc_tile_columns()
     return (lane % 8 + lane / 16 * 8) * LD + lane / 8 % 2 * 8;
 }
 
-// Rows r0 .. r0 + n - 1 of [end, stride] to shared memory [n][D + 8] (the 8 keep the banks apart), zeros beyond the end.
-template <int D>
-PTC_INLINE void ptc_copy_rows(uint16_t *to, const uint16_t *from, int64_t stride, int r0, int n, int64_t end, int thread,
-                              int n_threads)
+// Rows r0 .. r0 + ROWS - 1 of [end, stride] to shared memory [ROWS][D + 8] (the 8 keep the banks apart), zeros beyond the
+// end.
+template <int D, int ROWS, int THREADS>
+PTC_INLINE void ptc_copy_rows(uint16_t *to, const uint16_t *from, int stride, int r0, int end, int thread)
 {
-    for (int i = thread; i < n * (D / 8); i += n_threads)
+#pragma unroll
+    for (int i = 0; i * THREADS < ROWS * (D / 8); i++)
     {
-        const int r = i / (D / 8), x = i % (D / 8) * 8;
-        const bool there = r0 + r < end;
-        ptc_copy16(to + r * (D + 8) + x, from + (there ? r0 + r : 0) * stride + x, there);
+        const int at = i * THREADS + thread, r = at / (D / 8), x = at % (D / 8) * 8, row = r0 + r;
+        if (ROWS * (D / 8) % THREADS == 0 || at < ROWS * (D / 8))
+            ptc_copy16(to + r * (D + 8) + x, from + (int64_t)row * stride + x, row < end); // beyond it nothing is read
     }
 }
 
@@ -115,14 +116,15 @@ PTC_INLINE void ptc_fragment(uint32_t (&to)[4], const uint16_t *from, int i)
     ptc_matrices(to, from + i * 16 + ptc_tile_rows<D + 8>());
 }
 
-// c = a b^T: a is 16 x D, b [8 N][D + 8] in shared memory, of which only the first n rows are wanted.
+// c = a b^T: a is 16 x D, b [8 N][D + 8] in shared memory.
 template <int D, int N, typename A>
-PTC_INLINE void ptc_times_rows(float (&c)[N][4], const A &a, const uint16_t *b, int n)
+PTC_INLINE void ptc_times_rows(float (&c)[N][4], const A &a, const uint16_t *b)
 {
 #pragma unroll
     for (int j = 0; j < N; j++)
         for (int e = 0; e < 4; e++)
             c[j][e] = 0.0f;
+    b += ptc_tile_columns<D + 8>();
 #pragma unroll
     for (int i = 0; i < D / 16; i++)
     {
@@ -130,46 +132,44 @@ PTC_INLINE void ptc_times_rows(float (&c)[N][4], const A &a, const uint16_t *b, 
         ptc_fragment<D>(x, a, i);
 #pragma unroll
         for (int j = 0; j < N / 2; j++)
-            if (j * 16 < n)
-            {
-                uint32_t y[4];
-                ptc_matrices(y, b + j * 16 * (D + 8) + i * 16 + ptc_tile_columns<D + 8>());
-                ptc_mma(c[2 * j], x, y[0], y[1]);
-                ptc_mma(c[2 * j + 1], x, y[2], y[3]);
-            }
+        {
+            uint32_t y[4];
+            ptc_matrices(y, b + j * 16 * (D + 8) + i * 16);
+            ptc_mma(c[2 * j], x, y[0], y[1]);
+            ptc_mma(c[2 * j + 1], x, y[2], y[3]);
+        }
     }
 }
 
-// c += a b: a is a sum of 16 x 8 N, rounded to bf16, b [8 N][D + 8] in shared memory, of which the first n rows count.
+// c += a b: a is a sum of 16 x 8 N, rounded to bf16, b [8 N][D + 8] in shared memory.
 template <int D, int N>
-PTC_INLINE void ptc_times_columns(float (&c)[D / 8][4], const float (&a)[N][4], const uint16_t *b, int n)
+PTC_INLINE void ptc_times_columns(float (&c)[D / 8][4], const float (&a)[N][4], const uint16_t *b)
 {
+    b += ptc_tile_rows<D + 8>();
 #pragma unroll
     for (int j = 0; j < N / 2; j++)
-        if (j * 16 < n)
-        {
-            const uint32_t x[4] = {ptc_pack(a[2 * j][0], a[2 * j][1]), ptc_pack(a[2 * j][2], a[2 * j][3]),
-                                   ptc_pack(a[2 * j + 1][0], a[2 * j + 1][1]),
-                                   ptc_pack(a[2 * j + 1][2], a[2 * j + 1][3])};
+    {
+        const uint32_t x[4] = {ptc_pack(a[2 * j][0], a[2 * j][1]), ptc_pack(a[2 * j][2], a[2 * j][3]),
+                               ptc_pack(a[2 * j + 1][0], a[2 * j + 1][1]), ptc_pack(a[2 * j + 1][2], a[2 * j + 1][3])};
 #pragma unroll
-            for (int i = 0; i < D / 16; i++)
-            {
-                uint32_t y[4];
-                ptc_matrices_turned(y, b + j * 16 * (D + 8) + i * 16 + ptc_tile_rows<D + 8>());
-                ptc_mma(c[2 * i], x, y[0], y[1]);
-                ptc_mma(c[2 * i + 1], x, y[2], y[3]);
-            }
+        for (int i = 0; i < D / 16; i++)
+        {
+            uint32_t y[4];
+            ptc_matrices_turned(y, b + j * 16 * (D + 8) + i * 16);
+            ptc_mma(c[2 * i], x, y[0], y[1]);
+            ptc_mma(c[2 * i + 1], x, y[2], y[3]);
         }
+    }
 }
 
 // Writes 16 x D sums, times a factor for each of the lane's two rows, to rows r0.. of [end, stride], by way of the warp's
 // own 16 x (D + 8) elements of shared memory.
 template <int D>
-PTC_INLINE void ptc_store_rows(uint16_t *to, int64_t stride, int r0, int64_t end, const float (&c)[D / 8][4], float factor0,
+PTC_INLINE void ptc_store_rows(uint16_t *to, int stride, int r0, int end, const float (&c)[D / 8][4], float factor0,
                                float factor1, uint16_t *own)
 {
     const int lane = threadIdx.x % 32, at = lane / 4 * (D + 8) + lane % 4 * 2;
-    __syncwarp();
+    __syncwarp(); // what the elements were is read
 #pragma unroll
     for (int i = 0; i < D / 8; i++)
     {
@@ -177,10 +177,11 @@ PTC_INLINE void ptc_store_rows(uint16_t *to, int64_t stride, int r0, int64_t end
         *(uint32_t *)(own + at + i * 8 + 8 * (D + 8)) = ptc_pack(c[i][2] * factor1, c[i][3] * factor1);
     }
     __syncwarp();
+#pragma unroll
     for (int i = lane; i < 2 * D; i += 32)
     {
         const int r = i / (D / 8), x = i % (D / 8) * 8;
         if (r0 + r < end)
-            *(PtcBytes16 *)(to + (r0 + r) * stride + x) = *(const PtcBytes16 *)(own + r * (D + 8) + x);
+            *(PtcBytes16 *)(to + (int64_t)(r0 + r) * stride + x) = *(const PtcBytes16 *)(own + r * (D + 8) + x);
     }
 }

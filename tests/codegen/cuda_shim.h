@@ -16,7 +16,7 @@
 #define __device__
 #define __forceinline__ inline
 #define __shared__      static
-#define __launch_bounds__(n)
+#define __launch_bounds__(...)
 #define PTC_DYNAMIC_ROWS char *const rows = shim_rows
 #define threadIdx        shim_thread
 #define blockIdx         shim_block
