@@ -211,8 +211,7 @@ Status elastic_open_cache(Session *s, Trainer *trainer)
     else
         TRY(feature_stores_create(&options, specs, n, e->cache_before, &e->cache));
     e->cached_unit = elastic_frozen_unit(s);
-    trainer_set_cache(trainer, e->cache, e->cache_before);
-    return STATUS_OK;
+    return trainer_set_cache(trainer, e->cache, e->cache_before);
 }
 
 /* ---- closing */

@@ -56,6 +56,7 @@ void executor_destroy(Executor *x)
         return;
     if (x->env)
         ir_interp_env_destroy(x->env);
+    executor_uploads_drop(x);
     executor_tensors_drop(&x->tensors);
     hal_buffer_destroy(x->memory);
     if (x->shared && x->comm->data) /* else it has gone with its world */
@@ -136,6 +137,12 @@ bool executor_has_global(const Executor *x, const char *name)
 uint64_t executor_n_elems(const Executor *x, const char *name)
 {
     return (uint64_t)ir_type_n_elems(&ir_global(x->m, must_find(x, name))->type);
+}
+
+uint64_t executor_variant_elems(const Executor *x, uint32_t variant, const char *name)
+{
+    const IrModule *m = x->variants[variant].m;
+    return (uint64_t)ir_type_n_elems(&ir_global(m, ir_global_find(m, name))->type);
 }
 
 Status executor_write_global(Executor *x, const char *name, const void *data)

@@ -63,11 +63,22 @@ Status executor_run(Executor *executor, const char *func);
 
 /* Whether a step function reads or writes the global on this rank. */
 bool executor_has_global(const Executor *executor, const char *name);
-/* How many numbers it has in the selected variant. */
+/* How many numbers it has, in the selected variant and in any. */
 uint64_t executor_n_elems(const Executor *executor, const char *name);
+uint64_t executor_variant_elems(const Executor *executor, uint32_t variant, const char *name);
 /* Whole globals, to and from the host. The name must be one that executor_has_global (BUG). */
 Status executor_write_global(Executor *executor, const char *name, const void *data);
 Status executor_read_global(Executor *executor, const char *name, void *data);
+/* The next contents of an input, for steps that are run again and again: the caller fills `host` while a step runs.
+ * start may be called by another thread, and where executor_uploads_early the copy to the device goes on from then;
+ * elsewhere it does nothing. variant: the contents are for that one. finish: the selected variant has them; then host
+ * may be filled again. Owned by the executor. */
+typedef struct ExecutorUpload ExecutorUpload;
+Status executor_upload_create(Executor *executor, const char *name, ExecutorUpload **out_upload);
+void *executor_upload_host(const ExecutorUpload *upload);
+bool executor_uploads_early(const Executor *executor);
+Status executor_upload_start(ExecutorUpload *upload, uint32_t variant);
+Status executor_upload_finish(ExecutorUpload *upload);
 /* For outputs f32[]: the number. */
 Status executor_read_scalar(Executor *executor, const char *name, double *out_value);
 

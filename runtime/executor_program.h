@@ -97,7 +97,8 @@ struct Executor
     const IrModule *m;          /* its module */
     const ExecutorComm *comm;   /* NULL: none */
     ExecutorTensorList tensors; /* params and states */
-    HalBuffer *memory;          /* of all variants: inputs and outputs, then the arena */
+    VEC(ExecutorUpload *) uploads;
+    HalBuffer *memory; /* of all variants: inputs and outputs, then the arena */
     char *arena_base;
     char *sums_base; /* the part of the arena from sums_at on */
     void *shared;    /* of the communicator, NULL: none. Params that others read here, then the sums */
@@ -129,6 +130,9 @@ bool executor_needs_staging(const IrModule *m, IrFunc func, const IrOpData *set)
 /* Gives every global its place, and takes the memory, or takes it over. OUT_OF_MEMORY: the detail says what is needed
  * for what. */
 Status executor_take_memory(Executor *x, ExecutorTensors *from);
+
+/* executor_upload.c */
+void executor_uploads_drop(Executor *x);
 
 /* executor_tensors.c */
 bool executor_is_tensor(const IrGlobalData *global);

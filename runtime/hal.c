@@ -2,6 +2,7 @@
  * are the same for all back ends and live here. */
 #include "runtime/hal.h"
 
+#include "base/bug.h"
 #include "runtime/hal_ops.h"
 
 #include <stdlib.h>
@@ -163,6 +164,48 @@ void *hal_buffer_address(const HalBuffer *buffer)
 Status hal_copy(HalDevice *device, HalCopyKind kind, void *dst, const void *src, size_t size_bytes)
 {
     return size_bytes ? device->ops->copy(device, kind, dst, src, size_bytes) : STATUS_OK;
+}
+
+Status hal_upload_create(HalDevice *device, void *dst, size_t most_bytes, HalUpload **out_upload)
+{
+    ENSURE(device->ops->upload_create);
+    HalUpload *upload = calloc(1, sizeof *upload);
+    if (!upload)
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for an upload's record");
+    *upload = (HalUpload){.device = device, .dst = dst, .most_bytes = most_bytes};
+    Status status = hal_buffer_create(device, most_bytes, &upload->ahead);
+    if (status == STATUS_OK)
+        status = device->ops->upload_create(upload);
+    if (status != STATUS_OK)
+        hal_upload_destroy(upload);
+    else
+        *out_upload = upload;
+    return status;
+}
+
+void *hal_upload_host(const HalUpload *upload)
+{
+    return upload->host;
+}
+
+Status hal_upload_start(HalUpload *upload, size_t size_bytes)
+{
+    ENSURE(size_bytes <= upload->most_bytes);
+    return upload->device->ops->upload_start(upload, size_bytes);
+}
+
+Status hal_upload_finish(HalUpload *upload)
+{
+    return upload->device->ops->upload_finish(upload);
+}
+
+void hal_upload_destroy(HalUpload *upload)
+{
+    if (!upload)
+        return;
+    upload->device->ops->upload_destroy(upload);
+    hal_buffer_destroy(upload->ahead);
+    free(upload);
 }
 
 Status hal_kernels_build(Arena *arena, const char *name, const IrModule *const *modules, uint32_t n,

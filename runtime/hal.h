@@ -69,6 +69,16 @@ void *hal_buffer_address(const HalBuffer *buffer);
 /* dst and src do not overlap. TO_DEVICE: src may be reused on return. FROM_DEVICE: dst is filled on return. */
 Status hal_copy(HalDevice *device, HalCopyKind kind, void *dst, const void *src, size_t size_bytes);
 
+/* What goes to the same place on a device with memory of its own again and again. The caller fills `host`; start copies
+ * the first size_bytes of it, beside the work of the device, and may be called by another thread. Work behind finish,
+ * which belongs to the device's thread, sees it; then host may be filled again. Destroy it before its device. */
+typedef struct HalUpload HalUpload;
+Status hal_upload_create(HalDevice *device, void *dst, size_t most_bytes, HalUpload **out_upload);
+void *hal_upload_host(const HalUpload *upload);
+Status hal_upload_start(HalUpload *upload, size_t size_bytes);
+Status hal_upload_finish(HalUpload *upload);
+void hal_upload_destroy(HalUpload *upload); /* NULL is allowed */
+
 typedef struct
 {
     const char *path; /* in the arena */

@@ -45,6 +45,8 @@ static void cuda_destroy(HalDevice *base)
         }
         if (device->stream)
             driver->stream_destroy(device->stream);
+        if (device->upload_stream)
+            driver->stream_destroy(device->upload_stream);
         driver->context_release(device->device);
     }
     cuda_nvtx_close(&device->nvtx);
@@ -249,6 +251,10 @@ const HalOps hal_cuda_ops = {
     .gemm_create = cuda_gemm_create,
     .gemm_run = cuda_gemm_run,
     .gemms_drop = cuda_gemms_drop,
+    .upload_create = cuda_upload_create,
+    .upload_start = cuda_upload_start,
+    .upload_finish = cuda_upload_finish,
+    .upload_destroy = cuda_upload_destroy,
     .sync = cuda_sync,
     .mark = cuda_mark,
     .mark_seconds = cuda_mark_seconds,

@@ -1,4 +1,5 @@
-/* What the files of the cuda back end share. One stream does all work of a device, in call order. */
+/* What the files of the cuda back end share. One stream does all work of a device, in call order, but
+ * for uploads. */
 #ifndef PTC_RUNTIME_HAL_CUDA_H
 #define PTC_RUNTIME_HAL_CUDA_H
 
@@ -29,6 +30,7 @@ typedef struct
     CuDevice device;
     CuContext context; /* the primary one of the device */
     CuStream stream;
+    CuStream upload_stream; /* copies that go beside the work; NULL: there was none yet */
     CudaStaging staging[CUDA_N_STAGING];
     /* Serves all kernels and contractions: they run one after another. It only grows. */
     CuDevicePtr workspace;
@@ -66,6 +68,12 @@ void cuda_marks_destroy(CudaDevice *device);
 bool cuda_names_ranges(const HalDevice *device);
 void cuda_range_begin(HalDevice *device, const char *name);
 void cuda_range_end(HalDevice *device);
+
+/* hal_cuda_upload.c */
+Status cuda_upload_create(HalUpload *upload);
+Status cuda_upload_start(HalUpload *upload, size_t size_bytes);
+Status cuda_upload_finish(HalUpload *upload);
+void cuda_upload_destroy(HalUpload *upload);
 
 /* hal_cuda_graph.c */
 Status cuda_record_begin(HalDevice *device);

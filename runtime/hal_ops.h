@@ -22,6 +22,11 @@ typedef struct
     Status (*gemm_create)(HalDevice *device, const GemmDesc *desc, const HalGemm **out_gemm);
     Status (*gemm_run)(HalDevice *device, const HalGemm *gemm, const GemmArgs *args);
     void (*gemms_drop)(HalDevice *device);
+    /* NULL where the memory is the host's. create fills in device, dst, ahead, most_bytes before. */
+    Status (*upload_create)(HalUpload *upload);
+    Status (*upload_start)(HalUpload *upload, size_t size_bytes);
+    Status (*upload_finish)(HalUpload *upload);
+    void (*upload_destroy)(HalUpload *upload);
     Status (*sync)(HalDevice *device);
     /* NULL where the host's clock says it, behind a sync. */
     Status (*mark)(HalDevice *device, uint32_t number);
@@ -49,6 +54,16 @@ struct HalDevice
     int64_t peak_buffer_bytes;
     double *marks_s; /* by the host's clock */
     uint32_t n_marks;
+};
+
+struct HalUpload
+{
+    HalDevice *device;
+    void *dst;
+    size_t most_bytes;
+    HalBuffer *ahead;  /* on the device: what came while dst was in use */
+    void *host, *own;  /* the back end's */
+    size_t size_bytes; /* of the one under way */
 };
 
 struct HalExecutable

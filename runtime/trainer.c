@@ -146,6 +146,7 @@ void trainer_destroy(Trainer *t)
 {
     if (!t)
         return;
+    trainer_cache_close(t);
     loader_destroy(t->loader);
     metrics_log_close(t->log);
     arena_destroy(t->arena);

@@ -134,8 +134,8 @@ void trainer_destroy(Trainer *trainer); /* NULL is allowed */
 
 /* For a program that starts from the outputs of the frozen layers (pass cache_prefix), before it runs: a store for each
  * variant of the executor, with rows of trainer_border_elems. before: of fewer layers, for @advance; NULL: none. Both
- * must outlive the trainer. */
-void trainer_set_cache(Trainer *trainer, const FeatureStores *cache, const FeatureStores *before);
+ * must outlive the trainer, which is to be destroyed after a failure, too. */
+Status trainer_set_cache(Trainer *trainer, const FeatureStores *cache, const FeatureStores *before);
 
 /* Trains to the end (or stop_after), evaluating and writing checkpoints as the options say; *out_eval is the last
  * evaluation (n_samples 0: there was none). NON_FINITE: nothing was updated or written after the bad loss,

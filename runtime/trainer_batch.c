@@ -27,11 +27,11 @@ static Status check_field(const Dataset *dataset, const BatchInput *input)
 }
 
 /* The training batch has the inputs of this rank's micro-batches; an evaluation is one micro-batch. */
-static void make_feed(Trainer *t, const Dataset *dataset, TrainerFeed *feed)
+static Status make_feed(Trainer *t, const Dataset *dataset, TrainerFeed *feed)
 {
     const bool training = feed == &t->train_feed, numbered = training && t->options.rank.n_micro > 1;
     *feed = (TrainerFeed){.first_micro = training ? t->options.rank.first_micro : 0,
-                          .hosts = ARENA_ARRAY(t->arena, void *, t->inputs.len + 1),
+                          .uploads = ARENA_ARRAY(t->arena, ExecutorUpload *, t->inputs.len + 1),
                           .indices = ARENA_ARRAY(t->arena, uint64_t, t->options.batch + t->options.rows),
                           .slots = ARENA_ARRAY(t->arena, LoaderSlot, t->inputs.len + 1)};
     feed->batch =
@@ -41,8 +41,10 @@ static void make_feed(Trainer *t, const Dataset *dataset, TrainerFeed *feed)
         const BatchInput *input = &t->inputs.data[i];
         const bool is_read =
             (input->micro >= 0) == numbered && trainer_function_reads(t, training ? "train" : "eval", input->global);
-        feed->hosts[i] = is_read ? arena_alloc(t->arena, (size_t)ir_type_size_bytes(input->type)) : NULL;
+        if (is_read)
+            TRY(executor_upload_create(t->executor, input->global, &feed->uploads[i]));
     }
+    return STATUS_OK;
 }
 
 /* "ids" or "ids.3": is it one of the fields that are as long as the variant says? */
@@ -79,9 +81,9 @@ Status trainer_find_inputs(Trainer *t)
         vec_push(t->arena, &t->inputs, input);
     }
     if (t->train)
-        make_feed(t, t->train, &t->train_feed);
+        TRY(make_feed(t, t->train, &t->train_feed));
     if (t->test)
-        make_feed(t, t->test, &t->test_feed);
+        TRY(make_feed(t, t->test, &t->test_feed));
     const bool costly = (t->train && dataset_is_costly(t->train)) || (t->test && dataset_is_costly(t->test));
     return loader_create(t->options.loader_threads, costly, &t->loader);
 }
@@ -125,9 +127,9 @@ void trainer_feed_start(Trainer *t, TrainerFeed *feed, uint32_t n, uint64_t epoc
         const BatchInput *input = &t->inputs.data[i];
         const uint32_t first = (feed->first_micro + (input->micro > 0 ? (uint32_t)input->micro : 0)) * rows;
         const uint32_t n_here = first >= n ? 0 : n - first < rows ? n - first : rows;
-        void *host = feed->hosts[i];
-        if (!host)
+        if (!feed->uploads[i])
             continue;
+        void *host = executor_upload_host(feed->uploads[i]);
         if (!fill_numbers(t, input, &(TrainerRows){.n = n_here, .first = first}, host))
         {
             LoaderSlot *slot = &feed->slots[batch->n_slots++];
@@ -150,8 +152,12 @@ Status trainer_feed_finish(Trainer *t, TrainerFeed *feed)
     TRY(loader_wait(t->loader, &feed->batch));
     executor_select(t->executor, feed->variant);
     for (uint32_t i = 0; i < t->inputs.len; i++)
-        if (feed->hosts[i])
-            TRY(executor_write_global(t->executor, t->inputs.data[i].global, feed->hosts[i]));
+    {
+        if (!feed->uploads[i])
+            continue;
+        TRY(executor_upload_start(feed->uploads[i], feed->variant));
+        TRY(executor_upload_finish(feed->uploads[i]));
+    }
     return trainer_cache_write(t, feed);
 }
 

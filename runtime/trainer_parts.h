@@ -21,10 +21,10 @@ typedef struct
 /* A batch that is made on the host, in buffers of its own, while a step function runs on the one before. */
 typedef struct
 {
-    uint32_t first_micro; /* of the whole batch, in which a row's number is its sample's */
-    void **hosts;         /* one micro-batch for each of the inputs; NULL: not one of this batch */
-    uint64_t *indices;    /* of the whole batch */
-    uint32_t *lengths;    /* by sample; NULL: nobody asks */
+    uint32_t first_micro;     /* of the whole batch, in which a row's number is its sample's */
+    ExecutorUpload **uploads; /* one micro-batch for each of the inputs; NULL: not one of this batch */
+    uint64_t *indices;        /* of the whole batch */
+    uint32_t *lengths;        /* by sample; NULL: nobody asks */
     uint32_t n_samples;
     uint32_t variant; /* of the executor, that it is for */
     LoaderSlot *slots;
@@ -108,7 +108,9 @@ Status trainer_fill_input(const Trainer *t, const Dataset *dataset, const Datase
 /* "batch.frozen_0": what a cache fills, and no data. */
 bool trainer_is_border(const char *global);
 bool trainer_function_reads(const Trainer *t, const char *func, const char *global);
-/* Has what is on disk for a batch that is coming read ahead. */
+/* Before the executor ends. */
+void trainer_cache_close(Trainer *t);
+/* Has what is kept for a batch that is coming read ahead. */
 void trainer_cache_read_ahead(Trainer *t, const TrainerFeed *feed);
 /* Gives the outputs of the frozen layers for a batch to the step functions. */
 Status trainer_cache_write(Trainer *t, const TrainerFeed *feed);

@@ -98,6 +98,13 @@ EXPORT CuResult cuStreamSynchronize(CuStream stream)
     return needs_host(stream);
 }
 
+EXPORT CuResult cuStreamWaitEvent(CuStream stream, CuEvent event, unsigned flags)
+{
+    MOCK("cuStreamWaitEvent", "%u", flags);
+    (void)stream, (void)event;
+    return 0;
+}
+
 EXPORT CuResult cuEventCreate(CuEvent *event, unsigned flags)
 {
     MOCK("cuEventCreate", "%u", flags);

@@ -110,7 +110,7 @@ of_policy() # FLAG...
     on policy "$@" && [ "$(transitions policy)" -ge "${least:-2}" ] && on again -n 3 "$@" && same_elastic policy again
 }
 check "schedule" of_policy --set=freeze.policy=schedule --set=freeze.alpha=0.5
-check "autofreeze" of_policy --set=freeze.policy=autofreeze --set=freeze.percentile=60
+least=1 check "autofreeze" of_policy --set=freeze.policy=autofreeze --set=freeze.percentile=80
 check "explicit, to the last layer" of_policy --set=freeze.policy=explicit "--set=freeze.layers=0 1 1 3 4"
 check "every 4 steps, with warm-up, one layer kept" of_policy "${gradnorm[@]}" --set=freeze.every_steps=4 \
     --set=freeze.warmup=2 --set=freeze.keep=1
