@@ -146,4 +146,21 @@ else
     check "2 stages" same_ranks -n 2 --stages=2
     check "2 replicas" same_ranks -n 2 --replicas=2
 fi
+
+# ---- layers freeze; what they make is read by a thread, and copied while the step before runs
+elastic_rows() # OUT FLAG...
+{
+    local out=$1
+    shift
+    rm -rf "$out"
+    $PTC "$PTC_SOURCE_DIR/tests/ranks/tied.xml" --device=cuda --set=layers=2 --set=train.epochs=4 --set=train.eval_every=1 \
+        --set=freeze.policy=schedule --set=freeze.alpha=0.5 --set=cache.use=on --out="$out" "$@" &&
+        grep -oE '"loss":[-0-9.e]+' "$out/metrics.jsonl" >"$out.rows"
+}
+cached_alike()
+{
+    elastic_rows cached && elastic_rows plain --no-cache && grep -q '"event":"transition".*"cached":1' cached/metrics.jsonl &&
+        grep -q '"cache_hits":[1-9]' cached/metrics.jsonl && diff cached.rows plain.rows
+}
+check "cached layers: the same bits" cached_alike
 finish
