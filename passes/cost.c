@@ -73,7 +73,8 @@ static double modelled_s(const Cost *c, const IrOpData *op, const CostMachine *m
     for (uint32_t i = 0; i < op->n_results; i++)
         bytes += (double)bytes_of(c, op->results[i]);
     const bool bf16 = op->code == IR_matmul && ir_value_type(c->m, op->operands[0])->dtype == DT_BF16;
-    double arithmetic_s = flops / (bf16 ? machine->bf16_flops_per_s : machine->flops_per_s), memory_s = bytes / machine->bytes_per_s;
+    double arithmetic_s = flops / (bf16 ? machine->bf16_flops_per_s : machine->flops_per_s),
+           memory_s = bytes / machine->bytes_per_s;
     return machine->op_s + (arithmetic_s > memory_s ? arithmetic_s : memory_s);
 }
 
