@@ -1,4 +1,5 @@
-/* The templates attention and attention_grad: operands q, k, v [, bias] [, key, sample] [, out, lse, dout]. */
+/* The templates attention and attention_grad: operands q, k, v (packed: one) [, bias] [, key, sample] [, out, lse,
+ * dout]. */
 #include "base/bug.h"
 #include "codegen/scalar.h"
 #include "codegen/template_use.h"
@@ -13,12 +14,22 @@ typedef struct
 {
     int64_t b, t, h, d, s, g;
     uint32_t bias, key, rest; /* operand numbers; 0: none */
+    bool packed;
 } AttentionUse;
 
 static AttentionUse attention_use(const TemplateUse *use)
 {
-    const IrType *q = use->types[0], *k = use->types[1];
-    AttentionUse a = {q->dims[0], q->dims[1], q->dims[2], q->dims[3], k->dims[1], k->dims[2], 0, 0, 3};
+    const bool packed = ir_attrs_bool(&use->op->attrs, IR_ATTR_packed);
+    const IrType *q = use->types[0], *k = packed ? q : use->types[1];
+    const int64_t n_in_row = packed ? 3 : 1;
+    AttentionUse a = {.b = q->dims[0],
+                      .t = q->dims[1],
+                      .h = q->dims[2] / n_in_row,
+                      .d = q->dims[3],
+                      .s = k->dims[1],
+                      .g = k->dims[2] / n_in_row,
+                      .rest = packed ? 1 : 3,
+                      .packed = packed};
     if (ir_attrs_bool(&use->op->attrs, IR_ATTR_bias))
         a.bias = a.rest++;
     if (ir_attrs_float(&use->op->attrs, IR_ATTR_p, 0) > 0)
@@ -74,8 +85,10 @@ static void attention_print_dims(StrBuf *out, const TemplateUse *use, const Atte
     const IrAttrs *attrs = &use->op->attrs;
     int64_t strides[3];
     bias_strides(use, a, strides);
-    strbuf_addf(out, "const PtcAttention dims = {%lld, %lld, %lld, %lld, %lld, %lld, (float)", (long long)a->b,
-                (long long)a->t, (long long)a->h, (long long)a->d, (long long)a->s, (long long)a->g);
+    const int64_t q_row = (a->packed ? 3 : 1) * a->h * a->d, k_row = a->packed ? q_row : a->g * a->d;
+    strbuf_addf(out, "const PtcAttention dims = {%lld, %lld, %lld, %lld, %lld, %lld, %lld, %lld, (float)",
+                (long long)a->b, (long long)a->t, (long long)a->h, (long long)a->d, (long long)a->s, (long long)a->g,
+                (long long)q_row, (long long)k_row);
     strbuf_add_f64(out, ir_attrs_float(attrs, IR_ATTR_scale, 1));
     strbuf_addf(out, ", %d, %lld, %lld, %lld, %lld, (float)", ir_attrs_bool(attrs, IR_ATTR_causal),
                 (long long)ir_attrs_int(attrs, IR_ATTR_window, 0), (long long)strides[0], (long long)strides[1],
@@ -101,17 +114,41 @@ static void print_operand(StrBuf *out, uint32_t number)
         strbuf_add(out, "0, ");
 }
 
+/* Three buffers from `first` on, or the thirds of each row of one. */
+static void print_three_c(StrBuf *out, const TemplateUse *use, const AttentionUse *a, uint32_t first)
+{
+    const int64_t third_bytes = a->h * a->d * dtype_size_bytes((DType)use->types[0]->dtype);
+    for (uint32_t i = 0; i < 3; i++)
+        if (a->packed)
+            strbuf_addf(out, "(char *)bufs[%u] + %lld, ", first, (long long)(i * third_bytes));
+        else
+            strbuf_addf(out, "bufs[%u], ", first + i);
+}
+
+/* The same in CUDA, where buffers have types and names. */
+static void print_three_cuda(StrBuf *out, const AttentionUse *a, char name)
+{
+    for (uint32_t i = 0; i < 3; i++)
+        if (a->packed)
+            strbuf_addf(out, ", %c0 + %lld", name, (long long)(i * a->h * a->d));
+        else
+            strbuf_addf(out, ", %c%u", name, i);
+}
+
 static void attention_print_c(StrBuf *out, const TemplateUse *use)
 {
     AttentionUse a = attention_use(use);
     bool grad = use->op->code == IR_attention_grad;
     attention_print_dims(out, use, &a, false);
-    strbuf_addf(out, "ptc_attention%s(&dims, bufs[0], bufs[1], bufs[2], ", grad ? "_grad" : "");
+    strbuf_addf(out, "ptc_attention%s(&dims, ", grad ? "_grad" : "");
+    print_three_c(out, use, &a, 0);
     print_operand(out, a.bias);
     print_operand(out, a.key);
     print_operand(out, a.key ? a.key + 1 : 0);
-    for (uint32_t i = a.rest; i < use->op->n_operands + use->op->n_results; i++)
+    for (uint32_t i = a.rest; i < use->op->n_operands + (grad ? 0 : use->op->n_results); i++)
         strbuf_addf(out, "bufs[%u], ", i);
+    if (grad)
+        print_three_c(out, use, &a, use->op->n_operands);
     strbuf_add(out, "scratch, task);\n");
 }
 
@@ -276,7 +313,8 @@ static void attention_grad_plan_cuda(const TemplateUse *use, CodegenCudaKernel *
 /* "a0, a1, a2, bias, key, sample": what all kernels but delta's begin with. */
 static void print_first_operands(StrBuf *out, const TemplateUse *use, const AttentionUse *a)
 {
-    strbuf_add(out, "dims, a0, a1, a2");
+    strbuf_add(out, "dims");
+    print_three_cuda(out, a, 'a');
     for (uint32_t i = 0; i < 3; i++)
     {
         uint32_t number = i == 0 ? a->bias : a->key ? a->key + i - 1 : 0;
@@ -333,10 +371,11 @@ static void attention_grad_print_mma(StrBuf *out, const TemplateUse *use, const 
     print_first_operands(out, use, a);
     strbuf_addf(out, ", a%u, ", a->rest);
     if (all.warps)
-        strbuf_addf(out, "a%u, a%u, z0, z1, z2, 0);\n", a->rest + 1, a->rest + 2);
+        strbuf_addf(out, "a%u, a%u", a->rest + 1, a->rest + 2);
     else
-        strbuf_addf(out, "(const float *)workspace + %lld, a%u, z0, z1, z2, (const float *)workspace);\n",
-                    (long long)(a->b * a->h * a->t), a->rest + 2);
+        strbuf_addf(out, "(const float *)workspace + %lld, a%u", (long long)(a->b * a->h * a->t), a->rest + 2);
+    print_three_cuda(out, a, 'z');
+    strbuf_add(out, all.warps ? ", 0);\n" : ", (const float *)workspace);\n");
 }
 
 static void attention_grad_print_cuda(StrBuf *out, const TemplateUse *use, uint32_t launch)
@@ -352,7 +391,9 @@ static void attention_grad_print_cuda(StrBuf *out, const TemplateUse *use, uint3
     strbuf_addf(out, "ptc_attention_grad_%s<%lld, %lld, %lld>(", launch == 0 ? "kv" : "q", (long long)a.d,
                 (long long)plan.tile, (long long)plan.lanes);
     print_first_operands(out, use, &a);
-    strbuf_addf(out, ", a%u, a%u, a%u, z0, z1, z2);\n", a.rest, a.rest + 1, a.rest + 2);
+    strbuf_addf(out, ", a%u, a%u, a%u", a.rest, a.rest + 1, a.rest + 2);
+    print_three_cuda(out, &a, 'z');
+    strbuf_add(out, ");\n");
 }
 
 #define CUDA_TEXTS                                                                                                     \

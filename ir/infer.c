@@ -562,19 +562,38 @@ static bool infer_cross_entropy(Infer *x)
     return want_float(x, 0) && want_type(x, 1, want) && give(x, out);
 }
 
-/* Operands q, k, v [, bias] [, key, sample]; *out_at is the index of what follows. */
-static bool want_attention(Infer *x, uint32_t *out_at)
+/* q, k and v as operands of their own, or packed; *out_q is q's type, and k's when packed. */
+static bool want_queries(Infer *x, IrType *out_q)
 {
-    const IrType *q = x->in[0], *k = x->in[1];
+    const IrType *q = x->in[0];
+    *out_q = *q;
+    if (ir_attrs_bool(x->attrs, IR_ATTR_packed))
+    {
+        if (q->rank != 4 || q->dims[2] % 3 != 0)
+            return fail(x, "operand 1 is %s, expected [B,T,3H,D]", text(x, q));
+        out_q->dims[2] /= 3;
+        return true;
+    }
+    const IrType *k = x->n > 1 ? x->in[1] : q;
+    if (x->n < 3)
+        return fail(x, "has %u operands, expected 3 or more", x->n);
     if (q->rank != 4 || k->rank != 4 || q->dims[0] != k->dims[0] || q->dims[3] != k->dims[3] ||
         q->dims[2] % k->dims[2] != 0 || q->dtype != k->dtype)
         return fail(x, "queries %s and keys %s do not fit (expected [B,T,H,D] and [B,S,G,D], H a multiple of G)",
                     text(x, q), text(x, k));
-    if (!want_type(x, 2, *k) || !want_probability(x))
+    return want_type(x, 2, *k);
+}
+
+/* Operands q, k, v (or packed: one) [, bias] [, key, sample]; *out_at is the index of what follows. */
+static bool want_attention(Infer *x, IrType *out_q, uint32_t *out_at)
+{
+    if (!want_queries(x, out_q) || !want_probability(x))
         return false;
     if (ir_attrs_int(x->attrs, IR_ATTR_window, 0) < 0)
         return fail(x, "window is negative");
-    uint32_t at = 3;
+    const bool packed = ir_attrs_bool(x->attrs, IR_ATTR_packed);
+    const IrType *q = out_q, *k = packed ? out_q : x->in[1];
+    uint32_t at = packed ? 1 : 3;
     if (ir_attrs_bool(x->attrs, IR_ATTR_bias))
     {
         if (at >= x->n)
@@ -608,22 +627,25 @@ static IrType lse_type(const IrType *q)
 static bool infer_attention(Infer *x)
 {
     uint32_t at;
-    if (!want_attention(x, &at))
+    IrType q;
+    if (!want_attention(x, &q, &at))
         return false;
     if (at != x->n)
         return fail(x, "has %u operands, its attributes say %u", x->n, at);
-    return give(x, *x->in[0]) && give(x, lse_type(x->in[0]));
+    return give(x, q) && give(x, lse_type(&q));
 }
 
 static bool infer_attention_grad(Infer *x)
 {
     uint32_t at;
-    if (!want_attention(x, &at))
+    IrType q;
+    if (!want_attention(x, &q, &at))
         return false;
     if (at + 3 != x->n)
         return fail(x, "has %u operands, its attributes say %u", x->n, at + 3);
-    return want_type(x, at, *x->in[0]) && want_type(x, at + 1, lse_type(x->in[0])) && want_type(x, at + 2, *x->in[0]) &&
-           give(x, *x->in[0]) && give(x, *x->in[1]) && give(x, *x->in[2]);
+    if (!want_type(x, at, q) || !want_type(x, at + 1, lse_type(&q)) || !want_type(x, at + 2, q) || !give(x, *x->in[0]))
+        return false;
+    return ir_attrs_bool(x->attrs, IR_ATTR_packed) || (give(x, *x->in[1]) && give(x, *x->in[2]));
 }
 
 /* ---- the table */

@@ -341,6 +341,8 @@ typedef struct
     const double *q, *k, *v, *bias, *key, *sample;
     const double **rest; /* attention_grad: out, lse, dout */
     int64_t n_batch, n_queries, n_heads, width, n_keys, n_groups;
+    int64_t q_row, k_row; /* from one query or key to the next */
+    bool packed;
     int64_t bias_strides[4]; /* b, h, t, s */
     double scale, p;
     int64_t window, stream;
@@ -350,22 +352,27 @@ typedef struct
 static Attention attention_read(const InterpOp *x)
 {
     const IrAttrs *attrs = &x->op->attrs;
-    const IrType *q = interp_in_type(x, 0), *k = interp_in_type(x, 1);
+    const bool packed = ir_attrs_bool(attrs, IR_ATTR_packed);
+    const IrType *q = interp_in_type(x, 0), *k = packed ? q : interp_in_type(x, 1);
+    const int64_t n_in_row = packed ? 3 : 1, third = q->dims[2] / n_in_row * q->dims[3];
     Attention at = {.q = x->in[0],
-                    .k = x->in[1],
-                    .v = x->in[2],
+                    .k = packed ? x->in[0] + third : x->in[1],
+                    .v = packed ? x->in[0] + 2 * third : x->in[2],
                     .n_batch = q->dims[0],
                     .n_queries = q->dims[1],
-                    .n_heads = q->dims[2],
+                    .n_heads = q->dims[2] / n_in_row,
                     .width = q->dims[3],
                     .n_keys = k->dims[1],
-                    .n_groups = k->dims[2],
+                    .n_groups = k->dims[2] / n_in_row,
+                    .q_row = q->dims[2] * q->dims[3],
+                    .k_row = k->dims[2] * k->dims[3],
+                    .packed = packed,
                     .scale = ir_attrs_float(attrs, IR_ATTR_scale, 1),
                     .p = ir_attrs_float(attrs, IR_ATTR_p, 0),
                     .window = ir_attrs_int(attrs, IR_ATTR_window, 0),
                     .stream = interp_stream(x),
                     .causal = ir_attrs_bool(attrs, IR_ATTR_causal)};
-    uint32_t next = 3;
+    uint32_t next = packed ? 1 : 3;
     if (ir_attrs_bool(attrs, IR_ATTR_bias))
     {
         const IrType *bias = interp_in_type(x, next);
@@ -385,14 +392,14 @@ static Attention attention_read(const InterpOp *x)
 
 static const double *q_row(const Attention *at, const double *q, int64_t b, int64_t h, int64_t t)
 {
-    return q + ((b * at->n_queries + t) * at->n_heads + h) * at->width;
+    return q + (b * at->n_queries + t) * at->q_row + h * at->width;
 }
 
 /* Offset of the row of k and v that query head h uses. */
 static int64_t kv_offset(const Attention *at, int64_t b, int64_t h, int64_t s)
 {
     int64_t group = h / (at->n_heads / at->n_groups);
-    return ((b * at->n_keys + s) * at->n_groups + group) * at->width;
+    return (b * at->n_keys + s) * at->k_row + group * at->width;
 }
 
 static double dot(const double *a, const double *b, int64_t n)
@@ -458,9 +465,10 @@ Status interp_attention_grad(InterpOp *x)
 {
     Attention at = attention_read(x);
     const double *out = at.rest[0], *lse = at.rest[1], *dout = at.rest[2];
-    double *dq = x->out[0], *dk = x->out[1], *dv = x->out[2];
+    double *dq = x->out[0], *dk = at.packed ? dq + (at.k - at.q) : x->out[1];
+    double *dv = at.packed ? dq + (at.v - at.q) : x->out[2];
     double *scores = ARENA_ARRAY(x->scratch, double, at.n_keys);
-    for (uint32_t i = 0; i < 3; i++)
+    for (uint32_t i = 0; i < (at.packed ? 1 : 3); i++)
         memset(x->out[i], 0, sizeof(double) * (size_t)ir_type_n_elems(interp_out_type(x, i)));
     for (int64_t b = 0; b < at.n_batch; b++)
         for (int64_t h = 0; h < at.n_heads; h++)
@@ -469,17 +477,18 @@ Status interp_attention_grad(InterpOp *x)
                 score_row(&at, b, h, t, scores);
                 int64_t q_at = q_row(&at, at.q, b, h, t) - at.q;
                 double row_lse_saved = lse[(b * at.n_heads + h) * at.n_queries + t];
-                double delta = dot(dout + q_at, out + q_at, at.width);
+                int64_t out_at = ((b * at.n_queries + t) * at.n_heads + h) * at.width;
+                double delta = dot(dout + out_at, out + out_at, at.width);
                 for (int64_t s = 0; s < at.n_keys; s++)
                 {
                     if (isinf(scores[s]) && scores[s] < 0)
                         continue;
                     int64_t kv_at = kv_offset(&at, b, h, s);
                     double weight = exp(scores[s] - row_lse_saved), factor = keep_factor(&at, b, h, t, s);
-                    double dscore = weight * (factor * dot(dout + q_at, at.v + kv_at, at.width) - delta) * at.scale;
+                    double dscore = weight * (factor * dot(dout + out_at, at.v + kv_at, at.width) - delta) * at.scale;
                     for (int64_t d = 0; d < at.width; d++)
                     {
-                        dv[kv_at + d] += weight * factor * dout[q_at + d];
+                        dv[kv_at + d] += weight * factor * dout[out_at + d];
                         dq[q_at + d] += dscore * at.k[kv_at + d];
                         dk[kv_at + d] += dscore * at.q[q_at + d];
                     }

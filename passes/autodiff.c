@@ -117,7 +117,8 @@ static void take_attentions_apart(Autodiff *a)
         next = data.next;
         if (data.code != IR_attention)
             continue;
-        bool bias_needs = ir_attrs_bool(&data.attrs, IR_ATTR_bias) && a->needs[data.operands[3]];
+        const uint32_t bias = ir_attrs_bool(&data.attrs, IR_ATTR_packed) ? 1 : 3;
+        bool bias_needs = ir_attrs_bool(&data.attrs, IR_ATTR_bias) && a->needs[data.operands[bias]];
         bool lse_used = a->needs[data.results[1]] && ir_uses_count(&uses, data.results[1]) > 0;
         if (!bias_needs && !lse_used)
             continue;

@@ -329,7 +329,7 @@ void grad_attention(GradOp *x)
     operands[n + 2] = x->g;
     IrValue dq = ir_build_op(x->b, IR_attention_grad, NULL, operands, n + 3, x->op.attrs.data, x->op.attrs.len);
     IrOp grad = ir_value(x->b->m, dq)->def;
-    for (uint32_t i = 0; i < 3; i++)
+    for (uint32_t i = 0; i < ir_op(x->b->m, grad)->n_results; i++)
         if (x->needs[i])
             x->grads[i] = ir_op_result(x->b->m, grad, i);
 }

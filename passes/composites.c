@@ -142,16 +142,29 @@ static IrValue visible_keys(IrBuilder *b, const IrAttrs *attrs, IrType scores)
     return ir_build_expr(b, rule, vars, sizeof vars / sizeof vars[0]);
 }
 
+/* q, k or v of what attention has packed. */
+static IrValue third_of(IrBuilder *b, IrValue packed, int64_t i)
+{
+    IrType type = *ir_value_type(b->m, packed);
+    type.dims[2] /= 3;
+    const int64_t starts[] = {0, 0, i * type.dims[2], 0};
+    const IrAttr attr = ir_attr_ints(IR_ATTR_starts, starts, 4);
+    return ir_build_op(b, IR_slice, &type, &packed, 1, &attr, 1);
+}
+
 void composite_attention(IrBuilder *b, IrOp attention, IrValue out_values[2])
 {
     const IrOpData op = *ir_op(b->m, attention);
     const IrAttrs *attrs = &op.attrs;
-    IrValue q = ir_build_cast(b, op.operands[0], DT_F32), k = ir_build_cast(b, op.operands[1], DT_F32);
-    IrValue v = ir_build_cast(b, op.operands[2], DT_F32);
+    const bool packed = ir_attrs_bool(attrs, IR_ATTR_packed);
+    IrValue three[3];
+    for (int64_t i = 0; i < 3; i++)
+        three[i] = ir_build_cast(b, packed ? third_of(b, op.operands[0], i) : op.operands[i], DT_F32);
+    IrValue q = three[0], k = three[1], v = three[2];
     IrType q_type = *ir_value_type(b->m, q), k_type = *ir_value_type(b->m, k);
     int64_t n_batch = q_type.dims[0], n_queries = q_type.dims[1], n_heads = q_type.dims[2], width = q_type.dims[3];
     int64_t n_keys = k_type.dims[1], n_groups = k_type.dims[2], n_shared = n_heads / n_groups;
-    uint32_t next = 3;
+    uint32_t next = packed ? 1 : 3;
 
     /* Query head h = g n_shared + r uses key head g. */
     IrType grouped = ir_type(DT_F32, 5, (const int64_t[]){n_batch, n_queries, n_groups, n_shared, width});

@@ -53,8 +53,10 @@ static double attention_flops(const IrModule *m, const IrOpData *call)
         const IrOpData *data = ir_op(m, op);
         if (data->code != IR_attention && data->code != IR_attention_grad)
             continue;
-        const IrType *q = ir_value_type(m, data->operands[0]), *k = ir_value_type(m, data->operands[1]);
-        double scores = (double)(q->dims[0] * q->dims[2]) * (double)q->dims[1] * (double)k->dims[1];
+        const bool packed = ir_attrs_bool(&data->attrs, IR_ATTR_packed);
+        const IrType *q = ir_value_type(m, data->operands[0]), *k = ir_value_type(m, data->operands[packed ? 0 : 1]);
+        const int64_t n_heads = q->dims[2] / (packed ? 3 : 1);
+        double scores = (double)(q->dims[0] * n_heads) * (double)q->dims[1] * (double)k->dims[1];
         return (data->code == IR_attention ? 4.0 : 10.0) * scores * (double)q->dims[3];
     }
     return 0;

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 const char *const pass_pipeline_default =
-    "canonicalise,cse,dce,make_eval,freeze,cache_prefix,micro_batch,autodiff,optimizer,precision,partition,"
+    "canonicalise,cse,dce,pack,make_eval,freeze,cache_prefix,micro_batch,autodiff,optimizer,precision,partition,"
     "replicate,decompose,canonicalise,cse,dce,epilogue,dce,recompute,dce,fuse,"
     "schedule,plan_memory";
 

@@ -47,15 +47,16 @@ static bool is_f32(const Precision *p, IrValue value)
 /* The operands of a contraction that are bf16; attention_grad: q, k, v, out and the gradient of out. */
 static bool reads_narrow(const IrOpData *op, uint32_t i)
 {
+    const uint32_t n_queries = ir_attrs_bool(&op->attrs, IR_ATTR_packed) ? 1 : 3; /* with keys and values */
     switch (op->code)
     {
     case IR_matmul:
     case IR_einsum:
         return i < 2;
     case IR_attention:
-        return i < 3;
+        return i < n_queries;
     case IR_attention_grad:
-        return i < 3 || i + 3 == op->n_operands || i + 1 == op->n_operands;
+        return i < n_queries || i + 3 == op->n_operands || i + 1 == op->n_operands;
     default:
         return false;
     }

@@ -109,6 +109,7 @@ static void ptc_product(const float *a, int64_t a_row, int64_t a_step, const flo
 typedef struct
 {
     int64_t b, t, h, d, s, g;
+    int64_t q_row, k_row; /* elements from one query or key to the next; out and dout lie without gaps */
     float scale;
     int causal;
     int64_t window;
@@ -305,8 +306,8 @@ PTC_FUNC void ptc_attention(const PtcAttention *a, const void *q, const void *k,
     const int64_t blocks = (a->t + PTC_QB - 1) / PTC_QB;
     const int64_t block = task % blocks, head = task / blocks % a->h, batch = task / blocks / a->h;
     const int64_t t0 = block * PTC_QB, nq = a->t - t0 < PTC_QB ? a->t - t0 : PTC_QB;
-    const int64_t q_ld = a->h * a->d, k_ld = a->g * a->d, d_pad = PTC_PAD(a->d);
-    const int64_t kv = (batch * a->s * a->g + head / (a->h / a->g)) * a->d;
+    const int64_t k_ld = a->k_row, d_pad = PTC_PAD(a->d);
+    const int64_t kv = batch * a->s * k_ld + head / (a->h / a->g) * a->d;
     float *qt = scratch;                   /* [d][QB] */
     float *scores = qt + a->d * PTC_QB;    /* [KB][QB] */
     float *acc = scores + PTC_KB * PTC_QB; /* [QB][d_pad] */
@@ -314,7 +315,7 @@ PTC_FUNC void ptc_attention(const PtcAttention *a, const void *q, const void *k,
     float max[PTC_QB], sum[PTC_QB], shift[PTC_QB], grow[PTC_QB], factors[4][PTC_QB];
     int64_t lo, hi, ld;
 
-    const float *rows = ptc_float_rows(a, q, ((batch * a->t + t0) * a->h + head) * a->d, q_ld, nq, acc, &ld);
+    const float *rows = ptc_float_rows(a, q, (batch * a->t + t0) * a->q_row + head * a->d, a->q_row, nq, acc, &ld);
     ptc_transpose(qt, rows, ld, nq, a->d, a->scale);
     for (int l = 0; l < PTC_QB; l++)
         max[l] = -PTC_INF, sum[l] = 0.0f;
@@ -389,8 +390,8 @@ PTC_FUNC void ptc_attention_grad(const PtcAttention *a, const void *q, const voi
                                  const void *dout, void *dq, void *dk, void *dv, float *scratch, int64_t task)
 {
     const int64_t group = task % a->g, batch = task / a->g, heads = a->h / a->g;
-    const int64_t q_ld = a->h * a->d, k_ld = a->g * a->d, d_pad = PTC_PAD(a->d);
-    const int64_t kv = (batch * a->s * a->g + group) * a->d;
+    const int64_t q_ld = a->q_row, k_ld = a->k_row, o_ld = a->h * a->d, d_pad = PTC_PAD(a->d);
+    const int64_t kv = batch * a->s * k_ld + group * a->d;
     float *qt = scratch;                      /* [d][QB] */
     float *dot = qt + a->d * PTC_QB;          /* [d][QB] */
     float *probs = dot + a->d * PTC_QB;       /* [KB][QB] */
@@ -410,11 +411,11 @@ PTC_FUNC void ptc_attention_grad(const PtcAttention *a, const void *q, const voi
         for (int64_t t0 = 0; t0 < a->t; t0 += PTC_QB)
         {
             const int64_t nq = a->t - t0 < PTC_QB ? a->t - t0 : PTC_QB, lanes = PTC_PAD(nq);
-            const int64_t at = ((batch * a->t + t0) * a->h + head) * a->d;
+            const int64_t at = (batch * a->t + t0) * q_ld + head * a->d, o_at = (batch * a->t + t0) * o_ld + head * a->d;
             int64_t lo, hi, out_ld, q_rows_ld, do_ld, k_rows_ld, v_rows_ld;
             const float *q_rows = ptc_float_rows(a, q, at, q_ld, nq, pad_q, &q_rows_ld);
-            const float *do_rows = ptc_float_rows(a, dout, at, q_ld, nq, pad_do, &do_ld);
-            const float *out_rows = ptc_float_rows(a, out, at, q_ld, nq, acc_q, &out_ld);
+            const float *do_rows = ptc_float_rows(a, dout, o_at, o_ld, nq, pad_do, &do_ld);
+            const float *out_rows = ptc_float_rows(a, out, o_at, o_ld, nq, acc_q, &out_ld);
             for (int64_t i = 0; i < PTC_QB; i++)
             {
                 const float l = i < nq ? lse[(batch * a->h + head) * a->t + t0 + i] : PTC_INF;

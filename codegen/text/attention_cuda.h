@@ -4,6 +4,7 @@
 struct PtcAttention
 {
     int b, t, h, d, s, g;
+    int q_row, k_row; // elements from one query or key to the next; out and dout lie without gaps
     float scale;
     int causal, window;
     int64_t bias_b, bias_h, bias_t; // strides of the bias [.., S]; 0: broadcast
@@ -88,16 +89,16 @@ PTC_INLINE void ptc_attention(const PtcAttention &a, const T *q, const T *k, con
     float *qs = (float *)rows, *ks = qs + TILE * (D + 1), *vs = ks + TILE * (D + 1), *ps = vs + TILE * (D + 1);
     const int64_t blocks = (a.t + TILE - 1) / TILE, head = blockIdx.x / blocks % a.h;
     const int64_t batch = blockIdx.x / blocks / a.h, t0 = blockIdx.x % blocks * TILE;
-    const int64_t kv = (batch * a.s * a.g + head / (a.h / a.g)) * D;
+    const int64_t kv = batch * a.s * a.k_row + head / (a.h / a.g) * D;
     const int row = threadIdx.x / LANES, lane = threadIdx.x % LANES;
     float acc[(D + LANES - 1) / LANES] = {}, max = -PTC_INF, sum = 0.0f;
-    ptc_load_tile<D, TILE>(qs, q + (batch * a.t * a.h + head) * D, a.h * D, t0, a.t, a.scale);
+    ptc_load_tile<D, TILE>(qs, q + batch * a.t * a.q_row + head * D, a.q_row, t0, a.t, a.scale);
     for (int64_t s0 = 0; s0 < a.s; s0 += TILE)
     {
         float scores[(TILE + LANES - 1) / LANES], top = max;
         __syncthreads();
-        ptc_load_tile<D, TILE>(ks, k + kv, a.g * D, s0, a.s, 1.0f);
-        ptc_load_tile<D, TILE>(vs, v + kv, a.g * D, s0, a.s, 1.0f);
+        ptc_load_tile<D, TILE>(ks, k + kv, a.k_row, s0, a.s, 1.0f);
+        ptc_load_tile<D, TILE>(vs, v + kv, a.k_row, s0, a.s, 1.0f);
         __syncthreads();
         for (int j = 0; j * LANES < TILE; j++)
         {
@@ -180,16 +181,16 @@ PTC_INLINE void ptc_attention_grad_kv(const PtcAttention &a, const T *q, const T
     float *bases = dss + TILE * (TILE + 1), *deltas = bases + TILE;
     const int64_t blocks = (a.s + TILE - 1) / TILE, group = blockIdx.x / blocks % a.g, heads = a.h / a.g;
     const int64_t batch = blockIdx.x / blocks / a.g, s0 = blockIdx.x % blocks * TILE;
-    const int64_t kv = (batch * a.s * a.g + group) * D;
+    const int64_t kv = batch * a.s * a.k_row + group * D;
     const int row = threadIdx.x / LANES, lane = threadIdx.x % LANES;
     float acc_k[(D + LANES - 1) / LANES] = {}, acc_v[(D + LANES - 1) / LANES] = {};
-    ptc_load_tile<D, TILE>(ks, k + kv, a.g * D, s0, a.s, 1.0f);
-    ptc_load_tile<D, TILE>(vs, v + kv, a.g * D, s0, a.s, 1.0f);
+    ptc_load_tile<D, TILE>(ks, k + kv, a.k_row, s0, a.s, 1.0f);
+    ptc_load_tile<D, TILE>(vs, v + kv, a.k_row, s0, a.s, 1.0f);
     for (int64_t head = group * heads; head < (group + 1) * heads; head++)
         for (int64_t t0 = 0; t0 < a.t; t0 += TILE)
         {
             __syncthreads();
-            ptc_load_tile<D, TILE>(qs, q + (batch * a.t * a.h + head) * D, a.h * D, t0, a.t, 1.0f);
+            ptc_load_tile<D, TILE>(qs, q + batch * a.t * a.q_row + head * D, a.q_row, t0, a.t, 1.0f);
             ptc_load_tile<D, TILE>(dos, dout + (batch * a.t * a.h + head) * D, a.h * D, t0, a.t, 1.0f);
             __syncthreads();
             ptc_load_rows<D, TILE>(a, out, lse, dos, bases, deltas, batch, head, t0);
@@ -212,8 +213,8 @@ PTC_INLINE void ptc_attention_grad_kv(const PtcAttention &a, const T *q, const T
     for (int i = 0; i * LANES < D; i++)
         if (i * LANES + lane < D && s0 + row < a.s)
         {
-            ptc_store(&dk[kv + (s0 + row) * a.g * D + i * LANES + lane], acc_k[i]);
-            ptc_store(&dv[kv + (s0 + row) * a.g * D + i * LANES + lane], acc_v[i]);
+            ptc_store(&dk[kv + (s0 + row) * a.k_row + i * LANES + lane], acc_k[i]);
+            ptc_store(&dv[kv + (s0 + row) * a.k_row + i * LANES + lane], acc_v[i]);
         }
 }
 
@@ -227,18 +228,18 @@ PTC_INLINE void ptc_attention_grad_q(const PtcAttention &a, const T *q, const T 
     float *dss = dos + TILE * (D + 1), *bases = dss + TILE * (TILE + 1), *deltas = bases + TILE;
     const int64_t blocks = (a.t + TILE - 1) / TILE, head = blockIdx.x / blocks % a.h;
     const int64_t batch = blockIdx.x / blocks / a.h, t0 = blockIdx.x % blocks * TILE;
-    const int64_t kv = (batch * a.s * a.g + head / (a.h / a.g)) * D;
+    const int64_t kv = batch * a.s * a.k_row + head / (a.h / a.g) * D;
     const int row = threadIdx.x / LANES, lane = threadIdx.x % LANES;
     float acc[(D + LANES - 1) / LANES] = {}, unused;
-    ptc_load_tile<D, TILE>(qs, q + (batch * a.t * a.h + head) * D, a.h * D, t0, a.t, 1.0f);
+    ptc_load_tile<D, TILE>(qs, q + batch * a.t * a.q_row + head * D, a.q_row, t0, a.t, 1.0f);
     ptc_load_tile<D, TILE>(dos, dout + (batch * a.t * a.h + head) * D, a.h * D, t0, a.t, 1.0f);
     __syncthreads();
     ptc_load_rows<D, TILE>(a, out, lse, dos, bases, deltas, batch, head, t0);
     for (int64_t s0 = 0; s0 < a.s; s0 += TILE)
     {
         __syncthreads();
-        ptc_load_tile<D, TILE>(ks, k + kv, a.g * D, s0, a.s, 1.0f);
-        ptc_load_tile<D, TILE>(vs, v + kv, a.g * D, s0, a.s, 1.0f);
+        ptc_load_tile<D, TILE>(ks, k + kv, a.k_row, s0, a.s, 1.0f);
+        ptc_load_tile<D, TILE>(vs, v + kv, a.k_row, s0, a.s, 1.0f);
         __syncthreads();
         for (int s = lane; s < TILE; s += LANES)
             ptc_pair_grad<D>(a, bias, key, sample, qs + row * (D + 1), ks + s * (D + 1), vs + s * (D + 1),
@@ -251,5 +252,5 @@ PTC_INLINE void ptc_attention_grad_q(const PtcAttention &a, const T *q, const T 
     }
     for (int i = 0; i * LANES < D; i++)
         if (i * LANES + lane < D && t0 + row < a.t)
-            ptc_store(&dq[((batch * a.t + t0 + row) * a.h + head) * D + i * LANES + lane], acc[i]);
+            ptc_store(&dq[(batch * a.t + t0 + row) * a.q_row + head * D + i * LANES + lane], acc[i]);
 }

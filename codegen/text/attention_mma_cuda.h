@@ -190,16 +190,16 @@ PTC_INLINE void ptc_attention_mma(const PtcAttention &a, const uint16_t *q, cons
     const int block_t = (int)(blockIdx.x % blocks * 16 * WARPS), t0 = block_t + 16 * warp, t = t0 + lane / 4;
     int lo, hi;
     ptc_key_range(a, block_t, 16 * WARPS, &lo, &hi);
-    k += (batch * a.s * a.g + head / (a.h / a.g)) * D;
-    v += (batch * a.s * a.g + head / (a.h / a.g)) * D;
+    k += batch * a.s * a.k_row + head / (a.h / a.g) * D;
+    v += batch * a.s * a.k_row + head / (a.h / a.g) * D;
     bias += bias ? batch * a.bias_b + head * a.bias_h : 0;
     float acc[D / 8][4] = {}, max[2] = {-PTC_INF, -PTC_INF}, sum[2] = {};
     uint32_t fragments[D / 16][4];
-    ptc_copy_rows<D, 16, 32>(own, q + queries, a.h * D, t0, a.t, lane);
+    ptc_copy_rows<D, 16, 32>(own, q + batch * a.t * a.q_row + head * D, a.q_row, t0, a.t, lane);
     if (lo < hi)
     {
-        ptc_copy_rows<D, KB, 32 * WARPS>(tiles, k, a.g * D, lo, a.s, threadIdx.x);
-        ptc_copy_rows<D, KB, 32 * WARPS>(tiles + KB * LD, v, a.g * D, lo, a.s, threadIdx.x);
+        ptc_copy_rows<D, KB, 32 * WARPS>(tiles, k, a.k_row, lo, a.s, threadIdx.x);
+        ptc_copy_rows<D, KB, 32 * WARPS>(tiles + KB * LD, v, a.k_row, lo, a.s, threadIdx.x);
     }
     for (int s0 = lo, stage = 0; s0 < hi; s0 += KB, stage ^= 1)
     {
@@ -214,8 +214,8 @@ PTC_INLINE void ptc_attention_mma(const PtcAttention &a, const uint16_t *q, cons
         __syncthreads(); // the tile is there, and nobody reads the one before it
         if (s0 + KB < hi)
         {
-            ptc_copy_rows<D, KB, 32 * WARPS>(next, k, a.g * D, s0 + KB, a.s, threadIdx.x);
-            ptc_copy_rows<D, KB, 32 * WARPS>(next + KB * LD, v, a.g * D, s0 + KB, a.s, threadIdx.x);
+            ptc_copy_rows<D, KB, 32 * WARPS>(next, k, a.k_row, s0 + KB, a.s, threadIdx.x);
+            ptc_copy_rows<D, KB, 32 * WARPS>(next + KB * LD, v, a.k_row, s0 + KB, a.s, threadIdx.x);
         }
         if (s0 == lo)
         {

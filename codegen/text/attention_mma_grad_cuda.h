@@ -62,7 +62,7 @@ PTC_INLINE void ptc_mma_grad_q_tile(const PtcAttention &a, const uint16_t *dss, 
         for (int r = 0; r < 2; r++)
         {
             const int t = t0 + i + lane / 4 + 8 * r;
-            uint16_t *to = dq + (int64_t)t * (a.h * D) + x + lane % 4 * 2;
+            uint16_t *to = dq + (int64_t)t * a.q_row + x + lane % 4 * 2;
             if (t >= a.t)
                 continue;
             *(uint32_t *)to = ptc_pack(acc[0][2 * r] * a.scale, acc[0][2 * r + 1] * a.scale);
@@ -79,7 +79,7 @@ PTC_INLINE void ptc_copy_queries(const PtcAttention &a, const uint16_t *q, const
                                  uint16_t *os, float *bases, float *deltas)
 {
     const int64_t at = (batch * a.t * a.h + head) * D, stats = (batch * a.h + head) * a.t;
-    ptc_copy_rows<D, QB, THREADS>(qs, q + at, a.h * D, t0, a.t, threadIdx.x);
+    ptc_copy_rows<D, QB, THREADS>(qs, q + batch * a.t * a.q_row + head * D, a.q_row, t0, a.t, threadIdx.x);
     ptc_copy_rows<D, QB, THREADS>(qs + QB * (D + 8), dout + at, a.h * D, t0, a.t, threadIdx.x);
     if (ALL)
         ptc_copy_rows<D, QB, THREADS>(os, out + at, a.h * D, t0, a.t, threadIdx.x);
@@ -103,15 +103,15 @@ PTC_INLINE void ptc_attention_mma_grad_kv(const PtcAttention &a, const uint16_t 
     uint16_t *os = tiles + 4 * QB * LD, *dss = os + (ALL ? QB * LD : 0);            // [QB][LD], [KEYS][QB + 8]
     float *bases = (float *)(dss + (ALL ? KEYS * (QB + 8) : 0)), *deltas = bases + 2 * QB; // [2][QB] each
     const int blocks = (a.s + KEYS - 1) / KEYS, group = (int)(blockIdx.x / blocks % a.g), heads = a.h / a.g;
-    const int64_t batch = blockIdx.x / blocks / a.g, kv = (batch * a.s * a.g + group) * D;
+    const int64_t batch = blockIdx.x / blocks / a.g, kv = batch * a.s * a.k_row + group * D;
     const int s0 = (int)(blockIdx.x % blocks * KEYS) + 16 * warp, s = s0 + row;
     int lo = 0, hi = a.t, head = group * heads;
     if (!ALL)
         ptc_query_range(a, s0 - 16 * warp, KEYS, &lo, &hi);
     bool more = lo < hi;
     float acc_k[D / 8][4] = {}, acc_v[D / 8][4] = {}, extra[2];
-    ptc_copy_rows<D, KEYS, THREADS>(ks, k + kv, a.g * D, s0 - 16 * warp, a.s, threadIdx.x);
-    ptc_copy_rows<D, KEYS, THREADS>(vs, v + kv, a.g * D, s0 - 16 * warp, a.s, threadIdx.x);
+    ptc_copy_rows<D, KEYS, THREADS>(ks, k + kv, a.k_row, s0 - 16 * warp, a.s, threadIdx.x);
+    ptc_copy_rows<D, KEYS, THREADS>(vs, v + kv, a.k_row, s0 - 16 * warp, a.s, threadIdx.x);
     if (more)
         ptc_copy_queries<D, THREADS, QB, ALL>(a, q, dout, out, lse, delta, batch, head, lo, tiles, os, bases, deltas);
     for (int t0 = lo, stage = 0; more; stage ^= 1)
@@ -172,15 +172,15 @@ PTC_INLINE void ptc_attention_mma_grad_kv(const PtcAttention &a, const uint16_t 
                 *(uint32_t *)(to + 8 * (QB + 8)) = ptc_pack(ds[j][2], ds[j][3]);
             }
             __syncthreads();
-            ptc_mma_grad_q_tile<D, WARPS, QB>(a, dss, ks, dq + (batch * a.t * a.h + head) * D, t0);
+            ptc_mma_grad_q_tile<D, WARPS, QB>(a, dss, ks, dq + batch * a.t * a.q_row + head * D, t0);
         }
         head = next_head;
         t0 = next_t0;
     }
     ptc_copies_wait();
     __syncthreads(); // nobody reads keys any more
-    ptc_store_rows<D>(dk + kv, a.g * D, s0, a.s, acc_k, a.scale, a.scale, ks + 16 * warp * LD);
-    ptc_store_rows<D>(dv + kv, a.g * D, s0, a.s, acc_v, 1.0f, 1.0f, vs + 16 * warp * LD);
+    ptc_store_rows<D>(dk + kv, a.k_row, s0, a.s, acc_k, a.scale, a.scale, ks + 16 * warp * LD);
+    ptc_store_rows<D>(dv + kv, a.k_row, s0, a.s, acc_v, 1.0f, 1.0f, vs + 16 * warp * LD);
 }
 
 // A tile of keys and values, as ptc_attention_tile.
@@ -217,8 +217,8 @@ PTC_INLINE void ptc_attention_mma_grad_q(const PtcAttention &a, const uint16_t *
     const int block_t = (int)(blockIdx.x % blocks * 16 * WARPS), t0 = block_t + 16 * warp, t = t0 + lane / 4;
     int lo, hi;
     ptc_key_range(a, block_t, 16 * WARPS, &lo, &hi);
-    k += (batch * a.s * a.g + head / (a.h / a.g)) * D;
-    v += (batch * a.s * a.g + head / (a.h / a.g)) * D;
+    k += batch * a.s * a.k_row + head / (a.h / a.g) * D;
+    v += batch * a.s * a.k_row + head / (a.h / a.g) * D;
     bias += bias ? batch * a.bias_b + head * a.bias_h : 0;
     float acc[D / 8][4] = {}, base[2], delta[2];
 #pragma unroll
@@ -228,12 +228,12 @@ PTC_INLINE void ptc_attention_mma_grad_q(const PtcAttention &a, const uint16_t *
         delta[r] = stats[0];
         base[r] = stats[(int64_t)a.b * a.h * a.t];
     }
-    ptc_copy_rows<D, 16, 32>(own, q + queries, a.h * D, t0, a.t, lane);
+    ptc_copy_rows<D, 16, 32>(own, q + batch * a.t * a.q_row + head * D, a.q_row, t0, a.t, lane);
     ptc_copy_rows<D, 16, 32>(own + 16 * LD, dout + queries, a.h * D, t0, a.t, lane);
     if (lo < hi)
     {
-        ptc_copy_rows<D, KB, 32 * WARPS>(tiles, k, a.g * D, lo, a.s, threadIdx.x);
-        ptc_copy_rows<D, KB, 32 * WARPS>(tiles + KB * LD, v, a.g * D, lo, a.s, threadIdx.x);
+        ptc_copy_rows<D, KB, 32 * WARPS>(tiles, k, a.k_row, lo, a.s, threadIdx.x);
+        ptc_copy_rows<D, KB, 32 * WARPS>(tiles + KB * LD, v, a.k_row, lo, a.s, threadIdx.x);
     }
     for (int s0 = lo, stage = 0; s0 < hi; s0 += KB, stage ^= 1)
     {
@@ -248,8 +248,8 @@ PTC_INLINE void ptc_attention_mma_grad_q(const PtcAttention &a, const uint16_t *
         __syncthreads(); // the tile is there, and nobody reads the one before it
         if (s0 + KB < hi)
         {
-            ptc_copy_rows<D, KB, 32 * WARPS>(next, k, a.g * D, s0 + KB, a.s, threadIdx.x);
-            ptc_copy_rows<D, KB, 32 * WARPS>(next + KB * LD, v, a.g * D, s0 + KB, a.s, threadIdx.x);
+            ptc_copy_rows<D, KB, 32 * WARPS>(next, k, a.k_row, s0 + KB, a.s, threadIdx.x);
+            ptc_copy_rows<D, KB, 32 * WARPS>(next + KB * LD, v, a.k_row, s0 + KB, a.s, threadIdx.x);
         }
         if (TAIL == KB || s0 + KB <= a.s)
             ptc_attention_grad_tile<D, N>(a, bias, own, now, now + KB * LD, t0, s0, kept, extra, base, delta, acc);
@@ -258,5 +258,5 @@ PTC_INLINE void ptc_attention_mma_grad_q(const PtcAttention &a, const uint16_t *
                                                  (const float (&)[TAIL / 4])extra, base, delta, acc);
     }
     ptc_copies_wait();
-    ptc_store_rows<D>(dq + queries, a.h * D, t0, a.t, acc, a.scale, a.scale, own);
+    ptc_store_rows<D>(dq + batch * a.t * a.q_row + head * D, a.q_row, t0, a.t, acc, a.scale, a.scale, own);
 }

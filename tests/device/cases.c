@@ -176,8 +176,8 @@ void device_cases_of_shapes(Arena *arena, DeviceCases *cases)
 typedef struct
 {
     int64_t batch, queries, keys, heads, groups, width;
-    DType dtype; /* of all but bias and logsumexp */
-} AttentionShape;
+    DType dtype;  /* of all but bias and logsumexp */
+} AttentionShape; /* groups 0: q, k and v are packed */
 
 typedef struct
 {
@@ -193,6 +193,8 @@ static const AttentionShape attention_shapes[] = {
     {2, 33, 17, 3, 1, 33, DT_F32},    {1, 5, 1, 2, 1, 64, DT_F32},     {1, 70, 70, 1, 1, 7, DT_F32},
     {1, 1, 130, 4, 4, 16, DT_F32},    {2, 70, 133, 4, 2, 32, DT_BF16}, {1, 128, 128, 2, 2, 64, DT_BF16},
     {1, 133, 70, 2, 1, 128, DT_BF16}, {1, 5, 1, 2, 1, 48, DT_BF16},    {2, 17, 33, 2, 1, 7, DT_BF16},
+    {2, 17, 17, 3, 0, 16, DT_F32},    {2, 70, 70, 3, 0, 32, DT_BF16},  {1, 133, 133, 2, 0, 128, DT_BF16},
+    {2, 9, 9, 2, 0, 7, DT_BF16},
 };
 
 static const AttentionVariant attention_variants[] = {
@@ -230,10 +232,11 @@ static void outputs(IrBuilder *b, IrOp op, const char *const *names)
 static void add_attention(Arena *arena, DeviceCases *cases, const AttentionShape *s, const AttentionVariant *v)
 {
     const double eps = s->dtype == DT_BF16 ? 0x1p-8 : 2e-7;
+    const bool packed = s->groups == 0;
     DeviceCase one = {
-        .label = arena_printf(arena, "attention %s %s B=%lld T=%lld S=%lld H=%lld G=%lld D=%lld", v->label,
-                              dtype_name(s->dtype), (long long)s->batch, (long long)s->queries, (long long)s->keys,
-                              (long long)s->heads, (long long)s->groups, (long long)s->width),
+        .label = arena_printf(arena, "attention %s %s%s B=%lld T=%lld S=%lld H=%lld G=%lld D=%lld", v->label,
+                              dtype_name(s->dtype), packed ? " packed" : "", (long long)s->batch, (long long)s->queries,
+                              (long long)s->keys, (long long)s->heads, (long long)s->groups, (long long)s->width),
         .seed = 1 + cases->len,
         .tolerance = s->dtype == DT_BF16 ? eps : eps * (double)(8 + s->width), /* dout.v - dout.out cancels */
         .relative = s->dtype == DT_BF16 ? 2 * eps : 10 * eps,
@@ -242,8 +245,14 @@ static void add_attention(Arena *arena, DeviceCases *cases, const AttentionShape
     IrBuilder b = ir_builder(one.m, ir_func_add(one.m, IR_FUNC_STEP, "train"));
     IrType q = TYPE(s->dtype, s->batch, s->queries, s->heads, s->width);
     IrType k = TYPE(s->dtype, s->batch, s->keys, s->groups, s->width);
-    IrValue operands[9] = {input(&b, "q", q), input(&b, "k", k), input(&b, "v", k)};
-    uint32_t n = 3;
+    IrType three = TYPE(s->dtype, s->batch, s->queries, 3 * s->heads, s->width);
+    IrValue operands[9] = {input(&b, "q", packed ? three : q)};
+    uint32_t n = 1;
+    if (!packed)
+    {
+        operands[n++] = input(&b, "k", k);
+        operands[n++] = input(&b, "v", k);
+    }
     if (v->bias)
         operands[n++] = input(
             &b, "bias",
@@ -253,8 +262,10 @@ static void add_attention(Arena *arena, DeviceCases *cases, const AttentionShape
         operands[n++] = input(&b, "key", TYPE(DT_I32, 2));
         operands[n++] = input(&b, "sample", TYPE(DT_I32, s->batch));
     }
-    IrAttr attrs[6] = {ir_attr_float(IR_ATTR_scale, 0.4)};
+    IrAttr attrs[7] = {ir_attr_float(IR_ATTR_scale, 0.4)};
     uint32_t n_attrs = 1;
+    if (packed)
+        attrs[n_attrs++] = ir_attr_bool(IR_ATTR_packed, true);
     if (v->causal)
         attrs[n_attrs++] = ir_attr_bool(IR_ATTR_causal, true);
     if (v->window)

@@ -64,6 +64,7 @@ static const Row rows[] = {
     {"attention", "f32[2x5x2x4], f32[2x5x2x4], f32[2x5x2x4]", "scale=0.5, causal=true"},
     {"attention", "f32[2x5x2x4], f32[2x5x2x4], f32[2x5x2x4]", "scale=0.5, window=1"},
     {"attention", "f32[2x3x4x4], f32[2x5x2x4], f32[2x5x2x4]", "scale=0.5, causal=true"},
+    {"attention", "f32[2x5x6x4]", "scale=0.5, packed=true"},
     {"attention", "f32[2x5x2x4], f32[2x5x2x4], f32[2x5x2x4], f32[1x2x5x5]", "scale=0.5, bias=true"},
     {"attention", "f32[2x5x2x4], f32[2x5x2x4], f32[2x5x2x4], i32[2], i32[2]", "scale=0.5, p=0.25, stream=9"},
 };
