@@ -13,7 +13,7 @@
 
 enum
 {
-    GUARD_BYTES = 64,
+    GUARD_BYTES = 8192,  /* more than a planted fault reaches */
     MAX_THREADS = 60000, /* of a launch: a fiber each */
     MAX_CASES_PER_FILE = 3
 };
@@ -260,9 +260,116 @@ static void planted_faults_are_found(void **state)
     arena_destroy(arena);
 }
 
+/* Faults of attention on tensor cores, all in one text: "%u" is the number that makes the place wrong. */
+static const struct
+{
+    const char *text, *spoilt;
+    uint32_t n_places;
+} mma_faults[] = {
+    {"__syncthreads();", "if (shim_planted != %u) __syncthreads();", 6},
+    {"ptc_copies_wait();\n     ", "if (shim_planted != %u) ptc_copies_wait();\n     ", 3},
+    {"__syncwarp();\n", "if (shim_planted != %u) __syncwarp();\n", 1},
+    {"y[2], y[3]", "y[shim_planted == %u ? 1 : 2], y[3]", 2},
+    {"lane / 16 * 8;", "lane / (shim_planted == %u ? 8 : 16) * 8;", 1},
+    {"lane / 8 % 2 * 8;", "lane / (shim_planted == %u ? 16 : 8) % 2 * 8;", 1},
+    {"bits, 1)", "bits, shim_planted == %u ? 2 : 1)", 1},
+    {"bits, 8)", "bits, shim_planted == %u ? 4 : 8)", 1},
+    {"if (r0 + r < end)", "if (shim_planted == %u || r0 + r < end)", 1},
+    {"if (t >= a.t)", "if (shim_planted != %u && t >= a.t)", 1},
+    {"if (!hidden)", "if (shim_planted == %u || !hidden)", 1},
+};
+
+/* The text of the case with all the faults, numbered from 1; returns how many there are. */
+static uint32_t plant_faults(StrBuf *out, const KernelCase *c, CodegenCudaTable *table)
+{
+    StrBuf text = strbuf_make(out->arena);
+    uint32_t n = 0, n_places[sizeof mma_faults / sizeof *mma_faults] = {0};
+    codegen_emit_cuda(&text, c->m, table);
+    print_entries(&text, table);
+    const char *from = strstr(text.data, "// ---- tensor cores");
+    assert_non_null(from);
+    strbuf_add_bytes(out, text.data, (size_t)(from - text.data));
+    while (*from)
+    {
+        size_t f = 0;
+        while (f < sizeof mma_faults / sizeof *mma_faults &&
+               strncmp(from, mma_faults[f].text, strlen(mma_faults[f].text)) != 0)
+            f++;
+        if (f == sizeof mma_faults / sizeof *mma_faults)
+        {
+            strbuf_add_bytes(out, from++, 1);
+            continue;
+        }
+        const char *number = strstr(mma_faults[f].spoilt, "%u");
+        strbuf_add_bytes(out, mma_faults[f].spoilt, (size_t)(number - mma_faults[f].spoilt));
+        strbuf_addf(out, "%u%s", ++n, number + 2);
+        from += strlen(mma_faults[f].text);
+        n_places[f]++;
+    }
+    for (size_t f = 0; f < sizeof mma_faults / sizeof *mma_faults; f++)
+        if (n_places[f] != mma_faults[f].n_places) /* an array of the callers has room for as many */
+            fail_msg("'%s' is there %u times", mma_faults[f].text, n_places[f]);
+    return n;
+}
+
+/* Marks the faults that the case shows; fault 0 is none. */
+static void find_faults(Arena *arena, const KernelCase *c, bool *found)
+{
+    StrBuf text = strbuf_make(arena);
+    CodegenCudaTable table;
+    const uint32_t n_faults = plant_faults(&text, c, &table);
+    void *handle = compile(arena, text.data);
+    assert_non_null(handle);
+    unsigned *planted = dlsym(handle, "shim_planted");
+    uint32_t k = 0;
+    IR_FOR_FUNCS(c->m, func)
+    {
+        const KernelData data = kernel_data_make(arena, c->m, func, seed);
+        for (*planted = 0; *planted <= n_faults; ++*planted)
+            for (int order = 0; order < 3 && !found[*planted]; order++)
+            {
+                Arena *scratch = arena_create();
+                KernelData tried = data;
+                found[*planted] = run_kernel(scratch, handle, &table.kernels[k], &tried, order) ||
+                                  kernel_data_compare(scratch, &tried, c->tolerance);
+                arena_destroy(scratch);
+            }
+        k++;
+    }
+    dlclose(handle);
+}
+
+static void faults_of_tensor_kernels_are_found(void **state)
+{
+    enum
+    {
+        N_FAULTS = 19
+    };
+    (void)state;
+    if (!cxx())
+        TEST_SKIP("no C++ compiler: planted faults are not looked for");
+    Arena *arena = arena_create();
+    KernelCases cases = kernel_cases_load(arena);
+    bool found[N_FAULTS + 1] = {false};
+    uint32_t n_found = 0;
+    for (uint32_t i = 0; i < cases.len; i++)
+        if (strncmp(cases.data[i].label, "attention_bf16 ", 15) == 0)
+            find_faults(arena, &cases.data[i], found);
+    for (uint32_t n = 1; n <= N_FAULTS; n++)
+    {
+        n_found += found[n];
+        if (!found[n])
+            printf("fault %u can go without anyone seeing\n", n);
+    }
+    arena_destroy(arena);
+    assert_false(found[0]);
+    assert_int_equal(n_found, N_FAULTS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(kernels_agree_in_every_thread_order),
+                                       cmocka_unit_test(faults_of_tensor_kernels_are_found),
                                        cmocka_unit_test(planted_faults_are_found)};
     if (!mkdtemp(dir))
         return 1;
