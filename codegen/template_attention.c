@@ -225,7 +225,7 @@ static MmaPlan forward_plan(const TemplateUse *use, const AttentionUse *a)
 {
     MmaPlan plan = {.warps = even_warps(a->t, a->d <= 64 ? 8 : 4), .tile = a->s > 32 ? 64 : 32};
     plan.tail = tail_of(use, a->s, plan.tile);
-    plan.smem_bytes = (16 * plan.warps + 4 * plan.tile) * row_bytes(a);
+    plan.smem_bytes = (16 * plan.warps + 4 * plan.tile) * row_bytes(a) + 2 * plan.tile * 4;
     return plan;
 }
 
@@ -233,7 +233,7 @@ static MmaPlan grad_q_plan(const TemplateUse *use, const AttentionUse *a)
 {
     MmaPlan plan = {.warps = even_warps(a->t, a->d <= 64 ? 8 : 4), .tile = a->s > 32 && a->d <= 64 ? 64 : 32};
     plan.tail = tail_of(use, a->s, plan.tile);
-    plan.smem_bytes = (32 * plan.warps + 4 * plan.tile) * row_bytes(a);
+    plan.smem_bytes = (32 * plan.warps + 4 * plan.tile) * row_bytes(a) + 2 * plan.tile * 4;
     return plan;
 }
 
@@ -260,13 +260,13 @@ static MmaPlan grad_kv_plan(const AttentionUse *a)
     return plan;
 }
 
-/* 128 registers are enough for narrow heads: a multiprocessor's 65536 are then those of two blocks. */
+/* 128 registers are enough for narrow heads: a multiprocessor's 65536 are then those of 16 warps. */
 static void mma_launch(const AttentionUse *a, const MmaPlan *plan, int64_t n_blocks, CodegenCudaLaunch *out)
 {
     *out = (CodegenCudaLaunch){.grid = (uint32_t)n_blocks,
                                .block = (uint32_t)(32 * plan->warps),
                                .smem_bytes = (uint32_t)plan->smem_bytes,
-                               .n_resident = a->d <= 64 && plan->warps == 8 ? 2 : 0};
+                               .n_resident = a->d <= 64 ? (uint32_t)(MAX_WARPS / plan->warps) : 0};
 }
 
 static void attention_plan_cuda(const TemplateUse *use, CodegenCudaKernel *out)

@@ -32,10 +32,11 @@ PTC_INLINE void ptc_query_range(const PtcAttention &a, int s, int m, int *lo, in
 }
 
 // A lane's part of 16 x 8 N products: element e of tile j is of query t + e / 2 * 8 and key s + 8 j + e % 2, or where
-// TURNED, of query t + 8 j + e % 2 and key s + e / 2 * 8. Products become scores less `base` of the query. A bias that is
-// the same for all queries is in `extra`, by key. `hidden`: some of the pairs may not be visible.
+// TURNED, of query t + 8 j + e % 2 and key s + e / 2 * 8. Products become scores less `base` of the query. `row`: the bias
+// of the keys from s on (TURNED: of the two) where it is the same for all queries. `hidden`: some of the pairs may not be
+// visible.
 template <int N, bool TURNED>
-PTC_INLINE void ptc_mma_scores(const PtcAttention &a, const float *bias, const float (&extra)[TURNED ? 2 : 2 * N],
+PTC_INLINE void ptc_mma_scores(const PtcAttention &a, const float *bias, const float *row,
                                const float (&base)[TURNED ? 2 * N : 2], int t, int s, bool hidden, float (&c)[N][4])
 {
 #pragma unroll
@@ -46,7 +47,7 @@ PTC_INLINE void ptc_mma_scores(const PtcAttention &a, const float *bias, const f
             const int to_t = t + (TURNED ? 8 * j + e % 2 : e / 2 * 8), to_s = s + (TURNED ? e / 2 * 8 : 8 * j + e % 2);
             float term = -base[TURNED ? 2 * j + e % 2 : e / 2];
             if (bias && a.bias_t == 0)
-                term += extra[TURNED ? e / 2 : 2 * j + e % 2];
+                term = fmaf(row[TURNED ? e / 2 : 8 * j + e % 2], ptc_log2e(), term);
             else if (bias)
                 term = fmaf(bias[(to_t < a.t ? to_t : a.t - 1) * a.bias_t + (to_s < a.s ? to_s : a.s - 1)], ptc_log2e(),
                             term);
@@ -61,18 +62,6 @@ PTC_INLINE void ptc_mma_scores(const PtcAttention &a, const float *bias, const f
             if (!ptc_visible(a, t + (TURNED ? 8 * j + e % 2 : e / 2 * 8), s + (TURNED ? e / 2 * 8 : 8 * j + e % 2)))
                 c[j][e] = -PTC_INF;
 }
-// `extra` of ptc_mma_scores: keys s + 8 j and the next, or where TURNED, s and s + 8.
-template <int N, bool TURNED>
-PTC_INLINE void ptc_mma_extra(const PtcAttention &a, const float *bias, int s, float (&extra)[TURNED ? 2 : 2 * N])
-{
-#pragma unroll
-    for (int i = 0; i < (TURNED ? 2 : 2 * N); i++)
-    {
-        const int at = s + (TURNED ? 8 * i : i / 2 * 8 + i % 2);
-        extra[i] = bias && a.bias_t == 0 ? bias[at < a.s ? at : a.s - 1] * ptc_log2e() : 0.0f;
-    }
-}
-
 // Four bits: which of the four elements of a block of random numbers dropout keeps.
 PTC_INLINE uint32_t ptc_kept4(const PtcAttention &a, const int32_t *key, int32_t sample, uint32_t block)
 {
@@ -152,14 +141,14 @@ PTC_INLINE void ptc_softmax_tile(float (&s)[N][4], float (&max)[2], float (&sum)
 template <int D, int N>
 PTC_INLINE void ptc_attention_tile(const PtcAttention &a, const float *bias, const uint32_t (&queries)[D / 16][4],
                                    const uint16_t *keys, const uint16_t *values, int t0, int s0, uint32_t kept,
-                                   const float (&extra)[2 * N], float (&acc)[D / 8][4], float (&max)[2], float (&sum)[2])
+                                   const float *row_bias, float (&acc)[D / 8][4], float (&max)[2], float (&sum)[2])
 {
     const int lane = threadIdx.x % 32;
     const float none[2] = {};
     float s[N][4], factor[2];
     ptc_times_rows<D>(s, queries, keys);
-    ptc_mma_scores<N, false>(a, bias, extra, none, t0 + lane / 4, s0 + lane % 4 * 2, ptc_has_hidden(a, t0, 16, s0, 8 * N),
-                             s);
+    ptc_mma_scores<N, false>(a, bias, row_bias + lane % 4 * 2, none, t0 + lane / 4, s0 + lane % 4 * 2,
+                             ptc_has_hidden(a, t0, 16, s0, 8 * N), s);
     ptc_softmax_tile(s, max, sum, factor);
     if (a.p > 0.0f)
     {
@@ -177,6 +166,19 @@ PTC_INLINE void ptc_attention_tile(const PtcAttention &a, const float *bias, con
     ptc_times_columns<D>(acc, s, values);
 }
 
+// Asks for a tile of keys, values [2][KB][D + 8] and of a bias that is the same for all queries [KB].
+template <int D, int THREADS, int KB>
+PTC_INLINE void ptc_copy_keys(const PtcAttention &a, const uint16_t *k, const uint16_t *v, const float *bias, int s0,
+                              uint16_t *to, float *to_bias)
+{
+    const int i = threadIdx.x;
+    ptc_copy_rows<D, KB, THREADS>(to, k, a.k_row, s0, a.s, i);
+    ptc_copy_rows<D, KB, THREADS>(to + KB * (D + 8), v, a.k_row, s0, a.s, i);
+    if (bias && a.bias_t == 0)
+        for (int x = i; x < KB; x += THREADS)
+            ptc_copy4(to_bias + x, bias + s0 + x, s0 + x < a.s);
+}
+
 // TAIL: how many keys the last tile has, as a multiple of 16; KB when that is not known.
 template <int D, int WARPS, int KB, int TAIL>
 PTC_INLINE void ptc_attention_mma(const PtcAttention &a, const uint16_t *q, const uint16_t *k, const uint16_t *v,
@@ -184,7 +186,8 @@ PTC_INLINE void ptc_attention_mma(const PtcAttention &a, const uint16_t *q, cons
 {
     PTC_DYNAMIC_ROWS;
     const int N = KB / 8, LD = D + 8, lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = lane % 4 * 2;
-    uint16_t *tiles = (uint16_t *)rows, *own = tiles + (4 * KB + 16 * warp) * LD; // [2][keys, values][KB][LD], then a warp's queries
+    float *biases = (float *)rows;                                                  // [2][KB]
+    uint16_t *tiles = (uint16_t *)(biases + 2 * KB), *own = tiles + (4 * KB + 16 * warp) * LD; // [2][keys, values][KB][LD]
     const int blocks = (a.t + 16 * WARPS - 1) / (16 * WARPS), head = (int)(blockIdx.x / blocks % a.h);
     const int64_t batch = blockIdx.x / blocks / a.h, queries = (batch * a.t * a.h + head) * D;
     const int block_t = (int)(blockIdx.x % blocks * 16 * WARPS), t0 = block_t + 16 * warp, t = t0 + lane / 4;
@@ -197,26 +200,19 @@ PTC_INLINE void ptc_attention_mma(const PtcAttention &a, const uint16_t *q, cons
     uint32_t fragments[D / 16][4];
     ptc_copy_rows<D, 16, 32>(own, q + batch * a.t * a.q_row + head * D, a.q_row, t0, a.t, lane);
     if (lo < hi)
-    {
-        ptc_copy_rows<D, KB, 32 * WARPS>(tiles, k, a.k_row, lo, a.s, threadIdx.x);
-        ptc_copy_rows<D, KB, 32 * WARPS>(tiles + KB * LD, v, a.k_row, lo, a.s, threadIdx.x);
-    }
+        ptc_copy_keys<D, 32 * WARPS, KB>(a, k, v, bias, lo, tiles, biases);
     for (int s0 = lo, stage = 0; s0 < hi; s0 += KB, stage ^= 1)
     {
         const uint16_t *now = tiles + stage * 2 * KB * LD;
-        uint16_t *next = tiles + (stage ^ 1) * 2 * KB * LD;
+        const float *row_bias = biases + stage * KB;
         uint32_t kept = 0;
-        float extra[2 * N];
         if (a.p > 0.0f)
             kept = ptc_kept<N, false>(a, key, sample[batch], head, t, s0 + column);
-        ptc_mma_extra<N, false>(a, bias, s0 + column, extra);
         ptc_copies_wait();
         __syncthreads(); // the tile is there, and nobody reads the one before it
         if (s0 + KB < hi)
-        {
-            ptc_copy_rows<D, KB, 32 * WARPS>(next, k, a.k_row, s0 + KB, a.s, threadIdx.x);
-            ptc_copy_rows<D, KB, 32 * WARPS>(next + KB * LD, v, a.k_row, s0 + KB, a.s, threadIdx.x);
-        }
+            ptc_copy_keys<D, 32 * WARPS, KB>(a, k, v, bias, s0 + KB, tiles + (stage ^ 1) * 2 * KB * LD,
+                                             biases + (stage ^ 1) * KB);
         if (s0 == lo)
         {
 #pragma unroll
@@ -224,10 +220,10 @@ PTC_INLINE void ptc_attention_mma(const PtcAttention &a, const uint16_t *q, cons
                 ptc_fragment<D>(fragments[i], (const uint16_t *)own, i);
         }
         if (TAIL == KB || s0 + KB <= a.s)
-            ptc_attention_tile<D, N>(a, bias, fragments, now, now + KB * LD, t0, s0, kept, extra, acc, max, sum);
+            ptc_attention_tile<D, N>(a, bias, fragments, now, now + KB * LD, t0, s0, kept, row_bias, acc, max, sum);
         else
-            ptc_attention_tile<D, TAIL / 8>(a, bias, fragments, now, now + KB * LD, t0, s0, kept,
-                                            (const float (&)[TAIL / 4])extra, acc, max, sum);
+            ptc_attention_tile<D, TAIL / 8>(a, bias, fragments, now, now + KB * LD, t0, s0, kept, row_bias, acc, max,
+                                            sum);
     }
     ptc_copies_wait();
     float factor[2];

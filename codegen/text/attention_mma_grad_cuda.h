@@ -90,6 +90,25 @@ PTC_INLINE void ptc_copy_queries(const PtcAttention &a, const uint16_t *q, const
         ptc_copy4(deltas + i, delta + stats + t, true);
 }
 
+// What ptc_copy_queries asked for with ALL, to delta and what to subtract; by the last threads, 4 to a query.
+template <int D, int THREADS, int QB>
+PTC_INLINE void ptc_query_stats(const uint16_t *os, const uint16_t *dos, float *bases, float *deltas)
+{
+    for (int i = (THREADS - 1 - threadIdx.x) / 4; i < QB; i += THREADS / 4)
+    {
+        float sum = 0.0f;
+#pragma unroll
+        for (int x = threadIdx.x % 4 * 8; x < D; x += 32)
+            sum = ptc_dot8(*(const PtcBytes16 *)(os + i * (D + 8) + x), *(const PtcBytes16 *)(dos + i * (D + 8) + x), sum);
+        sum = ptc_lanes_sum<4>(sum);
+        if (threadIdx.x % 4 == 0)
+        {
+            deltas[i] = sum;
+            bases[i] = ptc_base(bases[i]);
+        }
+    }
+}
+
 template <int D, int WARPS, int QB, bool ALL>
 PTC_INLINE void ptc_attention_mma_grad_kv(const PtcAttention &a, const uint16_t *q, const uint16_t *k, const uint16_t *v,
                                           const float *bias, const int32_t *key, const int32_t *sample,
@@ -109,57 +128,48 @@ PTC_INLINE void ptc_attention_mma_grad_kv(const PtcAttention &a, const uint16_t 
     if (!ALL)
         ptc_query_range(a, s0 - 16 * warp, KEYS, &lo, &hi);
     bool more = lo < hi;
-    float acc_k[D / 8][4] = {}, acc_v[D / 8][4] = {}, extra[2];
+    float acc_k[D / 8][4] = {}, acc_v[D / 8][4] = {};
     ptc_copy_rows<D, KEYS, THREADS>(ks, k + kv, a.k_row, s0 - 16 * warp, a.s, threadIdx.x);
     ptc_copy_rows<D, KEYS, THREADS>(vs, v + kv, a.k_row, s0 - 16 * warp, a.s, threadIdx.x);
     if (more)
         ptc_copy_queries<D, THREADS, QB, ALL>(a, q, dout, out, lse, delta, batch, head, lo, tiles, os, bases, deltas);
+    if (ALL)
+    {
+        ptc_copies_wait();
+        __syncthreads(); // the first tile is there
+        ptc_query_stats<D, THREADS, QB>(os, tiles + QB * LD, bases, deltas);
+    }
     for (int t0 = lo, stage = 0; more; stage ^= 1)
     {
         const int next_head = t0 + QB < hi ? head : head + 1, next_t0 = t0 + QB < hi ? t0 + QB : lo;
         const uint16_t *qs = tiles + stage * 2 * QB * LD, *dos = qs + QB * LD;
-        const float *query_bias = bias ? bias + batch * a.bias_b + head * a.bias_h : 0;
-        float *base = bases + stage * QB, *query_delta = deltas + stage * QB, p[N][4], ds[N][4], subtract[2 * N];
+        uint16_t *next = tiles + (stage ^ 1) * 2 * QB * LD;
+        const float *query_bias = bias ? bias + batch * a.bias_b + head * a.bias_h : 0, *base = bases + stage * QB;
+        float key_bias[2] = {}, p[N][4], ds[N][4], subtract[2 * N];
         uint32_t kept = 0;
+        if (bias && a.bias_t == 0)
+            for (int r = 0; r < 2; r++)
+                key_bias[r] = query_bias[s + 8 * r < a.s ? s + 8 * r : a.s - 1];
         if (a.p > 0.0f)
             kept = ptc_kept<N, true>(a, key, sample[batch], head, t0 + column, s);
-        ptc_mma_extra<N, true>(a, query_bias, s, extra);
-        ptc_copies_wait();
-        __syncthreads(); // the tile is there, and nobody reads the one before it
-        if (ALL)
-        {
-            const int i = threadIdx.x / 4;
-            for (int r = i; r < QB; r += THREADS / 4)
-            {
-                float sum = 0.0f;
-#pragma unroll
-                for (int x = threadIdx.x % 4 * 8; x < D; x += 32)
-                    sum = ptc_dot8(*(const PtcBytes16 *)(os + r * LD + x), *(const PtcBytes16 *)(dos + r * LD + x), sum);
-                sum = ptc_lanes_sum<4>(sum);
-                if (threadIdx.x % 4 == 0)
-                {
-                    query_delta[r] = sum;
-                    base[r] = ptc_base(base[r]);
-                }
-            }
-            __syncthreads();
-        }
+        if (!ALL)
+            ptc_copies_wait();
+        __syncthreads(); // the tile and its stats are there, and nobody reads the one before it
         more = next_head < (group + 1) * heads;
         if (more)
-            ptc_copy_queries<D, THREADS, QB, ALL>(a, q, dout, out, lse, delta, batch, next_head, next_t0,
-                                                  tiles + (stage ^ 1) * 2 * QB * LD, os, bases + (stage ^ 1) * QB,
-                                                  deltas + (stage ^ 1) * QB);
+            ptc_copy_queries<D, THREADS, QB, ALL>(a, q, dout, out, lse, delta, batch, next_head, next_t0, next, os,
+                                                  bases + (stage ^ 1) * QB, deltas + (stage ^ 1) * QB);
         ptc_times_rows<D>(p, (const uint16_t *)ks + 16 * warp * LD, qs);
         ptc_times_rows<D>(ds, (const uint16_t *)vs + 16 * warp * LD, dos);
 #pragma unroll
         for (int i = 0; i < 2 * N; i++)
             subtract[i] = base[i / 2 * 8 + column + i % 2];
-        ptc_mma_scores<N, true>(a, query_bias, extra, subtract, t0 + column, s, ptc_has_hidden(a, t0, QB, s0, 16), p);
+        ptc_mma_scores<N, true>(a, query_bias, key_bias, subtract, t0 + column, s, ptc_has_hidden(a, t0, QB, s0, 16), p);
 #pragma unroll
         for (int j = 0; j < N; j++)
 #pragma unroll
             for (int e = 0; e < 4; e++)
-                ptc_mma_pair_grad(a, query_delta[8 * j + column + e % 2], kept >> (4 * j + e) & 1u, p[j][e], ds[j][e]);
+                ptc_mma_pair_grad(a, deltas[stage * QB + 8 * j + column + e % 2], kept >> (4 * j + e) & 1u, p[j][e], ds[j][e]);
         ptc_times_columns<D>(acc_v, p, dos);
         ptc_times_columns<D>(acc_k, ds, qs);
         if (ALL)
@@ -171,8 +181,11 @@ PTC_INLINE void ptc_attention_mma_grad_kv(const PtcAttention &a, const uint16_t 
                 *(uint32_t *)to = ptc_pack(ds[j][0], ds[j][1]);
                 *(uint32_t *)(to + 8 * (QB + 8)) = ptc_pack(ds[j][2], ds[j][3]);
             }
-            __syncthreads();
+            ptc_copies_wait();
+            __syncthreads(); // all score gradients are there, and the next tile
             ptc_mma_grad_q_tile<D, WARPS, QB>(a, dss, ks, dq + batch * a.t * a.q_row + head * D, t0);
+            if (more)
+                ptc_query_stats<D, THREADS, QB>(os, next + QB * LD, bases + (stage ^ 1) * QB, deltas + (stage ^ 1) * QB);
         }
         head = next_head;
         t0 = next_t0;
@@ -187,15 +200,15 @@ PTC_INLINE void ptc_attention_mma_grad_kv(const PtcAttention &a, const uint16_t 
 template <int D, int N>
 PTC_INLINE void ptc_attention_grad_tile(const PtcAttention &a, const float *bias, const uint16_t *queries,
                                         const uint16_t *keys, const uint16_t *values, int t0, int s0, uint32_t kept,
-                                        const float (&extra)[2 * N], const float (&base)[2], const float (&delta)[2],
+                                        const float *row_bias, const float (&base)[2], const float (&delta)[2],
                                         float (&acc)[D / 8][4])
 {
     const int lane = threadIdx.x % 32;
     float p[N][4], ds[N][4];
     ptc_times_rows<D>(p, queries, keys);
     ptc_times_rows<D>(ds, queries + 16 * (D + 8), values);
-    ptc_mma_scores<N, false>(a, bias, extra, base, t0 + lane / 4, s0 + lane % 4 * 2, ptc_has_hidden(a, t0, 16, s0, 8 * N),
-                             p);
+    ptc_mma_scores<N, false>(a, bias, row_bias + lane % 4 * 2, base, t0 + lane / 4, s0 + lane % 4 * 2,
+                             ptc_has_hidden(a, t0, 16, s0, 8 * N), p);
 #pragma unroll
     for (int j = 0; j < N; j++)
 #pragma unroll
@@ -211,7 +224,8 @@ PTC_INLINE void ptc_attention_mma_grad_q(const PtcAttention &a, const uint16_t *
 {
     PTC_DYNAMIC_ROWS;
     const int N = KB / 8, LD = D + 8, lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = lane % 4 * 2;
-    uint16_t *tiles = (uint16_t *)rows, *own = tiles + (4 * KB + 32 * warp) * LD; // [2][keys, values][KB][LD]
+    float *biases = (float *)rows;                                                  // [2][KB]
+    uint16_t *tiles = (uint16_t *)(biases + 2 * KB), *own = tiles + (4 * KB + 32 * warp) * LD; // [2][keys, values][KB][LD]
     const int blocks = (a.t + 16 * WARPS - 1) / (16 * WARPS), head = (int)(blockIdx.x / blocks % a.h);
     const int64_t batch = blockIdx.x / blocks / a.h, queries = (batch * a.t * a.h + head) * D;
     const int block_t = (int)(blockIdx.x % blocks * 16 * WARPS), t0 = block_t + 16 * warp, t = t0 + lane / 4;
@@ -231,31 +245,24 @@ PTC_INLINE void ptc_attention_mma_grad_q(const PtcAttention &a, const uint16_t *
     ptc_copy_rows<D, 16, 32>(own, q + batch * a.t * a.q_row + head * D, a.q_row, t0, a.t, lane);
     ptc_copy_rows<D, 16, 32>(own + 16 * LD, dout + queries, a.h * D, t0, a.t, lane);
     if (lo < hi)
-    {
-        ptc_copy_rows<D, KB, 32 * WARPS>(tiles, k, a.k_row, lo, a.s, threadIdx.x);
-        ptc_copy_rows<D, KB, 32 * WARPS>(tiles + KB * LD, v, a.k_row, lo, a.s, threadIdx.x);
-    }
+        ptc_copy_keys<D, 32 * WARPS, KB>(a, k, v, bias, lo, tiles, biases);
     for (int s0 = lo, stage = 0; s0 < hi; s0 += KB, stage ^= 1)
     {
         const uint16_t *now = tiles + stage * 2 * KB * LD;
-        uint16_t *next = tiles + (stage ^ 1) * 2 * KB * LD;
+        const float *row_bias = biases + stage * KB;
         uint32_t kept = 0;
-        float extra[2 * N];
         if (a.p > 0.0f)
             kept = ptc_kept<N, false>(a, key, sample[batch], head, t, s0 + column);
-        ptc_mma_extra<N, false>(a, bias, s0 + column, extra);
         ptc_copies_wait();
         __syncthreads(); // the tile is there, and nobody reads the one before it
         if (s0 + KB < hi)
-        {
-            ptc_copy_rows<D, KB, 32 * WARPS>(next, k, a.k_row, s0 + KB, a.s, threadIdx.x);
-            ptc_copy_rows<D, KB, 32 * WARPS>(next + KB * LD, v, a.k_row, s0 + KB, a.s, threadIdx.x);
-        }
+            ptc_copy_keys<D, 32 * WARPS, KB>(a, k, v, bias, s0 + KB, tiles + (stage ^ 1) * 2 * KB * LD,
+                                             biases + (stage ^ 1) * KB);
         if (TAIL == KB || s0 + KB <= a.s)
-            ptc_attention_grad_tile<D, N>(a, bias, own, now, now + KB * LD, t0, s0, kept, extra, base, delta, acc);
+            ptc_attention_grad_tile<D, N>(a, bias, own, now, now + KB * LD, t0, s0, kept, row_bias, base, delta, acc);
         else
-            ptc_attention_grad_tile<D, TAIL / 8>(a, bias, own, now, now + KB * LD, t0, s0, kept,
-                                                 (const float (&)[TAIL / 4])extra, base, delta, acc);
+            ptc_attention_grad_tile<D, TAIL / 8>(a, bias, own, now, now + KB * LD, t0, s0, kept, row_bias, base, delta,
+                                                 acc);
     }
     ptc_copies_wait();
     ptc_store_rows<D>(dq + batch * a.t * a.q_row + head * D, a.q_row, t0, a.t, acc, a.scale, a.scale, own);

@@ -267,7 +267,7 @@ static const struct
     uint32_t n_places;
 } mma_faults[] = {
     {"__syncthreads();", "if (shim_planted != %u) __syncthreads();", 6},
-    {"ptc_copies_wait();\n     ", "if (shim_planted != %u) ptc_copies_wait();\n     ", 3},
+    {"ptc_copies_wait();\n     ", "if (shim_planted != %u) ptc_copies_wait();\n     ", 5},
     {"__syncwarp();\n", "if (shim_planted != %u) __syncwarp();\n", 1},
     {"y[2], y[3]", "y[shim_planted == %u ? 1 : 2], y[3]", 2},
     {"lane / 16 * 8;", "lane / (shim_planted == %u ? 8 : 16) * 8;", 1},
@@ -343,7 +343,7 @@ static void faults_of_tensor_kernels_are_found(void **state)
 {
     enum
     {
-        N_FAULTS = 19
+        N_FAULTS = 21
     };
     (void)state;
     if (!cxx())
