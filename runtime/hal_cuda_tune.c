@@ -17,7 +17,7 @@
 
 enum
 {
-    N_PROPOSED = 8,
+    N_PROPOSED = 16,
     N_RUNS = 3, /* timed together, behind one that loads what the algorithm needs */
     N_WORDS = sizeof((BlasLtAlgo *)0)->data / sizeof(uint64_t),
     PIECE_ALIGNMENT = 256

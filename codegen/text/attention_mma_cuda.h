@@ -189,7 +189,7 @@ PTC_INLINE void ptc_attention_mma(const PtcAttention &a, const uint16_t *q, cons
     float *biases = (float *)rows;                                                  // [2][KB]
     uint16_t *tiles = (uint16_t *)(biases + 2 * KB), *own = tiles + (4 * KB + 16 * warp) * LD; // [2][keys, values][KB][LD]
     const int blocks = (a.t + 16 * WARPS - 1) / (16 * WARPS), head = (int)(blockIdx.x / blocks % a.h);
-    const int64_t batch = blockIdx.x / blocks / a.h, queries = (batch * a.t * a.h + head) * D;
+    const int64_t batch = blockIdx.x / blocks / a.h, queries = batch * a.t * (a.h * D) + head * D;
     const int block_t = (int)(blockIdx.x % blocks * 16 * WARPS), t0 = block_t + 16 * warp, t = t0 + lane / 4;
     int lo, hi;
     ptc_key_range(a, block_t, 16 * WARPS, &lo, &hi);

@@ -78,7 +78,7 @@ PTC_INLINE void ptc_copy_queries(const PtcAttention &a, const uint16_t *q, const
                                  const float *lse, const float *delta, int64_t batch, int head, int t0, uint16_t *qs,
                                  uint16_t *os, float *bases, float *deltas)
 {
-    const int64_t at = (batch * a.t * a.h + head) * D, stats = (batch * a.h + head) * a.t;
+    const int64_t at = batch * a.t * (a.h * D) + head * D, stats = (batch * a.h + head) * a.t;
     ptc_copy_rows<D, QB, THREADS>(qs, q + batch * a.t * a.q_row + head * D, a.q_row, t0, a.t, threadIdx.x);
     ptc_copy_rows<D, QB, THREADS>(qs + QB * (D + 8), dout + at, a.h * D, t0, a.t, threadIdx.x);
     if (ALL)
@@ -227,7 +227,7 @@ PTC_INLINE void ptc_attention_mma_grad_q(const PtcAttention &a, const uint16_t *
     float *biases = (float *)rows;                                                  // [2][KB]
     uint16_t *tiles = (uint16_t *)(biases + 2 * KB), *own = tiles + (4 * KB + 32 * warp) * LD; // [2][keys, values][KB][LD]
     const int blocks = (a.t + 16 * WARPS - 1) / (16 * WARPS), head = (int)(blockIdx.x / blocks % a.h);
-    const int64_t batch = blockIdx.x / blocks / a.h, queries = (batch * a.t * a.h + head) * D;
+    const int64_t batch = blockIdx.x / blocks / a.h, queries = batch * a.t * (a.h * D) + head * D;
     const int block_t = (int)(blockIdx.x % blocks * 16 * WARPS), t0 = block_t + 16 * warp, t = t0 + lane / 4;
     int lo, hi;
     ptc_key_range(a, block_t, 16 * WARPS, &lo, &hi);

