@@ -58,6 +58,7 @@ typedef struct
     uint32_t n_launches;
     CodegenCudaLaunch launch[3];
     int64_t workspace_bytes;
+    size_t text_at; /* where its text begins in the buffer, up to the next one's; all need what is before the first */
 } CodegenCudaKernel;
 typedef struct
 {

@@ -355,12 +355,13 @@ void codegen_emit_cuda(StrBuf *buf, const IrModule *m, CodegenCudaTable *out_tab
     template_print_cuda_helpers(buf, m);
     strbuf_add(buf, "\n");
     uint32_t number = 0;
-    StrBuf text = strbuf_make(arena);
     IR_FOR_FUNCS(m, func)
     {
         if (ir_func(m, func)->kind != IR_FUNC_KERNEL)
             continue;
+        StrBuf text = strbuf_make(arena);
         CodegenCudaKernel *kernel = &kernels[number];
+        kernel->text_at = buf->len;
         kernel->name = arena_strdup(arena, ir_func(m, func)->name);
         IR_FOR_OPS(m, func, op)
         {
@@ -382,8 +383,8 @@ void codegen_emit_cuda(StrBuf *buf, const IrModule *m, CodegenCudaTable *out_tab
                 BUG("kernel %s: %s", kernel->name, why);
             print_loop_kernel(&p);
         }
+        nest_print_indented(buf, strbuf_text(&text));
         number++;
     }
-    nest_print_indented(buf, strbuf_text(&text));
     *out_table = (CodegenCudaTable){n_kernels, kernels};
 }

@@ -84,6 +84,6 @@ bool cuda_graph_is_stale(const HalDevice *device, const HalGraph *graph);
 void cuda_graph_destroy(HalDevice *device, HalGraph *graph);
 
 /* The version of the files above; the first line of each names it. */
-#define CUDA_KERNEL_ABI_VERSION 1
+#define CUDA_KERNEL_ABI_VERSION 2
 
 #endif

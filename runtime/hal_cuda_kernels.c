@@ -17,7 +17,7 @@ enum
 typedef struct
 {
     CuFunction function;
-    uint32_t grid, block, smem_bytes;
+    uint32_t grid, block, smem_bytes, part;
 } Launch;
 
 struct HalKernel
@@ -34,7 +34,8 @@ typedef struct
 {
     HalExecutable base;
     CudaDevice *device;
-    CuModule module;
+    CuModule *modules; /* of a part of the kernels each */
+    uint32_t n_modules;
     HalKernel *kernels;
     uint32_t n_kernels;
 } CudaExecutable;
@@ -43,11 +44,13 @@ void cuda_executable_unload(HalExecutable *base)
 {
     CudaExecutable *executable = (CudaExecutable *)base;
     CudaDevice *device = executable->device;
-    if (executable->module && cuda_enter(device) == STATUS_OK)
+    if (executable->n_modules > 0 && cuda_enter(device) == STATUS_OK)
     {
         device->driver.stream_synchronize(device->stream);
-        device->driver.module_unload(executable->module);
+        for (uint32_t i = 0; i < executable->n_modules; i++)
+            device->driver.module_unload(executable->modules[i]);
     }
+    free(executable->modules);
     for (uint32_t i = 0; i < executable->n_kernels; i++)
     {
         free(executable->kernels[i].name);
@@ -61,7 +64,7 @@ void cuda_executable_unload(HalExecutable *base)
 
 typedef struct
 {
-    const char *path, *at; /* what is left of the text */
+    const char *path, *start, *at; /* the file, what is left of its text */
 } Reader;
 
 /* The next line, without its end; false: there is none, or it is too long. */
@@ -98,8 +101,8 @@ static Status read_kernel(Reader *r, HalKernel *kernel, size_t *workspace_bytes,
     for (uint32_t i = 0; i < kernel->n_launches; i++)
     {
         Launch *launch = &kernel->launches[i];
-        if (!next_line(r, line) || sscanf(line, "launch %255s grid %u block %u smem %u", symbols[i], &launch->grid,
-                                          &launch->block, &launch->smem_bytes) != 4)
+        if (!next_line(r, line) || sscanf(line, "launch %255s grid %u block %u smem %u part %u", symbols[i],
+                                          &launch->grid, &launch->block, &launch->smem_bytes, &launch->part) != 5)
             return malformed(r);
     }
     return STATUS_OK;
@@ -109,7 +112,9 @@ static Status find_function(const CudaExecutable *executable, const char *path, 
                             Launch *launch)
 {
     const CudaDriver *driver = &executable->device->driver;
-    CUDA_TRY(driver, module_function(&launch->function, executable->module, symbol),
+    if (launch->part >= executable->n_modules)
+        return status_fail(STATUS_DEVICE, "%s has no part %u", path, launch->part);
+    CUDA_TRY(driver, module_function(&launch->function, executable->modules[launch->part], symbol),
              "looking for kernel '%s' (%s) in %s", name, symbol, path);
     if (launch->smem_bytes > FREE_SMEM_BYTES)
         CUDA_TRY(driver, function_set(launch->function, CUDA_FUNCTION_MAX_SMEM, (int)launch->smem_bytes),
@@ -117,19 +122,30 @@ static Status find_function(const CudaExecutable *executable, const char *path, 
     return STATUS_OK;
 }
 
-/* Where the cubin begins: read before the kernels, which want its functions. */
-static Status find_cubin(const Reader *r, size_t size, const char **out_cubin)
+/* The cubins behind the table: read before the kernels, which want their functions. */
+static Status load_modules(CudaExecutable *executable, const Reader *r, size_t size, uint32_t n_parts)
 {
     static const char word[] = "\ncubin ";
-    const char *line = strstr(r->at, word);
-    unsigned long long n;
-    char newline;
-    if (!line || sscanf(line + strlen(word), "%llu%c", &n, &newline) != 2 || newline != '\n')
-        return malformed(r);
-    *out_cubin = strchr(line + 1, '\n') + 1;
-    if (n != size - (size_t)(*out_cubin - r->at))
-        return malformed(r);
-    return STATUS_OK;
+    const char *end = r->start + size, *line = strstr(r->at, word);
+    const CudaDriver *driver = &executable->device->driver;
+    executable->modules = calloc(n_parts ? n_parts : 1, sizeof *executable->modules);
+    if (!executable->modules)
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for %u modules", n_parts);
+    for (uint32_t i = 0; i < n_parts; i++)
+    {
+        unsigned long long n;
+        char newline;
+        if (!line || (size_t)(end - line) < sizeof word || strncmp(line, word, strlen(word)) != 0 ||
+            sscanf(line + strlen(word), "%llu%c", &n, &newline) != 2 || newline != '\n')
+            return malformed(r);
+        const char *cubin = strchr(line + 1, '\n') + 1;
+        if (n > (size_t)(end - cubin))
+            return malformed(r);
+        CUDA_TRY(driver, module_load(&executable->modules[i], cubin), "loading the kernels in %s", r->path);
+        executable->n_modules++;
+        line = cubin + n;
+    }
+    return line == end ? STATUS_OK : malformed(r);
 }
 
 static Status load_kernels(CudaExecutable *executable, Reader *r, uint32_t n_kernels)
@@ -157,13 +173,15 @@ static Status load(CudaExecutable *executable, Arena *arena, const char *path)
     size_t size;
     char line[MAX_NAME * 2];
     int abi, arch;
-    unsigned n_kernels;
-    const char *cubin = NULL;
-    Reader r = {path, cache_read(arena, path, &size)};
+    unsigned n_kernels = 0, n_parts = 0;
+    Reader r = {.path = path, .start = cache_read(arena, path, &size)};
+    r.at = r.start;
     if (!r.at)
         return status_fail(STATUS_DEVICE, "cannot read the kernels in %s", path);
-    TRY(find_cubin(&r, size, &cubin));
-    if (!next_line(&r, line) || sscanf(line, "ptc kernels abi %d sm %d kernels %u", &abi, &arch, &n_kernels) != 3)
+    const int n_read = next_line(&r, line) ? sscanf(line, "ptc kernels abi %d sm %d kernels %u parts %u", &abi, &arch,
+                                                    &n_kernels, &n_parts)
+                                           : 0;
+    if (n_read < 3 || (abi == CUDA_KERNEL_ABI_VERSION && n_parts < 1))
         return malformed(&r);
     if (abi != CUDA_KERNEL_ABI_VERSION)
         return status_fail(STATUS_DEVICE, "%s has kernel ABI %d, this program %d", path, abi, CUDA_KERNEL_ABI_VERSION);
@@ -171,7 +189,7 @@ static Status load(CudaExecutable *executable, Arena *arena, const char *path)
         return status_fail(STATUS_DEVICE, "%s has kernels for sm_%d, cuda:%d is sm_%d", path, arch, device->index,
                            device->arch);
     TRY(cuda_enter(device));
-    CUDA_TRY(&device->driver, module_load(&executable->module, cubin), "loading the kernels in %s", path);
+    TRY(load_modules(executable, &r, size, n_parts));
     return load_kernels(executable, &r, n_kernels);
 }
 

@@ -182,13 +182,15 @@ static void what_is_no_file_of_kernels_is_refused(void **state)
         {"\x7f"
          "ELF",
          "is no file of kernels"},
-        {"ptc kernels abi 1 sm 90 kernels 0\n", "is no file of kernels"},
-        {"ptc kernels abi 1 sm 90 kernels 0\ncubin 5\nabc", "is no file of kernels"},
-        {"ptc kernels abi 1 sm 90 kernels 0\ncubin 3x\nabc", "is no file of kernels"},
-        {"ptc kernels abi one sm 90 kernels 0\ncubin 3\nabc", "is no file of kernels"},
-        {"ptc kernels abi 0 sm 90 kernels 0\ncubin 3\nabc", "has kernel ABI 0, this program 1"},
-        {"ptc kernels abi 1 sm 80 kernels 0\ncubin 3\nabc", "has kernels for sm_80, cuda:0 is sm_90"},
-        {"ptc kernels abi 1 sm 90 kernels 0\ncubin 20\n01234567890123456789", "loading the kernels in "},
+        {"ptc kernels abi 2 sm 90 kernels 0\n", "is no file of kernels"},
+        {"ptc kernels abi 2 sm 90 kernels 0 parts 0\n", "is no file of kernels"},
+        {"ptc kernels abi 2 sm 90 kernels 0 parts 1\n", "is no file of kernels"},
+        {"ptc kernels abi 2 sm 90 kernels 0 parts 1\n\ncubin 5\nabc", "is no file of kernels"},
+        {"ptc kernels abi 2 sm 90 kernels 0 parts 1\n\ncubin 3x\nabc", "is no file of kernels"},
+        {"ptc kernels abi one sm 90 kernels 0 parts 1\n\ncubin 3\nabc", "is no file of kernels"},
+        {"ptc kernels abi 1 sm 90 kernels 0\ncubin 3\nabc", "has kernel ABI 1, this program 2"},
+        {"ptc kernels abi 2 sm 80 kernels 0 parts 1\n\ncubin 3\nabc", "has kernels for sm_80, cuda:0 is sm_90"},
+        {"ptc kernels abi 2 sm 90 kernels 0 parts 1\n\ncubin 20\n01234567890123456789", "loading the kernels in "},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         fixture_expect(load_text(cases[i].text, strlen(cases[i].text)), STATUS_DEVICE, 3, cases[i].why);
@@ -210,6 +212,7 @@ static void faulty_tables_are_refused(void **state)
         {"launches 1", "launches 2", "is no file of kernels"},
         {"buffers 3", "buffers X", "is no file of kernels"},
         {"workspace 0", "workspace-1", "is no file of kernels"},
+        {"part 0", "part 1", "has no part 1"},
         {"launch k0_0", "launch kx_0", "looking for kernel 'add' (kx_0)"},
     };
     Arena *arena = arena_create();
@@ -334,7 +337,7 @@ static void real_nvrtc_makes_cubins(void **state)
         assert_non_null(f);
         assert_true(fread(bytes, 1, sizeof bytes - 1, f) > 100);
         fclose(f);
-        assert_non_null(strstr(bytes, arena_printf(arena, "sm %s kernels 2\n", archs[i])));
+        assert_non_null(strstr(bytes, arena_printf(arena, "sm %s kernels 2 parts 1\n", archs[i])));
         const char *cubin = strchr(strstr(bytes, "\ncubin ") + 1, '\n') + 1;
         assert_memory_equal(cubin, elf, sizeof elf);
         emitted_by_real_nvrtc(arena, arena_printf(arena, "sm_%s", archs[i]));
