@@ -9,6 +9,7 @@ speed    training steps of BERT-base (64 x 128), BERT-large (32 x 128) and ViT-B
          PyTorch's (torch_gpu.py: eager and torch.compile) in turn, and the GPU's copy and matrix rates
 frozen   the same with half of the layers frozen, without and with their outputs cached
 elastic  fine-tuning on Fashion-MNIST (examples/vit-elastic.xml) with freezing and cache, and without
+profiles BUILD_DIR/gpu-profile-MODEL.txt: the time of every kernel (not by default)
 
 TORCH_PYTHON: a python with a PyTorch that knows the GPU (python3). PyTorch compiles beside the part `right`, whose times do not
 matter, and finds its code in its own cache later. Writes BUILD_DIR/gpu-result.json. Exit code: 0, also when a target is
@@ -28,7 +29,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.dirname(os.path.dirname(HERE))
-PARTS = ("right", "speed", "frozen", "elastic")
+PARTS = ("right", "speed", "frozen", "elastic", "profiles")
 PYTHON = os.environ.get("TORCH_PYTHON", "python3")
 BF16 = "--set=train.precision=bf16"
 
@@ -56,7 +57,7 @@ SMALL = {
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build")
-    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--parts", default="right,speed,frozen,elastic")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="no torch.compile, few steps")
@@ -79,6 +80,7 @@ class Bench:
         self.torch_env = {**os.environ, "PYTHONPATH": HERE}
         for name in os.environ.get("PTC_ONLY_ENV", "").split():  # what PyTorch must not see
             self.torch_env.pop(name, None)
+        self.torch_log = open(os.path.join(opt.build, "gpu-torch.log"), "w+")
         self.started = time.time()
 
     def say(self, text):
@@ -103,14 +105,14 @@ class Bench:
     def start_torch(self, *flags):
         return subprocess.Popen(
             [PYTHON, os.path.join(HERE, "torch_gpu.py"), *flags],
-            env=self.torch_env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=self.torch_env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.torch_log, text=True,
         )
 
     def torch(self, *flags, timeout=400):
         process = self.start_torch(*flags)
-        out, err = process.communicate(timeout=timeout)
+        out, _ = process.communicate(timeout=timeout)
         if process.returncode != 0:
-            raise RuntimeError(f"torch_gpu.py {' '.join(flags)}: exit code {process.returncode}\n{err[-2000:]}")
+            raise RuntimeError(f"torch_gpu.py {' '.join(flags)}: exit code {process.returncode}, see {self.torch_log.name}")
         return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
     # ---- right
@@ -164,29 +166,59 @@ class Bench:
         text = self.ptc("bench", f"examples/bench/{file}", "--device=cuda", "--json", f"--steps={steps}", "--warmup=5", BF16, *model_flags, *flags)
         return json.loads(text.splitlines()[-1])
 
+    def variants(self, name, frozen=False):
+        without = self.opt.quick or (frozen and name == "bert-large")  # compiling takes long
+        return ["eager"] if without else ["eager", "compile"]
+
+    def in_turn(self, name, measure, torch_flags, frozen=False):
+        """Rounds of ours and of each of PyTorch's variants, which stay compiled in one process."""
+        variants = self.variants(name, frozen)
+        row = {"ours": [], **{variant: [] for variant in variants}}
+        steps = str(5 if self.opt.quick else MODELS[name][4])
+        torch = self.start_torch("--serve", "--model", name, "--variant", ",".join(variants), "--steps", steps, *torch_flags)
+        try:
+            for variant in variants:
+                if not torch.stdout.readline():  # it is ready
+                    raise RuntimeError(f"torch_gpu.py ended: see {self.torch_log.name}")
+            for _ in range(self.opt.rounds):
+                row["ours"].append(measure())
+                for variant in variants:
+                    print(variant, file=torch.stdin, flush=True)
+                    row[variant].append(json.loads(torch.stdout.readline()))
+        finally:
+            torch.stdin.close()
+            torch.wait(timeout=60)
+        return row
+
     def speed(self):
-        variants = ["eager"] if self.opt.quick else ["eager", "compile"]
         peaks = self.torch("--peaks")[0]
         self.result["peaks"] = peaks
+        self.say(f"{peaks['device']}: {peaks['matmul_tflops']} TFLOP/s, copies {peaks['copy_gb_per_s']} GB/s")
         rows = self.result["speed"] = {}
         for name in self.opt.models:
-            steps = str(5 if self.opt.quick else MODELS[name][4])
-            row = rows[name] = {"ours": [], **{variant: [] for variant in variants}}
-            for _ in range(self.opt.rounds):
-                row["ours"].append(self.ours(name))
-                for variant in variants:
-                    row[variant] += self.torch("--model", name, "--variant", variant, "--steps", steps)
-            self.say(f"{name}: " + self.line(row, variants, peaks))
+            row = rows[name] = self.in_turn(name, lambda name=name: self.ours(name), [])
+            first = row["ours"][0]
+            share = first["matmul_gflop"] / self.middle(row["ours"]) / peaks["matmul_tflops"]
+            self.say(f"{name}: {self.line(row)}; {100 * share:.0f} % of the matrix peak; ready in {first['compile_ms'] / 1e3:.1f} s; {first['peak_real_mib']:.0f} MiB (PyTorch {row['eager'][0]['peak_mib']})")
 
     @staticmethod
     def middle(runs):
         return statistics.median(run["median_ms"] for run in runs)
 
-    def line(self, row, variants, peaks):
-        ours, best = self.middle(row["ours"]), min(self.middle(row[v]) for v in variants)
-        share = row["ours"][0]["matmul_gflop"] / ours / peaks["matmul_tflops"]
-        text = f"ptc {ours:.2f} ms (compile cold {row['ours'][0]['compile_ms'] / 1e3:.1f} s), " + ", ".join(f"{v} {self.middle(row[v]):.2f} ms (first step {row[v][0]['first_ms'] / 1e3:.1f} s)" for v in variants)
-        return text + f"; ratio to the better {ours / best:.2f}; {100 * share:.0f} % of the matrix peak; {row['ours'][0]['peak_real_mib']:.0f} MiB, {row[variants[0]][0]['peak_mib']} MiB"
+    def line(self, row):
+        times = {who: self.middle(runs) for who, runs in row.items()}
+        ratios = [ours["median_ms"] / min(runs[i]["median_ms"] for who, runs in row.items() if who != "ours") for i, ours in enumerate(row["ours"])]
+        row["ratio"], row["ratios"] = statistics.median(ratios), ratios
+        firsts = {who: runs[0]["first_ms"] / 1e3 for who, runs in row.items() if who not in ("ours", "ratio", "ratios")}
+        row_text = ", ".join(f"{who} {ms:.2f} ms" for who, ms in times.items())
+        return f"{row_text}; ratio to the better {row['ratio']:.2f} ({', '.join(f'{r:.2f}' for r in ratios)}); PyTorch's first step " + ", ".join(f"{who} {s:.1f} s" for who, s in firsts.items())
+
+    def profiles(self):
+        """Where the time goes: kept beside the result."""
+        for name in self.opt.models:
+            file, flags, *_ = MODELS[name]
+            text = self.ptc("bench", f"examples/bench/{file}", "--device=cuda", "--profile", "--steps=3", "--warmup=1", BF16, *flags)
+            open(os.path.join(self.opt.build, f"gpu-profile-{name}.txt"), "w").write(text)
 
     # ---- frozen
 
@@ -200,24 +232,21 @@ class Bench:
         open(path, "w").write(text)
         out = os.path.join(self.work, "frozen")
         shutil.rmtree(out, ignore_errors=True)
-        self.ptc(path, *flags, BF16, "--device=cuda", f"--out={out}", "--set=train.epochs=6", "--set=train.log_every=1", "--set=train.eval_every=0")
+        self.ptc(path, *flags, BF16, "--device=cuda", f"--out={out}", "--set=train.epochs=6", "--set=train.log_every=1", "--set=train.checkpoint_every=0")
         rows = [json.loads(line) for line in open(os.path.join(out, "metrics.jsonl"))]
         times = [batch / row["samples_per_s"] * 1e3 for row in rows if row["split"] == "train" and row["epoch"] >= 3]
         moves = [row for row in rows if row.get("event") == "transition"]
-        return {"median_ms": statistics.median(times), "transition": moves[0] if moves else None}
+        return {"median_ms": statistics.median(times), "transition": moves[0] if moves else {}}
 
     def frozen(self):
         rows = self.result["frozen"] = {}
-        variants = ["eager"] if self.opt.quick else ["eager", "compile"]
         for name in self.opt.models:
             half = MODELS[name][3] // 2
             for use, flag in (("off", []), ("on", ["--cached"])):
-                row = rows[f"{name}, {half} frozen{', cached' if flag else ''}"] = {"ours": [self.frozen_run(name, half, use)]}
-                for variant in variants:
-                    row[variant] = self.torch("--model", name, "--variant", variant, "--frozen", str(half), *flag, "--steps", "15")
-                move = row["ours"][0]["transition"] or {}
-                best = min(self.middle(row[v]) for v in variants)
-                self.say(f"{name}, {half} layers frozen{', cached' if flag else ''}: ptc {self.middle(row['ours']):.2f} ms, " + ", ".join(f"{v} {self.middle(row[v]):.2f} ms" for v in variants) + f"; ratio to the better {self.middle(row['ours']) / best:.2f}; transition: " + ", ".join(f"{k} {move.get(k, 0):.2f}" for k in ("compile_s", "trial_s", "copy_s")))
+                what = f"{name}, {half} layers frozen{', cached' if flag else ''}"
+                row = rows[what] = self.in_turn(name, lambda name=name, use=use, half=half: self.frozen_run(name, half, use), ["--frozen", str(half), *flag], True)
+                move = row["ours"][0]["transition"]
+                self.say(f"{what}: {self.line(row)}; transition: " + ", ".join(f"{k} {move.get(k, 0):.2f}" for k in ("compile_s", "trial_s", "copy_s")))
 
     # ---- elastic
 
@@ -242,18 +271,23 @@ def main():
     opt = arguments()
     bench = Bench(opt)
     compiling = []
-    if not opt.quick and "right" in opt.parts and "speed" in opt.parts:
-        compiling = [bench.start_torch("--model", name, "--variant", "compile", "--steps", "1") for name in opt.models]
-    try:
-        for part in PARTS:
+    if "right" in opt.parts:
+        for part, flags in (("speed", []), ("frozen", ["--frozen", "6"]), ("frozen", ["--frozen", "6", "--cached"])):
+            compiling += [
+                bench.start_torch("--model", name, "--variant", "compile", "--steps", "1", *flags)
+                for name in opt.models
+                if part in opt.parts and "compile" in bench.variants(name, part == "frozen")
+            ]
+    for part in PARTS:
+        try:
             if part in opt.parts:
                 getattr(bench, part)()
             for process in compiling:
-                process.wait(timeout=300)
+                process.communicate(timeout=300)
             compiling = []
-    except (RuntimeError, subprocess.TimeoutExpired) as error:
-        print(error, file=sys.stderr)
-        bench.wrong.append(str(error)[:100])
+        except (RuntimeError, subprocess.TimeoutExpired, OSError, ValueError) as error:
+            print(error, file=sys.stderr)
+            bench.wrong.append(f"{part}: {str(error)[:200]}")
     with open(os.path.join(opt.build, "gpu-result.json"), "w") as file:
         json.dump(bench.result, file, indent=1)
     shutil.rmtree(bench.work, ignore_errors=True)

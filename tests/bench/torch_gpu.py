@@ -101,64 +101,81 @@ def freeze(model, n_frozen):
         p.requires_grad_(id(p) in kept)
 
 
-def measure(name, variant, opt):
-    make, batch_of, n = MODELS[name]
-    torch.manual_seed(0)
-    torch.backends.cuda.matmul.allow_tf32 = opt.precision == "tf32"
-    model = make().cuda().train()
-    freeze(model, opt.frozen)
-    params = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(params, lr=1e-4, weight_decay=0.05, fused=True)
-    inputs, targets = batch_of(opt.batch or n)
-    if opt.cached:
-        with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16, enabled=opt.precision == "bf16"):
-            x = model.embed(*(x.cuda() for x in inputs))
-            for block in model.blocks[: opt.frozen]:
-                x = block(x)
-        inputs, model.first = [x.float().cpu()], opt.frozen
-    inputs, targets = [x.pin_memory() for x in inputs], targets.pin_memory()
+class Job:
+    """One model in one form, compiled and warm."""
 
-    def loss_of(inputs, y):
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=opt.precision == "bf16"):
-            return F.cross_entropy(model(*inputs).float(), y)
+    def __init__(self, name, variant, opt):
+        make, batch_of, n = MODELS[name]
+        self.name, self.variant, self.opt = name, variant, opt
+        torch.manual_seed(0)
+        torch.backends.cuda.matmul.allow_tf32 = opt.precision == "tf32"
+        model = self.model = make().cuda().train()
+        freeze(model, opt.frozen)
+        params = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(params, lr=1e-4, weight_decay=0.05, fused=True)
+        inputs, targets = batch_of(opt.batch or n)
+        if opt.cached:
+            with torch.no_grad(), self.autocast():
+                x = model.embed(*(x.cuda() for x in inputs))
+                for block in model.blocks[: opt.frozen]:
+                    x = block(x)
+            inputs, model.first = [x.float().cpu()], opt.frozen
+        self.inputs, self.targets = [x.pin_memory() for x in inputs], targets.pin_memory()
+        self.loss_of = torch.compile(self.loss, mode=COMPILE[variant]) if COMPILE[variant] else self.loss
+        start = time.perf_counter()
+        self.step()
+        self.first_ms = (time.perf_counter() - start) * 1e3
+        for _ in range(opt.warmup - 1):
+            self.step()
 
-    if COMPILE[variant]:
-        loss_of = torch.compile(loss_of, mode=COMPILE[variant])
+    def autocast(self):
+        return torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.opt.precision == "bf16")
 
-    def step():
-        optimizer.zero_grad(set_to_none=True)
-        loss = loss_of([x.cuda(non_blocking=True) for x in inputs], targets.cuda(non_blocking=True))
+    def loss(self, inputs, y):
+        with self.autocast():
+            return F.cross_entropy(self.model(*inputs).float(), y)
+
+    def step(self):
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss_of([x.cuda(non_blocking=True) for x in self.inputs], self.targets.cuda(non_blocking=True))
         loss.backward()
-        optimizer.step()
+        self.optimizer.step()
         return loss.item()
 
-    start = time.perf_counter()
-    step()
-    first_ms = (time.perf_counter() - start) * 1e3
-    for _ in range(opt.warmup - 1):
-        step()
-    torch.cuda.reset_peak_memory_stats()
-    times = []
-    for _ in range(opt.steps):
-        start = time.perf_counter()
-        loss = step()
-        times.append((time.perf_counter() - start) * 1e3)
-    return {
-        "model": name,
-        "variant": variant,
-        "precision": opt.precision,
-        "frozen": opt.frozen,
-        "cached": opt.cached,
-        "median_ms": round(statistics.median(times), 3),
-        "min_ms": round(min(times), 3),
-        "max_ms": round(max(times), 3),
-        "first_ms": round(first_ms, 1),
-        "steps": opt.steps,
-        "loss": round(loss, 6),
-        "n_params": sum(p.numel() for p in model.parameters()),
-        "peak_mib": torch.cuda.max_memory_allocated() // 2**20,
-        "torch_version": torch.__version__,
-    }
+    def measure(self):
+        torch.cuda.reset_peak_memory_stats()
+        self.step()
+        times = []
+        for _ in range(self.opt.steps):
+            start = time.perf_counter()
+            loss = self.step()
+            times.append((time.perf_counter() - start) * 1e3)
+        return {
+            "model": self.name,
+            "variant": self.variant,
+            "precision": self.opt.precision,
+            "frozen": self.opt.frozen,
+            "cached": self.opt.cached,
+            "median_ms": round(statistics.median(times), 3),
+            "min_ms": round(min(times), 3),
+            "max_ms": round(max(times), 3),
+            "first_ms": round(self.first_ms, 1),
+            "steps": self.opt.steps,
+            "loss": round(loss, 6),
+            "n_params": sum(p.numel() for p in self.model.parameters()),
+            "peak_mib": torch.cuda.max_memory_allocated() // 2**20,
+            "torch_version": torch.__version__,
+        }
+
+
+def serve(name, variants, opt):
+    """A line when a variant is ready, for each; then a variant's measurement for each line that names one."""
+    jobs = {}
+    for variant in variants:
+        jobs[variant] = Job(name, variant, opt)
+        print(variant, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(jobs[line.strip()].measure()), flush=True)
 
 
 def peaks():
@@ -189,6 +206,7 @@ def main():
     args.add_argument("--precision", choices=("bf16", "f32", "tf32"), default="bf16")
     args.add_argument("--frozen", type=int, default=0, help="layers that are frozen, from below, and the embeddings")
     args.add_argument("--cached", action="store_true", help="with --frozen: from their outputs, of pinned host memory")
+    args.add_argument("--serve", action="store_true", help="one model; measures what is asked for on the standard input")
     args.add_argument("--peaks", action="store_true", help="the GPU's matrix and copy rates instead")
     args.add_argument("--batch", type=int, default=0)
     args.add_argument("--steps", type=int, default=20)
@@ -203,9 +221,12 @@ def main():
     if opt.peaks:
         print(json.dumps(peaks()))
         return
+    if opt.serve:
+        serve(opt.model, opt.variant.split(","), opt)
+        return
     for name in opt.model.split(","):
         for variant in opt.variant.split(","):
-            print(json.dumps(measure(name, variant, opt)), flush=True)
+            print(json.dumps(Job(name, variant, opt).measure()), flush=True)
             torch.cuda.empty_cache()
 
 
