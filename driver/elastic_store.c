@@ -28,10 +28,13 @@ static Status digest_program(Session *s, uint64_t *out_digest)
     Job *job;
     StrBuf text = strbuf_make(s->arena);
     TRY(session_load_length(s, 1, 0, diag_create(s->arena), &job));
-    ir_print_func(&text, job->module, ir_func_find(job->module, "train"));
+    const IrFunc train = ir_func_find(job->module, "train");
+    const char *precision = ir_attrs_str(&ir_func(job->module, train)->attrs, IR_ATTR_precision);
+    ir_print_func(&text, job->module, train);
     const char *body = strchr(strbuf_text(&text), '\n');
     ENSURE(body);
-    *out_digest = XXH3_64bits(body, strlen(body));
+    *out_digest =
+        XXH3_64bits_withSeed(body, strlen(body), precision ? XXH3_64bits(precision, strlen(precision)) : 0);
     return STATUS_OK;
 }
 

@@ -131,6 +131,11 @@ other_texts()
     return $code
 }
 check "rows of other texts" other_texts
+other_precision()
+{
+    stop part && go_on part 60 --precision=bf16 "${on_disk[@]}" && [ "$(number part disk_hits 60)" = 0 ]
+}
+check "rows of another precision" other_precision
 
 # ---- several ranks share the stores
 needs_ranks
