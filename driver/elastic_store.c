@@ -33,8 +33,7 @@ static Status digest_program(Session *s, uint64_t *out_digest)
     ir_print_func(&text, job->module, train);
     const char *body = strchr(strbuf_text(&text), '\n');
     ENSURE(body);
-    *out_digest =
-        XXH3_64bits_withSeed(body, strlen(body), precision ? XXH3_64bits(precision, strlen(precision)) : 0);
+    *out_digest = XXH3_64bits_withSeed(body, strlen(body), precision ? XXH3_64bits(precision, strlen(precision)) : 0);
     return STATUS_OK;
 }
 
