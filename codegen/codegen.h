@@ -1,5 +1,5 @@
 /* KERNEL functions to text: C for the host compiler, CUDA C for NVRTC. Both printers read the same loop nest
- * (codegen/nest.h); attention, gather and scatter_add are templates (codegen/templates/).
+ * (codegen/nest.h); attention, gather and scatter_add are templates (codegen/template.h).
  *
  * What a kernel may hold (codegen_kernel_supported):
  *   loop kernels   arg, output, const, iota, random, EWISE and VIEW ops, reductions:
