@@ -173,7 +173,7 @@ static ScalarPlan scalar_plan(const AttentionUse *a, CodegenCudaLaunch *out)
     int64_t tile = 32, n_floats;
     for (;; tile /= 2)
     {
-        n_floats = 4 * tile * (a->d + 1) + 2 * tile * (tile + 1) + 2 * tile;
+        n_floats = 4 * tile * (a->d + (a->d % 4 == 0 ? 4 : 1)) + 2 * tile * (tile + 1) + 2 * tile;
         if (n_floats * 4 <= SCALAR_SMEM_BYTES || tile == 1)
             break;
     }
