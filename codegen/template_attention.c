@@ -260,13 +260,14 @@ static MmaPlan grad_kv_plan(const AttentionUse *a)
     return plan;
 }
 
-/* 128 registers are enough for narrow heads: a multiprocessor's 65536 are then those of 16 warps. */
+/* A block of 7 or 8 warps of narrow heads has 128 registers a thread, so that two are resident; with fewer warps each
+ * has more copies to ask for, and 128 are not enough. */
 static void mma_launch(const AttentionUse *a, const MmaPlan *plan, int64_t n_blocks, CodegenCudaLaunch *out)
 {
     *out = (CodegenCudaLaunch){.grid = (uint32_t)n_blocks,
                                .block = (uint32_t)(32 * plan->warps),
                                .smem_bytes = (uint32_t)plan->smem_bytes,
-                               .n_resident = a->d <= 64 ? (uint32_t)(MAX_WARPS / plan->warps) : 0};
+                               .n_resident = a->d <= 64 && plan->warps >= 7 && plan->warps <= 8 ? 2 : 0};
 }
 
 static void attention_plan_cuda(const TemplateUse *use, CodegenCudaKernel *out)
