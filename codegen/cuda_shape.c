@@ -13,7 +13,7 @@ enum
     ROW_ELEMS = 32,     /* of a thread's part of a row that stays in registers */
     ROW_REGISTERS = 96, /* that all such parts of a kernel may take */
     OTHER_REGISTERS = 56,
-    LONG_STEPS = 2,
+    LONG_ELEMS = 8, /* of a thread at a time */
     LONG_BLOCKS = 8 * SMS,
     LOADS = 4,       /* of a thread that should be under way at a time */
     FLAT_ELEMS = 16, /* of a thread */
@@ -237,14 +237,14 @@ static void shape_rows(CudaShape *s, const Nest *nest, const Load *load)
         const int64_t vectors = inner / s->vector;
         s->splits = ceil_div(vectors, MAX_LANES);
         s->lanes = (uint32_t)(ceil_div(ceil_div(vectors, s->splits), WARP) * WARP);
-        s->unroll = loads_together(load);
+        s->unroll = load->random ? 1 : load->loads <= 1 ? LOADS : load->loads <= LOADS ? LOADS / 2 : 1;
     }
     else
         s->lanes = lanes_for(s, inner, load);
     s->kind = !s->lanes ? SHAPE_LONG_ROWS : columns ? SHAPE_COLUMNS : SHAPE_ROWS;
     s->lanes = s->lanes ? s->lanes : MAX_LANES;
     const int64_t vectors = (int64_t)s->lanes * s->vector * s->splits;
-    s->steps = s->kind == SHAPE_LONG_ROWS ? LONG_STEPS : (uint32_t)ceil_div(inner, vectors);
+    s->steps = s->kind == SHAPE_LONG_ROWS ? LONG_ELEMS / s->vector : (uint32_t)ceil_div(inner, vectors);
     s->width = (int64_t)s->lanes * s->steps * s->vector;
     s->exact = inner % (s->width * s->splits) == 0;
     s->block = s->lanes;

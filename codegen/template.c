@@ -9,6 +9,7 @@ enum
     SCATTER_COLUMNS = 64,
     CUDA_WARPS = 8,      /* of a block that gathers or scatters */
     SCATTER_CHUNK = 128, /* PTC_SCATTER_CHUNK of text/gather_cuda.h */
+    SCATTER_BATCH = 4,   /* PTC_SCATTER_BATCH there */
     SCATTER_STEPS = 8,   /* vectors that a lane adds up at most */
     SCATTER_FEW_ROWS = 1024
 };

@@ -29,7 +29,7 @@ PTC_INLINE void ptc_gather(const T *table, const int32_t *index, T *to, int64_t 
 // leads; where it is not alone, a warp adds their rows into the leader's row of the workspace. Second launch: a warp has
 // a row of the table, at most one leader in each chunk, and adds what they stand for.
 #define PTC_SCATTER_CHUNK 128 // 4 ids a lane
-#define PTC_SCATTER_BATCH 4   // rows that are loaded together
+#define PTC_SCATTER_BATCH 4   // chunks that are looked at, and rows that are loaded, together
 template <int V, typename T>
 PTC_INLINE void ptc_scatter_lead(const int32_t *index, const T *update, int32_t *lead, float *sums, int64_t rows,
                                  int64_t width, int64_t n)
@@ -81,15 +81,17 @@ PTC_INLINE void ptc_scatter_lead(const int32_t *index, const T *update, int32_t 
         ptc_store_vector<V>(sums + (base + leader) * width + c, sum);
     }
 }
-// A warp has STEPS * 32 * V columns of its row.
+// A warp has STEPS * 32 * V columns of its row. lead: for a multiple of PTC_SCATTER_BATCH chunks.
 template <int V, int STEPS, typename T>
 PTC_INLINE void ptc_scatter_rows(const int32_t *lead, const T *update, const float *sums, const float *before, float *to,
                                  int64_t rows, int64_t width, int64_t n)
 {
+    constexpr int B = PTC_SCATTER_BATCH, LOADS = STEPS < B ? B : 1;
     const int64_t pieces = (width + STEPS * 32 * V - 1) / (STEPS * 32 * V);
     const int64_t item = blockIdx.x * (int64_t)(blockDim.x / 32) + threadIdx.x / 32, r = item / pieces;
     const int lane = threadIdx.x % 32;
     const int64_t c0 = (item % pieces * STEPS * 32 + lane) * V;
+    const uint32_t mine = 2 * (uint32_t)r;
     if (r >= rows)
         return;
     float sum[STEPS * V] = {};
@@ -97,30 +99,47 @@ PTC_INLINE void ptc_scatter_rows(const int32_t *lead, const T *update, const flo
     for (int s = 0; s < STEPS; s++)
         if (before && c0 + s * 32 * V < width)
             ptc_load_vector<V>(sum + s * V, before + r * width + c0 + s * 32 * V);
-    for (int64_t base = 0; base < n; base += PTC_SCATTER_CHUNK)
+    for (int64_t base = 0; base < n; base += B * PTC_SCATTER_CHUNK)
     {
-        int32_t id[4], hit = -1;
-        ptc_load_vector<4>(id, lead + base + lane * 4);
+        int32_t id[B][4];
+        uint32_t nearest = 0xFFFFFFFFu;
         PTC_UNROLL
-        for (int k = 0; k < 4; k++)
-            hit = id[k] >> 1 == r ? (lane * 4 + k) * 2 + (id[k] & 1) : hit;
-        hit = __reduce_max_sync(0xFFFFFFFFu, hit);
-        if (hit < 0)
+        for (int b = 0; b < B; b++)
+            ptc_load_vector<4>(id[b], lead + base + b * PTC_SCATTER_CHUNK + lane * 4);
+        PTC_UNROLL
+        for (int i = 0; i < 4 * B; i++)
+            nearest = min(nearest, (uint32_t)id[i / 4][i % 4] - mine);
+        if (__reduce_max_sync(0xFFFFFFFFu, nearest <= 1) == 0)
             continue;
-        const int64_t from = (base + (hit >> 1)) * width;
-        float x[STEPS * V] = {};
         PTC_UNROLL
-        for (int s = 0; s < STEPS; s++)
+        for (int b0 = 0; b0 < B; b0 += LOADS)
         {
-            const int64_t c = c0 + s * 32 * V;
-            if (c < width && hit & 1)
-                ptc_load_vector<V>(x + s * V, sums + from + c);
-            else if (c < width)
-                ptc_load_vector<V>(x + s * V, update + from + c);
+            float x[LOADS][STEPS * V] = {};
+            PTC_UNROLL
+            for (int b = 0; b < LOADS; b++)
+            {
+                int32_t hit = -1; // place and kind of the chunk's leader of this row
+                PTC_UNROLL
+                for (int k = 0; k < 4; k++)
+                    hit = (uint32_t)id[b0 + b][k] - mine <= 1 ? (lane * 4 + k) * 2 + (id[b0 + b][k] & 1) : hit;
+                hit = __reduce_max_sync(0xFFFFFFFFu, hit);
+                const int64_t from = (base + (b0 + b) * PTC_SCATTER_CHUNK + (hit >> 1)) * width;
+                PTC_UNROLL
+                for (int s = 0; s < STEPS; s++)
+                {
+                    const int64_t c = c0 + s * 32 * V;
+                    if (hit >= 0 && c < width && hit & 1)
+                        ptc_load_vector<V>(x[b] + s * V, sums + from + c);
+                    else if (hit >= 0 && c < width)
+                        ptc_load_vector<V>(x[b] + s * V, update + from + c);
+                }
+            }
+            PTC_UNROLL
+            for (int b = 0; b < LOADS; b++)
+                PTC_UNROLL
+                for (int i = 0; i < STEPS * V; i++)
+                    sum[i] += x[b][i];
         }
-        PTC_UNROLL
-        for (int i = 0; i < STEPS * V; i++)
-            sum[i] += x[i];
     }
     PTC_UNROLL
     for (int s = 0; s < STEPS; s++)

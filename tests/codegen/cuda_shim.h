@@ -114,6 +114,10 @@ static int __reduce_max_sync(unsigned mask, int x)
     }
     return x;
 }
+static inline uint32_t min(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
 static inline float __int_as_float(int i)
 {
     float f;
