@@ -18,7 +18,7 @@ enum
     LOADS = 4,       /* of a thread that should be under way at a time */
     FLAT_ELEMS = 16, /* of a thread */
     LARGE_PART = 4,  /* operands of this part of the domain's elements are large */
-    MIN_CHUNK = 8    /* rows whose sum is worth a part */
+    MIN_CHUNK = 12   /* rows whose sum is worth a part */
 };
 
 static int64_t ceil_div(int64_t a, int64_t b)
@@ -258,9 +258,9 @@ static void shape_rows(CudaShape *s, const Nest *nest, const Load *load)
     }
     else if (columns)
     {
-        if (s->kind == SHAPE_COLUMNS && load->row_sums)
+        if (s->kind == SHAPE_COLUMNS)
         {
-            /* As many blocks as registers allow at a time: rows wait for one another within a block. */
+            /* As many blocks as registers allow at a time. */
             const int64_t registers = s->steps * s->vector * (load->loads + load->kept) + OTHER_REGISTERS;
             blocks = 65536 / (registers * s->lanes) * SMS;
             blocks = blocks > 8 * SMS ? 8 * SMS : blocks < SMS ? SMS : blocks;

@@ -10,7 +10,8 @@
  * their operands and index expressions. The orders of all sums:
  *   row and whole sums   64 lanes by position, then a fixed tree (ptc_sum of the prelude); whole sums in chunks of
  *                        NEST_CHUNK elements, whose partials are summed the same way
- *   column sums          serial over the rows of a chunk (nest_chunk_rows), then serial over the chunks */
+ *   column sums          serial over the rows of a chunk (nest_chunk_rows), then serial over the chunks
+ * CUDA kernels have orders of their own, functions of shapes likewise (codegen/cuda_shape.h). */
 #ifndef PTC_CODEGEN_NEST_H
 #define PTC_CODEGEN_NEST_H
 

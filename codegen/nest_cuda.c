@@ -1,7 +1,8 @@
 /* See nest_cuda.h. A phase is two loops over the vectors of a thread: the first loads whatever is known to be needed,
  * so that all of it is under way at once, the second computes element by element and stores. Names in the text, besides
  * those of codegen/nest_print.c: s vector, v element in it, e element of all that the thread has, iv and fv positions
- * of vectors, yN what a vector stores, partN what the warps of a row leave for each other. */
+ * of vectors, yN what a vector stores, partN what the warps of a row leave
+ * for each other. */
 #include "codegen/nest_cuda.h"
 
 #include "base/bug.h"
@@ -82,22 +83,22 @@ static void forget_atoms(NestPrinter *p)
 static void print_of_vector(NestPrinter *p, StrBuf *arrays, NestInst inst)
 {
     const NestInstData *data = &p->stage->insts.data[inst];
-    const uint32_t n = p->shape->vector;
-    const char *type = nest_register_type(data->dtype);
+    const uint32_t n = p->shape->vector, n_steps = p->shape->steps;
+    const bool ahead = nest_load_is_ahead(p, inst);
     StrBuf *out = &p->level[LEVEL_VECTOR];
     if (!cuda_load_is_wide(p->stage, inst, n))
     {
-        strbuf_addf(arrays, "%s t%u[%u];\n", type, inst, p->shape->steps);
+        strbuf_addf(arrays, "%s t%u[%u];\n", nest_register_type(data->dtype), inst, n_steps);
         strbuf_addf(out, "t%u[s] = %s;\n", inst, nest_inst_text(p, inst));
         return;
     }
-    strbuf_addf(arrays, "%s t%u[%u];\n", type, inst, elems_of(p->shape));
+    const char *at = nest_index_text(p, data->index);
+    strbuf_addf(arrays, "PtcVector<%s, %u> t%u[%u];\n", nest_storage_type(data->dtype), n, inst, n_steps);
+    strbuf_addf(out, "t%u[s] = ", inst);
     if (data->args[0])
-        strbuf_addf(out, "ptc_load_vector_if<%u>(%s, t%u + s * %u, a%u + (%s));\n", n,
-                    nest_value_text(p, data->args[0]), inst, n, data->arg, nest_index_text(p, data->index));
+        strbuf_addf(out, "ptc_vector_if<%u>(%s, a%u + (%s));\n", n, nest_value_text(p, data->args[0]), data->arg, at);
     else
-        strbuf_addf(out, "ptc_load_vector<%u>(t%u + s * %u, a%u + (%s));\n", n, inst, n, data->arg,
-                    nest_index_text(p, data->index));
+        strbuf_addf(out, "ptc_vector%s<%u>(a%u + (%s));\n", ahead ? "_early" : "", n, data->arg, at);
 }
 
 /* Before the loop over the elements of a vector. */
@@ -112,26 +113,6 @@ static void print_random(NestPrinter *p, StrBuf *arrays, NestInst inst)
     p->now = LEVEL_ELEMENT;
 }
 
-/* Rows that follow one another in a block and are summed up wait for loads, then for each other's warps: what the first
- * phase loads is begun a row earlier, when its registers are free again. */
-static bool is_ahead(const NestPrinter *p, NestInst inst)
-{
-    const NestInstData *data = &p->stage->insts.data[inst];
-    const IdxExpr *x = idx_get(&p->stage->idx, data->index);
-    bool sums = false, by_row = false;
-    for (uint32_t k = 0; k < p->nest->reduces.len; k++)
-        sums |= p->nest->reduces.data[k].kind == REDUCE_ROW;
-    for (uint32_t i = 0; i < x->n_terms; i++)
-    {
-        if (x->terms[i].atom)
-            return false;
-        by_row |= x->terms[i].div * x->terms[i].mod > p->inner;
-    }
-    return sums && by_row && p->shape->kind == SHAPE_COLUMNS && data->kind == INST_LOAD && data->phase == 0 &&
-           !data->args[0] &&
-           (cuda_load_is_wide(p->stage, inst, p->shape->vector) || nest_inst_level(p, inst) == LEVEL_ROW);
-}
-
 /* The names of the row's quotients are those of the text's own block. What there is one of a row is read by later
  * phases, too: the next one waits as nN. */
 static void print_ahead(NestPrinter *p)
@@ -139,13 +120,14 @@ static void print_ahead(NestPrinter *p)
     StrBuf arrays = strbuf_make(p->arena), single = strbuf_make(p->arena);
     p->now = LEVEL_VECTOR;
     for (NestInst i = 1; i < p->stage->insts.len; i++)
-        if (is_ahead(p, i) && nest_inst_level(p, i) == LEVEL_ROW)
+        if (nest_load_is_ahead(p, i) && nest_inst_level(p, i) == LEVEL_ROW)
         {
-            const char *text = nest_inst_text(p, i);
-            strbuf_addf(&arrays, "%s n%u;\n", nest_register_type(p->stage->insts.data[i].dtype), i);
-            strbuf_addf(&single, "n%u = %s;\n", i, text);
+            const NestInstData *data = &p->stage->insts.data[i];
+            const char *at = nest_index_text(p, data->index);
+            strbuf_addf(&arrays, "%s n%u;\n", nest_register_type(data->dtype), i);
+            strbuf_addf(&single, "n%u = ptc_widen(ptc_vector_early<1>(a%u + (%s)).at[0]);\n", i, data->arg, at);
         }
-        else if (is_ahead(p, i))
+        else if (nest_load_is_ahead(p, i))
             print_of_vector(p, &arrays, i);
     if (arrays.len)
     {
@@ -171,7 +153,7 @@ static void print_instructions(NestPrinter *p, StrBuf *arrays, uint32_t phase, u
         if (data->phase != phase || data->kind == INST_CONST || data->kind == INST_REDUCED)
             continue;
         const uint32_t level = nest_inst_level(p, i);
-        if (is_ahead(p, i))
+        if (nest_load_is_ahead(p, i))
         {
             if (level == LEVEL_ROW && now == LEVEL_VECTOR)
                 strbuf_addf(&p->level[LEVEL_ROW], "const %s t%u = n%u;\n", nest_register_type(data->dtype), i, i);
@@ -281,7 +263,7 @@ static void print_loops(NestPrinter *p, StrBuf *loads, StrBuf *arrays, StrBuf *a
                     "const ptc_index %s = %s + v;\n",
                     shape->vector, shape->vector, p->flat ? "f" : "i0", p->flat ? "fv" : "iv");
     else
-        strbuf_addf(body, "{\nconst int e = s;\nconst ptc_index %s = %s;\n", p->flat ? "f" : "i0",
+        strbuf_addf(body, "{\nconst int v = 0, e = s;\nconst ptc_index %s = %s;\n", p->flat ? "f" : "i0",
                     p->flat ? "fv" : "iv");
     strbuf_add(body, strbuf_text(&p->level[LEVEL_ELEMENT]));
     strbuf_add(body, "}\n");

@@ -38,7 +38,7 @@ typedef struct
     uint32_t n_chain;       /* inner loops: chain[0] = 1 < ... < chain[n_chain] = inner, each divides the next */
     int64_t chain[PRINT_MAX_LEVELS];
     StrBuf task;                    /* before the row loop */
-    StrBuf ahead;                   /* CUDA: loads of row o that are begun while the row before is computed */
+    StrBuf ahead;                   /* CUDA: loads of row o before its turn (nest_load_is_ahead) */
     StrBuf level[PRINT_MAX_LEVELS]; /* the phase being printed */
     StrBuf body;                    /* inside the row loop */
     VEC(PrintDigit) digits;         /* quotients of the row number that have a name */
@@ -72,6 +72,8 @@ const char *nest_register_type(DType dtype);
 /* The level of the loop that an instruction is computed in, its right-hand side, and how others refer to its value. */
 uint32_t nest_inst_level(const NestPrinter *p, NestInst inst);
 const char *nest_inst_text(NestPrinter *p, NestInst inst);
+/* CUDA with a shape: a load that is begun while the row before is computed. */
+bool nest_load_is_ahead(const NestPrinter *p, NestInst inst);
 /* CUDA with a shape: random numbers that are made for a vector at a time. */
 bool nest_random_is_wide(const NestPrinter *p, NestInst inst);
 const char *nest_value_text(const NestPrinter *p, NestInst inst);

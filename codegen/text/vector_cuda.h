@@ -26,14 +26,45 @@ template <int N, typename R, typename T> PTC_INLINE void ptc_load_vector(R *to, 
     for (int i = 0; i < N; i++)
         to[i] = ptc_widen(x.at[i]);
 }
-// What a guard keeps out is 0.
-template <int N, typename R, typename T> PTC_INLINE void ptc_load_vector_if(bool guard, R *to, const T *from)
+// The same as it is in memory: half the registers, for bf16.
+template <int N, typename T> PTC_INLINE PtcVector<T, N> ptc_vector(const T *from)
 {
+    return *(const PtcVector<T, N> *)from;
+}
+// Where it stands: the compiler would move a load to where its value is wanted.
+template <int N, typename T> PTC_INLINE PtcVector<T, N> ptc_vector_early(const T *from)
+{
+#ifdef PTC_SHIM
+    return ptc_vector<N>(from);
+#else
+    constexpr int BYTES = sizeof(T) * N;
+    union
+    {
+        uint32_t words[BYTES < 16 ? 4 : BYTES / 4];
+        PtcVector<T, N> x;
+    } y;
+    uint32_t *w = y.words;
+    if (BYTES < 4)
+        y.x = ptc_vector<N>(from);
+    else if (BYTES == 4)
+        asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(w[0]) : "l"(from));
+    else if (BYTES == 8)
+        asm volatile("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(w[0]), "=r"(w[1]) : "l"(from));
     PTC_UNROLL
-    for (int i = 0; i < N; i++)
-        to[i] = 0;
+    for (int i = 0; i < BYTES / 16; i++, w += 4)
+        asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3])
+                     : "l"((const char *)from + 16 * i));
+    return y.x;
+#endif
+}
+// What a guard keeps out is 0.
+template <int N, typename T> PTC_INLINE PtcVector<T, N> ptc_vector_if(bool guard, const T *from)
+{
+    PtcVector<T, N> x = {};
     if (guard)
-        ptc_load_vector<N>(to, from);
+        x = ptc_vector<N>(from);
+    return x;
 }
 template <int N, typename T> PTC_INLINE void ptc_store_vector(T *to, const T *from)
 {
