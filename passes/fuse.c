@@ -17,89 +17,11 @@
 
 enum
 {
-    MAX_SCALAR_COST = 8, /* ops of a scalar expression that is cheaper to repeat than to store */
     MAX_GROUP_OPS = 256,
     SMALL_UPDATE_ELEMS = 1 << 16,
     SMALL_WORK_MOST = 8,   /* groups in one kernel */
     SMALL_WORK_REACH = 256 /* groups looked back for another one */
 };
-
-/* ---- fates */
-
-/* Cost of a scalar computed from loaded scalars by elementwise ops alone; more than the limit otherwise. */
-static uint32_t scalar_cost(const FusePlan *plan, const uint32_t *costs, const IrOpData *op)
-{
-    const IrModule *m = plan->m;
-    if (ir_type_n_elems(ir_value_type(m, op->results[0])) != 1)
-        return MAX_SCALAR_COST + 1;
-    uint32_t cost = 1;
-    for (uint32_t i = 0; i < op->n_operands; i++)
-    {
-        IrOp def = ir_value(m, op->operands[i])->def;
-        FuseFate fate = plan->fate[def];
-        if (fate == FUSE_CLONED && ir_op(m, def)->n_operands)
-            cost += costs[def] ? costs[def] : 1;
-        else if (fate == FUSE_GROUPED || fate == FUSE_ROOT)
-            cost += 2; /* one more argument */
-    }
-    return cost;
-}
-
-/* bf16 to f32: part of the load, so every kernel does it for itself. */
-static bool is_widening(const IrModule *m, const IrOpData *op)
-{
-    return op->code == IR_cast && ir_value_type(m, op->results[0])->dtype == DT_F32 &&
-           ir_value_type(m, op->operands[0])->dtype == DT_BF16;
-}
-
-/* The result has the operand's elements in the operand's order. */
-static bool keeps_elements(const IrModule *m, const IrOpData *op)
-{
-    return op->code == IR_reshape || is_widening(m, op);
-}
-
-static FuseFate fate_of(const FusePlan *plan, uint32_t *costs, IrOp op)
-{
-    const IrOpData *data = ir_op(plan->m, op);
-    uint32_t traits = ir_op_info(data->code)->traits;
-    if (data->code == IR_const || data->code == IR_iota || data->code == IR_random || (traits & IR_TRAIT_VIEW) ||
-        is_widening(plan->m, data))
-        return FUSE_CLONED;
-    if (traits & IR_TRAIT_EWISE)
-    {
-        costs[op] = scalar_cost(plan, costs, data);
-        return costs[op] <= MAX_SCALAR_COST ? FUSE_CLONED : FUSE_GROUPED;
-    }
-    if (traits & IR_TRAIT_REDUCE)
-        return FUSE_GROUPED;
-    return traits & IR_TRAIT_TEMPLATE ? FUSE_ROOT : FUSE_STAYS;
-}
-
-/* Something that is not a fused kernel reads memory: what it reads must be there. */
-static void materialise(FusePlan *plan, IrValue value)
-{
-    IrOp def = ir_value(plan->m, value)->def;
-    while (ir_op(plan->m, def)->code == IR_reshape)
-        def = ir_value(plan->m, ir_op(plan->m, def)->operands[0])->def;
-    if (plan->fate[def] != FUSE_CLONED)
-        return;
-    plan->fate[def] = ir_code_has(ir_op(plan->m, def)->code, IR_TRAIT_EWISE) ? FUSE_GROUPED : FUSE_ROOT;
-}
-
-static void decide_fates(FusePlan *plan)
-{
-    const IrModule *m = plan->m;
-    uint32_t *costs = ARENA_ARRAY(plan->scratch, uint32_t, m->ops.len);
-    IR_FOR_OPS(m, plan->func, op)
-    plan->fate[op] = fate_of(plan, costs, op);
-    IR_FOR_OPS(m, plan->func, op)
-    {
-        const IrOpData *data = ir_op(m, op);
-        bool reads_memory = plan->fate[op] == FUSE_STAYS || ir_code_has(data->code, IR_TRAIT_TEMPLATE);
-        for (uint32_t i = 0; reads_memory && i < data->n_operands; i++)
-            materialise(plan, data->operands[i]);
-    }
-}
 
 void fuse_collect_deps(const FusePlan *plan, IrOp op, FuseOps *out)
 {
@@ -145,14 +67,6 @@ static bool is_row_broadcast(const IrModule *m, const IrOpData *op)
     return n_leading == ir_type_n_elems(from);
 }
 
-static bool is_column_reduction(const IrModule *m, const IrOpData *op)
-{
-    if (!ir_code_has(op->code, IR_TRAIT_REDUCE))
-        return false;
-    const IrAttr *axes = ir_attrs_find(&op->attrs, IR_ATTR_axes);
-    return axes->n == ir_value_type(m, op->operands[0])->rank || axes->ints[axes->n - 1] == axes->n - 1;
-}
-
 /* The edge through a chain of reshapes and broadcasts, if that is all there is between. */
 static bool trace_edge(const FusePlan *plan, IrValue value, Edge *out)
 {
@@ -165,7 +79,7 @@ static bool trace_edge(const FusePlan *plan, IrValue value, Edge *out)
         if (plan->fate[def] != FUSE_CLONED)
         {
             out->producer = def;
-            if (is_column_reduction(m, data) || plan->fate[def] == FUSE_ROOT)
+            if (fuse_is_column_reduction(m, data) || plan->fate[def] == FUSE_ROOT)
                 out->kind = EDGE_OTHER;
             return true;
         }
@@ -175,7 +89,7 @@ static bool trace_edge(const FusePlan *plan, IrValue value, Edge *out)
             out->n_inner *= ir_type_n_elems(ir_value_type(m, data->results[0])) /
                             ir_type_n_elems(ir_value_type(m, data->operands[0]));
         }
-        else if (!keeps_elements(m, data))
+        else if (!fuse_keeps_elements(m, data))
             return false;
         value = data->operands[0];
     }
@@ -228,8 +142,8 @@ static uint32_t new_group(Fuser *f, IrOp op)
         group.n_elems = ir_type_n_elems(ir_value_type(m, data->operands[0]));
         group.reduces = true;
         if (n_out > 1)
-            group.n_inner = is_column_reduction(m, data) ? n_out : group.n_elems / n_out;
-        else if (!is_column_reduction(m, data))
+            group.n_inner = fuse_is_column_reduction(m, data) ? n_out : group.n_elems / n_out;
+        else if (!fuse_is_column_reduction(m, data))
             group.n_inner = group.n_elems;
     }
     vec_push(f->plan->scratch, &group.ops, op);
@@ -400,7 +314,7 @@ static bool merge_with_reader(Fuser *f, IrOp op, IrValue value, const IrUses *us
     {
         const IrOp user = uses->users[i];
         const uint32_t sibling = f->plan->group_of[user];
-        if (keeps_elements(m, ir_op(m, user))
+        if (fuse_keeps_elements(m, ir_op(m, user))
                 ? merge_with_reader(f, op, ir_op(m, user)->results[0], uses)
                 : sibling && f->plan->fate[user] == FUSE_GROUPED &&
                       ir_type_n_elems(ir_value_type(m, value)) == group_at(f, sibling)->n_elems &&
@@ -415,7 +329,7 @@ static void merge_with_sibling(Fuser *f, IrOp op, const IrUses *uses)
 {
     const IrModule *m = f->plan->m;
     IrValue value = ir_op(m, op)->operands[0];
-    while (keeps_elements(m, ir_op(m, ir_value(m, value)->def)))
+    while (fuse_keeps_elements(m, ir_op(m, ir_value(m, value)->def)))
         value = ir_op(m, ir_value(m, value)->def)->operands[0];
     if (f->plan->fate[ir_value(m, value)->def] != FUSE_CLONED)
         merge_with_reader(f, op, value, uses);
@@ -436,7 +350,7 @@ static bool is_small_work(const Fuser *f, const FuseGroup *group)
     bool reads_params = first->code == IR_cast;
     for (uint32_t i = 0; i < deps->len; i++)
         reads_params = reads_params && ir_op(m, deps->data[i])->code == IR_get;
-    return reads_params || is_column_reduction(m, first);
+    return reads_params || fuse_is_column_reduction(m, first);
 }
 
 /* Groups of small work that share nothing but their domain become one kernel. */
@@ -482,44 +396,10 @@ static void form_groups(FusePlan *plan)
     }
     IrUses uses = ir_uses_build(plan->scratch, m, plan->func);
     IR_FOR_OPS(m, plan->func, op)
-    if (plan->fate[op] == FUSE_GROUPED && is_column_reduction(m, ir_op(m, op)) &&
+    if (plan->fate[op] == FUSE_GROUPED && fuse_is_column_reduction(m, ir_op(m, op)) &&
         group_at(&f, plan->group_of[op])->ops.len == 1)
         merge_with_sibling(&f, op, &uses);
     merge_small_work(&f);
-}
-
-/* ---- reductions over axes in the middle: move those axes to the end */
-
-static void normalise_reductions(IrModule *m, IrFunc func)
-{
-    IR_FOR_OPS(m, func, op)
-    {
-        const IrOpData data = *ir_op(m, op);
-        if (!ir_code_has(data.code, IR_TRAIT_REDUCE) || is_column_reduction(m, &data))
-            continue;
-        const IrAttr *axes = ir_attrs_find(&data.attrs, IR_ATTR_axes);
-        int rank = ir_value_type(m, data.operands[0])->rank;
-        int n_kept = rank - (int)axes->n;
-        if (axes->ints[0] == n_kept) /* trailing already */
-            continue;
-        int64_t perm[IR_MAX_RANK], trailing[IR_MAX_RANK];
-        int kept = 0, reduced = 0;
-        for (int i = 0; i < rank; i++)
-        {
-            if (reduced < (int)axes->n && axes->ints[reduced] == i)
-            {
-                perm[n_kept + reduced] = i;
-                trailing[reduced] = n_kept + reduced;
-                reduced++;
-            }
-            else
-                perm[kept++] = i;
-        }
-        IrBuilder b = ir_builder_before(m, op);
-        IrValue moved = ir_build_transpose(&b, data.operands[0], perm);
-        ir_op(m, op)->operands[0] = moved;
-        ir_attrs_put(m->arena, &ir_op(m, op)->attrs, ir_attr_ints(IR_ATTR_axes, trailing, axes->n));
-    }
 }
 
 bool pass_fuse(PassContext *ctx)
@@ -530,13 +410,13 @@ bool pass_fuse(PassContext *ctx)
     {
         if (ir_func(m, func)->removed || ir_func(m, func)->kind != IR_FUNC_STEP)
             continue;
-        normalise_reductions(m, func);
+        fuse_normalise_reductions(m, func);
         FusePlan plan = {.scratch = ctx->scratch,
                          .m = m,
                          .func = func,
                          .fate = ARENA_ARRAY(ctx->scratch, FuseFate, m->ops.len),
                          .group_of = ARENA_ARRAY(ctx->scratch, uint32_t, m->ops.len)};
-        decide_fates(&plan);
+        fuse_decide_fates(&plan);
         form_groups(&plan);
         fuse_outline(&plan);
     }

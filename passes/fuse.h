@@ -1,4 +1,5 @@
-/* What the two halves of pass fuse share: fuse.c decides the groups, outline.c makes kernels of them. */
+/* What the parts of pass fuse share: fuse_fates.c says what becomes of each op, fuse.c decides the groups, outline.c
+ * makes kernels of them. */
 #ifndef PTC_PASSES_FUSE_H
 #define PTC_PASSES_FUSE_H
 
@@ -30,6 +31,15 @@ typedef struct
     uint32_t *group_of;    /* by op; 0 = none */
     VEC(FuseGroup) groups; /* [0] unused */
 } FusePlan;
+
+/* Moves the axes that reductions reduce to the end, where they are in the middle. */
+void fuse_normalise_reductions(IrModule *m, IrFunc func);
+/* Fills plan->fate. */
+void fuse_decide_fates(FusePlan *plan);
+/* Over leading axes, or all. */
+bool fuse_is_column_reduction(const IrModule *m, const IrOpData *op);
+/* The result has the operand's elements in the operand's order: a reshape, or bf16 read as f32. */
+bool fuse_keeps_elements(const IrModule *m, const IrOpData *op);
 
 /* Makes a kernel of every group and rewrites the function to calls, in an order that respects data and effects.
  * Equal kernels are shared. */
