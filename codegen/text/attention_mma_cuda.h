@@ -1,5 +1,5 @@
-// ---- attention on tensor cores, for bf16 heads of D = 32 .. 128, as FlashAttention-2 (Dao, 2023): a warp has 16 queries,
-// their sums in registers; tiles of KB keys and values come by two buffers. Scores are in units of log 2.
+// ---- attention on tensor cores, for bf16 heads of D = 32 .. 128, as FlashAttention-2 (Dao, 2023): a warp has 16
+// queries, their sums in registers; tiles of KB keys and values come by two buffers. Scores are in units of log 2.
 PTC_INLINE float ptc_log2e()
 {
     return 1.44269504088896341f;
@@ -32,9 +32,9 @@ PTC_INLINE void ptc_query_range(const PtcAttention &a, int s, int m, int *lo, in
 }
 
 // A lane's part of 16 x 8 N products: element e of tile j is of query t + e / 2 * 8 and key s + 8 j + e % 2, or where
-// TURNED, of query t + 8 j + e % 2 and key s + e / 2 * 8. Products become scores less `base` of the query. `row`: the bias
-// of the keys from s on (TURNED: of the two) where it is the same for all queries. `hidden`: some of the pairs may not be
-// visible.
+// TURNED, of query t + 8 j + e % 2 and key s + e / 2 * 8. Products become scores less `base` of the query. `row`: the
+// bias of the keys from s on (TURNED: of the two) where it is the same for all queries. `hidden`: some of the pairs may
+// not be visible.
 template <int N, bool TURNED>
 PTC_INLINE void ptc_mma_scores(const PtcAttention &a, const float *bias, const float *row,
                                const float (&base)[TURNED ? 2 * N : 2], int t, int s, bool hidden, float (&c)[N][4])
@@ -106,9 +106,11 @@ PTC_INLINE uint32_t ptc_kept(const PtcAttention &a, const int32_t *key, int32_t 
         return (upper >> lane % 2 * 2 & 0x33333333u) | (lower >> lane % 2 * 2 & 0x33333333u) << 2;
     }
     uint32_t other = __shfl_xor_sync(0xFFFFFFFFu, bits, 4);
-    bits = lane / 4 % 2 ? (bits & 0xAAAAAAAAu) | (other & 0xAAAAAAAAu) >> 1 : (bits & 0x55555555u) | (other & 0x55555555u) << 1;
+    bits = lane / 4 % 2 ? (bits & 0xAAAAAAAAu) | (other & 0xAAAAAAAAu) >> 1
+                        : (bits & 0x55555555u) | (other & 0x55555555u) << 1;
     other = __shfl_xor_sync(0xFFFFFFFFu, bits, 8);
-    return lane / 8 % 2 ? (bits & 0xCCCCCCCCu) | (other & 0xCCCCCCCCu) >> 2 : (bits & 0x33333333u) | (other & 0x33333333u) << 2;
+    return lane / 8 % 2 ? (bits & 0xCCCCCCCCu) | (other & 0xCCCCCCCCu) >> 2
+                        : (bits & 0x33333333u) | (other & 0x33333333u) << 2;
 }
 
 // Weights exp(score - max) of a tile, in place of the scores; what was summed so far is to be multiplied by factor.
@@ -182,12 +184,14 @@ PTC_INLINE void ptc_copy_keys(const PtcAttention &a, const uint16_t *k, const ui
 // TAIL: how many keys the last tile has, as a multiple of 16; KB when that is not known.
 template <int D, int WARPS, int KB, int TAIL>
 PTC_INLINE void ptc_attention_mma(const PtcAttention &a, const uint16_t *q, const uint16_t *k, const uint16_t *v,
-                                  const float *bias, const int32_t *key, const int32_t *sample, uint16_t *out, float *lse)
+                                  const float *bias, const int32_t *key, const int32_t *sample, uint16_t *out,
+                                  float *lse)
 {
     PTC_DYNAMIC_ROWS;
     const int N = KB / 8, LD = D + 8, lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = lane % 4 * 2;
-    float *biases = (float *)rows;                                                  // [2][KB]
-    uint16_t *tiles = (uint16_t *)(biases + 2 * KB), *own = tiles + (4 * KB + 16 * warp) * LD; // [2][keys, values][KB][LD]
+    float *biases = (float *)rows;                      // [2][KB]
+    uint16_t *tiles = (uint16_t *)(biases + 2 * KB);    // [2][keys, values][KB][LD]
+    uint16_t *own = tiles + (4 * KB + 16 * warp) * LD; // of the warp
     const int blocks = (a.t + 16 * WARPS - 1) / (16 * WARPS), head = (int)(blockIdx.x / blocks % a.h);
     const int64_t batch = blockIdx.x / blocks / a.h, queries = batch * a.t * (a.h * D) + head * D;
     const int block_t = (int)(blockIdx.x % blocks * 16 * WARPS), t0 = block_t + 16 * warp, t = t0 + lane / 4;

@@ -1,6 +1,6 @@
-// ---- gradients of attention on tensor cores. A block has the 16 WARPS keys from s0 on of one batch and key head, a warp
-// 16 of them as rows, their dk and dv in registers; queries and dout come in tiles of QB by two buffers. ALL: the block has
-// all the keys and gives dq too; otherwise ptc_attention_mma_grad_q does, and delta is in the workspace.
+// ---- gradients of attention on tensor cores. A block has the 16 WARPS keys from s0 on of one batch and key head, a
+// warp 16 of them as rows, their dk and dv in registers; queries and dout come in tiles of QB by two buffers. ALL: the
+// block has all the keys and gives dq too; otherwise ptc_attention_mma_grad_q does, and delta is in the workspace.
 
 // Weights in place of the exponents, gradients of the scores (but for the scale) in place of those of the weights.
 PTC_INLINE void ptc_mma_pair_grad(const PtcAttention &a, float delta, bool kept, float &s, float &d)
@@ -109,6 +109,42 @@ PTC_INLINE void ptc_query_stats(const uint16_t *os, const uint16_t *dos, float *
     }
 }
 
+// What a tile of 8 N queries from t0 on adds to the gradients of the warp's 16 keys from s0 on; ds: those of the scores.
+template <int D, int N>
+PTC_INLINE void ptc_grad_keys_tile(const PtcAttention &a, const float *bias, const float *key_bias, const uint16_t *ks,
+                                   const uint16_t *vs, const uint16_t *qs, const uint16_t *dos, const float *bases,
+                                   const float *deltas, int t0, int s0, uint32_t kept, float (&acc_k)[D / 8][4],
+                                   float (&acc_v)[D / 8][4], float (&ds)[N][4])
+{
+    const int row = threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
+    float p[N][4], subtract[2 * N];
+    ptc_times_rows<D>(p, ks, qs);
+    ptc_times_rows<D>(ds, vs, dos);
+#pragma unroll
+    for (int i = 0; i < 2 * N; i++)
+        subtract[i] = bases[i / 2 * 8 + column + i % 2];
+    ptc_mma_scores<N, true>(a, bias, key_bias, subtract, t0 + column, s0 + row, ptc_has_hidden(a, t0, 8 * N, s0, 16), p);
+#pragma unroll
+    for (int j = 0; j < N; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            ptc_mma_pair_grad(a, deltas[8 * j + column + e % 2], kept >> (4 * j + e) & 1u, p[j][e], ds[j][e]);
+    ptc_times_columns<D>(acc_v, p, dos);
+    ptc_times_columns<D>(acc_k, ds, qs);
+}
+// A warp's 16 x QB sums as bf16, [16][QB + 8].
+template <int QB>
+PTC_INLINE void ptc_keep_turned(uint16_t *to, const float (&c)[QB / 8][4])
+{
+    to += threadIdx.x % 32 / 4 * (QB + 8) + threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int j = 0; j < QB / 8; j++)
+    {
+        *(uint32_t *)(to + 8 * j) = ptc_pack(c[j][0], c[j][1]);
+        *(uint32_t *)(to + 8 * j + 8 * (QB + 8)) = ptc_pack(c[j][2], c[j][3]);
+    }
+}
+
 template <int D, int WARPS, int QB, bool ALL>
 PTC_INLINE void ptc_attention_mma_grad_kv(const PtcAttention &a, const uint16_t *q, const uint16_t *k, const uint16_t *v,
                                           const float *bias, const int32_t *key, const int32_t *sample,
@@ -144,8 +180,8 @@ PTC_INLINE void ptc_attention_mma_grad_kv(const PtcAttention &a, const uint16_t 
         const int next_head = t0 + QB < hi ? head : head + 1, next_t0 = t0 + QB < hi ? t0 + QB : lo;
         const uint16_t *qs = tiles + stage * 2 * QB * LD, *dos = qs + QB * LD;
         uint16_t *next = tiles + (stage ^ 1) * 2 * QB * LD;
-        const float *query_bias = bias ? bias + batch * a.bias_b + head * a.bias_h : 0, *base = bases + stage * QB;
-        float key_bias[2] = {}, p[N][4], ds[N][4], subtract[2 * N];
+        const float *query_bias = bias ? bias + batch * a.bias_b + head * a.bias_h : 0;
+        float key_bias[2] = {}, ds[N][4];
         uint32_t kept = 0;
         if (bias && a.bias_t == 0)
             for (int r = 0; r < 2; r++)
@@ -159,28 +195,11 @@ PTC_INLINE void ptc_attention_mma_grad_kv(const PtcAttention &a, const uint16_t 
         if (more)
             ptc_copy_queries<D, THREADS, QB, ALL>(a, q, dout, out, lse, delta, batch, next_head, next_t0, next, os,
                                                   bases + (stage ^ 1) * QB, deltas + (stage ^ 1) * QB);
-        ptc_times_rows<D>(p, (const uint16_t *)ks + 16 * warp * LD, qs);
-        ptc_times_rows<D>(ds, (const uint16_t *)vs + 16 * warp * LD, dos);
-#pragma unroll
-        for (int i = 0; i < 2 * N; i++)
-            subtract[i] = base[i / 2 * 8 + column + i % 2];
-        ptc_mma_scores<N, true>(a, query_bias, key_bias, subtract, t0 + column, s, ptc_has_hidden(a, t0, QB, s0, 16), p);
-#pragma unroll
-        for (int j = 0; j < N; j++)
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                ptc_mma_pair_grad(a, deltas[stage * QB + 8 * j + column + e % 2], kept >> (4 * j + e) & 1u, p[j][e], ds[j][e]);
-        ptc_times_columns<D>(acc_v, p, dos);
-        ptc_times_columns<D>(acc_k, ds, qs);
+        ptc_grad_keys_tile<D, N>(a, query_bias, key_bias, ks + 16 * warp * LD, vs + 16 * warp * LD, qs, dos,
+                                 bases + stage * QB, deltas + stage * QB, t0, s0, kept, acc_k, acc_v, ds);
         if (ALL)
         {
-#pragma unroll
-            for (int j = 0; j < N; j++)
-            {
-                uint16_t *to = dss + (16 * warp + row) * (QB + 8) + 8 * j + column;
-                *(uint32_t *)to = ptc_pack(ds[j][0], ds[j][1]);
-                *(uint32_t *)(to + 8 * (QB + 8)) = ptc_pack(ds[j][2], ds[j][3]);
-            }
+            ptc_keep_turned<QB>(dss + 16 * warp * (QB + 8), ds);
             ptc_copies_wait();
             __syncthreads(); // all score gradients are there, and the next tile
             ptc_mma_grad_q_tile<D, WARPS, QB>(a, dss, ks, dq + batch * a.t * a.q_row + head * D, t0);
@@ -224,8 +243,9 @@ PTC_INLINE void ptc_attention_mma_grad_q(const PtcAttention &a, const uint16_t *
 {
     PTC_DYNAMIC_ROWS;
     const int N = KB / 8, LD = D + 8, lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = lane % 4 * 2;
-    float *biases = (float *)rows;                                                  // [2][KB]
-    uint16_t *tiles = (uint16_t *)(biases + 2 * KB), *own = tiles + (4 * KB + 32 * warp) * LD; // [2][keys, values][KB][LD]
+    float *biases = (float *)rows;                      // [2][KB]
+    uint16_t *tiles = (uint16_t *)(biases + 2 * KB);    // [2][keys, values][KB][LD]
+    uint16_t *own = tiles + (4 * KB + 32 * warp) * LD; // of the warp
     const int blocks = (a.t + 16 * WARPS - 1) / (16 * WARPS), head = (int)(blockIdx.x / blocks % a.h);
     const int64_t batch = blockIdx.x / blocks / a.h, queries = batch * a.t * (a.h * D) + head * D;
     const int block_t = (int)(blockIdx.x % blocks * 16 * WARPS), t0 = block_t + 16 * warp, t = t0 + lane / 4;
