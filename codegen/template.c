@@ -121,9 +121,15 @@ static void scatter_print_c(StrBuf *out, const TemplateUse *use)
                 width, (long long)ir_type_n_elems(use->types[0]));
 }
 
+/* Rounded up to what is looked at together: those behind the ids have no leaders. */
+static int64_t scatter_chunks(const TemplateUse *use)
+{
+    return template_tasks(ir_type_n_elems(use->types[0]), SCATTER_CHUNK * SCATTER_BATCH) * SCATTER_BATCH;
+}
+
 static int64_t scatter_leads_bytes(const TemplateUse *use)
 {
-    return template_tasks(ir_type_n_elems(use->types[0]), SCATTER_CHUNK) * SCATTER_CHUNK * 4;
+    return scatter_chunks(use) * SCATTER_CHUNK * 4;
 }
 
 /* Vectors of a row that a lane adds up. */
@@ -139,7 +145,7 @@ static void scatter_plan_cuda(const TemplateUse *use, CodegenCudaKernel *out)
     const int64_t per_warp = 32 * cuda_vector(width, DT_F32) * scatter_steps(use);
     out->n_launches = 2;
     out->workspace_bytes = scatter_leads_bytes(use) + n * width * 4;
-    out->launch[0].grid = (uint32_t)template_tasks(n, SCATTER_CHUNK);
+    out->launch[0].grid = (uint32_t)scatter_chunks(use);
     out->launch[1].grid =
         (uint32_t)template_tasks(scatter_type(use)->dims[0] * template_tasks(width, per_warp), CUDA_WARPS);
     out->launch[0].block = out->launch[1].block = CUDA_WARPS * 32;

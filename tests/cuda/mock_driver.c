@@ -141,7 +141,8 @@ EXPORT CuResult cuMemAlloc_v2(CuDevicePtr *address, size_t size_bytes)
         return CUDA_OUT_OF_MEMORY;
     const size_t whole = ALIGNMENT + (size_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     char *memory = aligned_alloc(ALIGNMENT, whole);
-    memset(memory, 0xA5, whole);
+    for (size_t i = 0; i < whole / 4; i++) /* what others may have left: NaNs, and what could be ids of rows */
+        ((uint32_t *)(void *)memory)[i] = i % 2 ? 0xFFFFFFFFu : (uint32_t)(i / 2 % 7);
     memcpy(memory, &size_bytes, sizeof size_bytes);
     used_bytes += size_bytes;
     *address = (CuDevicePtr)(uintptr_t)(memory + ALIGNMENT);
