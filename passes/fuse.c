@@ -152,22 +152,20 @@ static uint32_t new_group(Fuser *f, IrOp op)
     return f->plan->groups.len - 1;
 }
 
-/* Does op depend on a member of group `to`? Whole groups are passed at a time, since a kernel runs as a whole; what is
- * older than `oldest` cannot depend on `to`. */
-static bool reaches(Fuser *f, IrOp op, uint32_t to, uint32_t skip, uint32_t oldest)
+/* Does op depend on a member of group `to`? Whole groups are passed at a time, since a kernel runs as a whole: an old
+ * op may depend on a younger one by way of a group that has joined an older op and a younger one. */
+static bool reaches(Fuser *f, IrOp op, uint32_t to, uint32_t skip)
 {
     uint32_t id = f->plan->group_of[op];
     if (id == to)
         return true;
-    const FuseGroup *members = group_at(f, id);
-    IrOp newest = id ? members->ops.data[members->ops.len - 1] : op;
-    if (f->mark[op] == f->search || f->position[newest] < oldest)
+    if (f->mark[op] == f->search)
         return false;
     if (id == 0)
     {
         f->mark[op] = f->search;
         for (uint32_t i = 0; i < f->deps[op].len; i++)
-            if (reaches(f, f->deps[op].data[i], to, skip, oldest))
+            if (reaches(f, f->deps[op].data[i], to, skip))
                 return true;
         return false;
     }
@@ -180,7 +178,7 @@ static bool reaches(Fuser *f, IrOp op, uint32_t to, uint32_t skip, uint32_t olde
     {
         const FuseOps *deps = &f->deps[group->ops.data[k]];
         for (uint32_t i = 0; i < deps->len; i++)
-            if (f->plan->group_of[deps->data[i]] != id && reaches(f, deps->data[i], to, skip, oldest))
+            if (f->plan->group_of[deps->data[i]] != id && reaches(f, deps->data[i], to, skip))
                 return true;
     }
     return false;
@@ -191,14 +189,13 @@ static bool path_outside(Fuser *f, uint32_t early, uint32_t late)
 {
     f->search++;
     const FuseGroup *group = group_at(f, late);
-    uint32_t oldest = f->position[group_at(f, early)->ops.data[0]];
     for (uint32_t k = 0; k < group->ops.len; k++)
     {
         const FuseOps *deps = &f->deps[group->ops.data[k]];
         for (uint32_t i = 0; i < deps->len; i++)
         {
             uint32_t id = f->plan->group_of[deps->data[i]];
-            if (id != early && id != late && reaches(f, deps->data[i], early, late, oldest))
+            if (id != early && id != late && reaches(f, deps->data[i], early, late))
                 return true;
         }
     }

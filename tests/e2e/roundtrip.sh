@@ -10,6 +10,7 @@ settings_of() # MODEL
     *bert-base*) echo "--set=d=32 --set=layers=2 --set=heads=4 --set=hidden=64 --set=vocabulary=100 --set=length=12
         --set=data.ids.high=99" ;;
     *vit-d192*) echo "--set=d=32 --set=layers=2 --set=heads=4 --set=hidden=64 --set=train.batch=8" ;;
+    *vit-b16*) echo "--set=image=32 --set=d=32 --set=layers=2 --set=heads=4 --set=hidden=64 --set=train.batch=8" ;;
     *mlp*) echo "--set=train.batch=24" ;;
     */tests/*) return ;;
     *) echo "--set=train.batch=24 --set=d=32 --set=layers=2" ;;
