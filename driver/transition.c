@@ -24,7 +24,7 @@ typedef struct
     int64_t moved_bytes; /* received by this rank */
     double moving_s;     /* of that */
     ElasticTimes times;
-    double copy_s;
+    double copy_s, whole_s;
 } Transition;
 
 static bool had(const Transition *t, const char *name)
@@ -241,11 +241,11 @@ static Status tell(Session *s, const Transition *t, Trainer *trainer, const Trai
     if (observer && observer->note)
         observer->note(observer->context,
                        arena_printf(s->arena,
-                                    "step %llu: %u of %u layers frozen (%s)%s; %s%s; compile %.2f s%s, regroup %.2f s, "
-                                    "trial %.2f s, copy %.2f s (%.1f MiB moved)",
+                                    "step %llu: %u of %u layers frozen (%s)%s; %s%s; %.2f s: compile %.2f s%s, regroup "
+                                    "%.2f s, trial %.2f s, copy %.2f s (%.1f MiB moved)",
                                     (unsigned long long)trainer_steps_done(trainer), e->frozen, s->job->n_layers,
                                     e->why, plan_text(s), e->cached ? "cached" : "not cached: ",
-                                    e->cached ? "" : e->not_cached, t->times.build_s,
+                                    e->cached ? "" : e->not_cached, t->whole_s, t->times.build_s,
                                     t->times.ahead      ? " (made ahead)"
                                     : s->kernels_cached ? " (kernels cached)"
                                                         : "",
@@ -265,6 +265,7 @@ static Status tell(Session *s, const Transition *t, Trainer *trainer, const Trai
                            METRIC_F64("predicted_end_s", plan ? s->ranks.choice.chosen->end_s : NAN),
                            METRIC_TEXT("plan_why", plan ? s->ranks.choice.why : ""),
                            METRIC_U64("cached", e->cached),
+                           METRIC_F64("transition_s", t->whole_s),
                            METRIC_F64("compile_s", t->times.build_s),
                            METRIC_U64("ahead", t->times.ahead),
                            METRIC_F64("regroup_s", t->times.regroup_s),
@@ -303,19 +304,22 @@ static Status go_over(Session *s, Transition *t, const TrainerObserver *observer
                       const volatile sig_atomic_t *stop_flag, Trainer **trainer)
 {
     const TrainerPosition position = trainer_position(*trainer);
-    double start_s = driver_now_s();
+    const double begin_s = driver_now_s();
     ranks_hold(s, trainer_total_steps(*trainer) - position.step);
     trainer_destroy(*trainer);
     *trainer = NULL;
     TRY(keep_tensors(s, t));
-    t->copy_s = driver_now_s() - start_s;
+    t->copy_s = driver_now_s() - begin_s;
     TRY(elastic_build(s, &t->times));
-    start_s = driver_now_s();
+    const double start_s = driver_now_s();
     TRY(move_tensors(s, t));
+    executor_tensors_destroy(s->tensors);
+    s->tensors = NULL;
     if (s->options->profile)
         executor_profile_start(s->executor);
     t->copy_s += driver_now_s() - start_s;
     TRY(session_trainer(s, observer, true, stop_flag, &position, trainer));
+    t->whole_s = driver_now_s() - begin_s;
     return tell(s, t, *trainer, observer);
 }
 

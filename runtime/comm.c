@@ -263,6 +263,12 @@ void comm_memory_give(Comm *comm, void *address, size_t size_bytes)
         comm->world->ops->memory_give(comm, address, size_bytes);
 }
 
+void comm_memory_forget(Comm *comm)
+{
+    if (comm->world->ops->memory_forget)
+        comm->world->ops->memory_forget(comm);
+}
+
 /* peer: root, in the world. */
 static Status start_bucket(Comm *comm, CommKind kind, uint32_t bucket, uint32_t root, uint32_t peer,
                            const CommSlice *slices, uint32_t n_slices)

@@ -76,8 +76,10 @@ typedef struct
  * do not share memory (other hosts, back end self). It belongs to the world of comm and is freed with that, or before
  * by comm_memory_give; only the ranks that want some call this. STATUS_OUT_OF_MEMORY when the host has none. */
 Status comm_memory_take(Comm *comm, size_t size_bytes, void **out_address);
-/* Once every sum in it was waited for. size_bytes: as taken. comm: of the same world. NULL is allowed. */
+/* Whole pages of what was taken, once every sum in them was waited for. comm: of the same world. NULL is allowed. */
 void comm_memory_give(Comm *comm, void *address, size_t size_bytes);
+/* What this process has seen of other ranks' memory counts as its own no more, until it is looked at again. */
+void comm_memory_forget(Comm *comm);
 
 /* Starts dst = the sum of src over all ranks of comm, for every slice. Numbers are added pairwise over the ranks in
  * order: ((0 + 1) + (2 + 3)) + 4, the order in which a single rank adds micro-batches in deterministic mode. bucket <

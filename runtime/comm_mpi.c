@@ -124,6 +124,11 @@ static void mpi_memory_give(Comm *comm, void *address, size_t size_bytes)
     comm_shared_release(comm_mpi(comm->world), address, size_bytes);
 }
 
+static void mpi_memory_forget(Comm *comm)
+{
+    comm_shared_forget(comm_mpi(comm->world));
+}
+
 static Status mpi_sum_start(Comm *comm, CommSum *sum)
 {
     CommMpiSum *s = sum->back;
@@ -359,4 +364,5 @@ const CommOps comm_mpi_ops = {.create = mpi_create,
                               .poll = mpi_poll,
                               .memory_take = mpi_memory_take,
                               .memory_give = mpi_memory_give,
+                              .memory_forget = mpi_memory_forget,
                               .tell_failure = mpi_tell_failure};

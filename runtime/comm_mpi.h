@@ -124,6 +124,7 @@ Status comm_shared_alloc(CommMpi *mpi, size_t size_bytes, uint32_t n_readers, Co
 /* Zeroed pages that stay. */
 Status comm_shared_reserve(CommMpi *mpi, size_t size_bytes, void **out_address);
 void comm_shared_release(CommMpi *mpi, void *address, size_t size_bytes);
+void comm_shared_forget(const CommMpi *mpi);
 /* Where [at, at + size_bytes) is in this rank's segment; false when it is not in it. */
 bool comm_shared_offset(const CommMpi *mpi, const void *at, size_t size_bytes, uint64_t *out_offset);
 /* The other way, in a peer's segment; NULL when that does not hold it. */

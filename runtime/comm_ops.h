@@ -41,6 +41,7 @@ typedef struct
     /* Memory for comm_memory_take, or NULL; absent: always NULL. */
     Status (*memory_take)(Comm *comm, size_t size_bytes, void **out_address);
     void (*memory_give)(Comm *comm, void *address, size_t size_bytes);
+    void (*memory_forget)(Comm *comm); /* or NULL */
     /* Makes world's failure known to the other ranks, as far as that goes without waiting for them. */
     void (*tell_failure)(CommWorld *world);
 } CommOps;

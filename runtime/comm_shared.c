@@ -286,6 +286,25 @@ Status comm_shared_reserve(CommMpi *mpi, size_t size_bytes, void **out_address)
     return STATUS_OK;
 }
 
+/* One with those that it touches. */
+static void add_hole(CommShared *shared, Hole hole)
+{
+    for (uint32_t i = 0; i < shared->n_holes;)
+    {
+        const Hole other = shared->holes[i];
+        if (other.end < hole.at || other.at > hole.end)
+        {
+            i++;
+            continue;
+        }
+        hole = (Hole){other.at < hole.at ? other.at : hole.at, other.end > hole.end ? other.end : hole.end};
+        shared->holes[i] = shared->holes[--shared->n_holes];
+        i = 0;
+    }
+    if (shared->n_holes < MAX_HOLES) /* else it stays taken until the end */
+        shared->holes[shared->n_holes++] = hole;
+}
+
 void comm_shared_release(CommMpi *mpi, void *address, size_t size_bytes)
 {
     CommShared *shared = mpi->shared;
@@ -293,8 +312,19 @@ void comm_shared_release(CommMpi *mpi, void *address, size_t size_bytes)
                    n_bytes = round_up(size_bytes, PAGE_BYTES);
     const bool is_empty =
         fallocate(shared->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)n_bytes) == 0;
-    if (is_empty && shared->n_holes < MAX_HOLES) /* else it stays taken until the end */
-        shared->holes[shared->n_holes++] = (Hole){at, at + n_bytes};
+    if (is_empty)
+        add_hole(shared, (Hole){at, at + n_bytes});
+}
+
+/* The pages stay, in their owners' hands; here they are mapped again when they are touched. */
+void comm_shared_forget(const CommMpi *mpi)
+{
+    for (uint32_t i = 0; i < mpi->n_shared; i++)
+    {
+        CommSegment *segment = mpi->peers[mpi->shared_ranks[i]].segment;
+        if (segment != mpi->shared->segment)
+            madvise(segment, segment->size_bytes, MADV_DONTNEED);
+    }
 }
 
 bool comm_shared_offset(const CommMpi *mpi, const void *at, size_t size_bytes, uint64_t *out_offset)

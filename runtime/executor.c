@@ -59,8 +59,7 @@ void executor_destroy(Executor *x)
     executor_uploads_drop(x);
     executor_tensors_drop(&x->tensors);
     hal_buffer_destroy(x->memory);
-    if (x->shared && x->comm->data) /* else it has gone with its world */
-        comm_memory_give(x->comm->data, x->shared, x->shared_bytes);
+    executor_shared_give(x->comm, &x->shared);
     for (uint32_t i = 0; i < x->n_variants; i++)
         destroy_variant(x, &x->variants[i]);
     arena_destroy(x->arena);

@@ -169,9 +169,8 @@ typedef struct
 {
     const int64_t *size_bytes; /* by global; 0: of no use here */
     const bool *given;         /* by global: a param that this rank updates for others */
-    int64_t given_bytes;
-    int64_t together_bytes; /* inputs and outputs */
-    int64_t sums_bytes;     /* the longest of the variants */
+    int64_t together_bytes;    /* inputs and outputs */
+    int64_t sums_bytes;        /* the longest of the variants */
 } Layout;
 
 static Layout lay_out(Arena *arena, const ExecutorVariant *variants, uint32_t n, ExecutorMemory *sizes)
@@ -194,7 +193,6 @@ static Layout lay_out(Arena *arena, const ExecutorVariant *variants, uint32_t n,
     for (IrGlobal g = 1; g < last->globals.len; g++)
     {
         *size_of_kind(sizes, ir_global(last, g)->kind) += l.size_bytes[g];
-        l.given_bytes += l.given[g] ? l.size_bytes[g] : 0;
         l.together_bytes += executor_is_tensor(ir_global(last, g)) ? 0 : l.size_bytes[g];
     }
     IR_FOR_FUNCS(last, f)
@@ -233,22 +231,37 @@ static Status does_not_fit(const Executor *x)
                        mib(s->input_bytes + s->output_bytes), mib(s->arena_bytes));
 }
 
-static Status place_globals(Executor *x, const Layout *l, ExecutorTensors *from)
+/* Params that others read here, and sums, lie in memory of the communicator; what lies there already stays. By global,
+ * the sums in place of global 0; `at` is NULL for what has memory of its own. */
+static Status place_shared(Executor *x, const Layout *l, ExecutorTensors *from, ExecutorShare **out_shares)
+{
+    const IrModule *last = x->variants[x->n_variants - 1].m;
+    ExecutorShare *shares = *out_shares = ARENA_ARRAY(x->arena, ExecutorShare, last->globals.len);
+    if (!x->comm || !hal_device_uses_host_memory(x->device))
+        return STATUS_OK;
+    shares[0].size_bytes = (size_t)l->sums_bytes;
+    for (IrGlobal g = 1; g < last->globals.len; g++)
+    {
+        if (!l->size_bytes[g] || !executor_is_tensor(ir_global(last, g)))
+            continue;
+        shares[g].at = executor_tensors_shared(from, ir_global(last, g)->name);
+        shares[g].size_bytes = l->given[g] || shares[g].at ? (size_t)l->size_bytes[g] : 0;
+    }
+    return executor_share(x, from, shares, last->globals.len);
+}
+
+static Status place_globals(Executor *x, const Layout *l, const ExecutorShare *shares, ExecutorTensors *from)
 {
     const IrModule *last = x->variants[x->n_variants - 1].m;
     char **addresses = ARENA_ARRAY(x->arena, char *, last->globals.len);
-    char *given = x->shared, *together = hal_buffer_address(x->memory);
+    char *together = hal_buffer_address(x->memory);
     for (IrGlobal g = 1; g < last->globals.len; g++)
     {
         const IrGlobalData *global = ir_global(last, g);
         if (l->size_bytes[g] == 0)
             continue;
         if (executor_is_tensor(global))
-        {
-            const bool is_shared = x->shared && l->given[g];
-            TRY(executor_take_tensor(x, global, from, is_shared ? given : NULL, &addresses[g]));
-            given += is_shared ? l->size_bytes[g] : 0;
-        }
+            TRY(executor_take_tensor(x, global, from, shares[g].at, &addresses[g]));
         else
         {
             addresses[g] = together;
@@ -268,15 +281,14 @@ static Status place_globals(Executor *x, const Layout *l, ExecutorTensors *from)
 static Status take_memory(Executor *x, ExecutorTensors *from)
 {
     const Layout l = lay_out(x->arena, x->variants, x->n_variants, &x->sizes);
-    x->shared_bytes = (size_t)(l.given_bytes + l.sums_bytes);
-    if (x->comm && x->shared_bytes > 0 && hal_device_uses_host_memory(x->device))
-        TRY(comm_memory_take(x->comm->data, x->shared_bytes, &x->shared));
+    ExecutorShare *shares;
+    TRY(place_shared(x, &l, from, &shares));
     const int64_t own_bytes = l.together_bytes + x->sizes.arena_bytes;
-    TRY(hal_buffer_create(x->device, (size_t)(own_bytes + (x->shared ? 0 : l.sums_bytes)), &x->memory));
+    TRY(hal_buffer_create(x->device, (size_t)(own_bytes + (shares[0].at ? 0 : l.sums_bytes)), &x->memory));
     char *own = hal_buffer_address(x->memory);
     x->arena_base = own + l.together_bytes;
-    x->sums_base = x->shared ? (char *)x->shared + l.given_bytes : own + own_bytes;
-    return place_globals(x, &l, from);
+    x->sums_base = shares[0].at ? shares[0].at : own + own_bytes;
+    return place_globals(x, &l, shares, from);
 }
 
 Status executor_take_memory(Executor *x, ExecutorTensors *from)

@@ -86,6 +86,21 @@ typedef struct
 } ExecutorTensor;
 typedef VEC(ExecutorTensor) ExecutorTensorList;
 
+typedef struct
+{
+    char *begin, *end;
+} ExecutorRange;
+typedef VEC(ExecutorRange) ExecutorRanges;
+
+struct ExecutorTensors
+{
+    Arena *arena; /* names */
+    HalDevice *device;
+    ExecutorTensorList list;
+    const ExecutorComm *comm; /* whose memory `shared` is */
+    ExecutorRanges shared;    /* whole pages; tensors without a buffer lie there */
+};
+
 struct Executor
 {
     Arena *arena;
@@ -101,8 +116,8 @@ struct Executor
     HalBuffer *memory; /* of all variants: inputs and outputs, then the arena */
     char *arena_base;
     char *sums_base; /* the part of the arena from sums_at on */
-    void *shared;    /* of the communicator, NULL: none. Params that others read here, then the sums */
-    size_t shared_bytes;
+    ExecutorRanges
+        shared; /* whole pages of the communicator: params that others read here, or once did, and the sums */
     VEC(ExecutorProfileRow) profile;
     bool profiling;
     ExecutorMemory sizes;
@@ -131,11 +146,28 @@ bool executor_needs_staging(const IrModule *m, IrFunc func, const IrOpData *set)
  * for what. */
 Status executor_take_memory(Executor *x, ExecutorTensors *from);
 
+/* executor_shared.c */
+
+/* What is to lie in memory of the communicator. */
+typedef struct
+{
+    char *at; /* where it lies there already; NULL: nowhere yet */
+    size_t size_bytes;
+} ExecutorShare;
+/* Finds places for those of some size that have none, in memory of `from` (NULL: none) that none of its tensors is in,
+ * or in new memory; `at` stays NULL where the ranks of comm->data share none. The pages of all of them are then x's,
+ * and no more those of `from`. */
+Status executor_share(Executor *x, ExecutorTensors *from, ExecutorShare *shares, uint32_t n);
+/* To the communicator; the list is then empty. */
+void executor_shared_give(const ExecutorComm *comm, ExecutorRanges *ranges);
+
 /* executor_upload.c */
 void executor_uploads_drop(Executor *x);
 
 /* executor_tensors.c */
 bool executor_is_tensor(const IrGlobalData *global);
+/* Where it lies in memory of the communicator; NULL: not there. */
+char *executor_tensors_shared(const ExecutorTensors *tensors, const char *name);
 /* Gives it memory of its own, its old one if it has that in `from`. at: it lies there instead; NULL: nowhere yet. */
 Status executor_take_tensor(Executor *x, const IrGlobalData *global, ExecutorTensors *from, char *at,
                             char **out_address);

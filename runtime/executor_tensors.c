@@ -4,22 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Memory of the communicator that tensors lie in. */
-typedef struct
-{
-    const ExecutorComm *comm;
-    void *address;
-    size_t size_bytes;
-} SharedBlock;
-
-struct ExecutorTensors
-{
-    Arena *arena; /* names */
-    HalDevice *device;
-    ExecutorTensorList list;
-    VEC(SharedBlock) shared;
-};
-
 bool executor_is_tensor(const IrGlobalData *global)
 {
     return global->kind == IR_GLOBAL_PARAM || global->kind == IR_GLOBAL_STATE;
@@ -48,12 +32,9 @@ void executor_tensors_destroy(ExecutorTensors *tensors)
     if (!tensors)
         return;
     executor_tensors_drop(&tensors->list);
-    for (uint32_t i = 0; i < tensors->shared.len; i++)
-    {
-        const SharedBlock *block = &tensors->shared.data[i];
-        if (block->comm->world) /* else it has gone with that */
-            comm_memory_give(block->comm->world, block->address, block->size_bytes);
-    }
+    executor_shared_give(tensors->comm, &tensors->shared);
+    if (tensors->comm && tensors->comm->world)
+        comm_memory_forget(tensors->comm->world);
     arena_destroy(tensors->arena);
 }
 
@@ -79,6 +60,12 @@ size_t executor_tensors_bytes(const ExecutorTensors *tensors, const char *name)
 {
     const ExecutorTensor *tensor = find(tensors, name);
     return tensor ? tensor->size_bytes : 0;
+}
+
+char *executor_tensors_shared(const ExecutorTensors *tensors, const char *name)
+{
+    const ExecutorTensor *tensor = find(tensors, name);
+    return tensor && !tensor->buffer ? tensor->address : NULL;
 }
 
 Status executor_tensors_read(const ExecutorTensors *tensors, const char *name, void *data)
@@ -112,6 +99,8 @@ Status executor_take_tensor(Executor *x, const IrGlobalData *global, ExecutorTen
     tensor.address = at ? at : hal_buffer_address(tensor.buffer);
     vec_push(x->arena, &x->tensors, tensor);
     *out_address = tensor.address;
+    if (!old && at && from)
+        memset(at, 0, tensor.size_bytes); /* something else may have been there */
     if (!old)
         return STATUS_OK;
     if (tensor.address != old->address)
@@ -169,10 +158,10 @@ Status executor_release(Executor *x, ExecutorTensors *to)
         vec_push(to->arena, &to->list, tensor);
     }
     x->tensors.len = 0;
-    if (x->shared)
-        vec_push(to->arena, &to->shared,
-                 (SharedBlock){.comm = x->comm, .address = x->shared, .size_bytes = x->shared_bytes});
-    x->shared = NULL;
+    to->comm = x->comm;
+    for (uint32_t i = 0; i < x->shared.len; i++)
+        vec_push(to->arena, &to->shared, x->shared.data[i]);
+    x->shared.len = 0;
     executor_destroy(x);
     return status;
 }

@@ -208,12 +208,20 @@ static bool takes(uint32_t mix, int area)
     return mix == 0 || (mix == 1 && rank != 0) || (mix == 2 && rank == size - 1) || (mix == 3 && (rank != 1 || !area));
 }
 
-/* What was given back is taken again, empty. */
+/* What was given back, in parts, is taken again, empty. */
 static void give_back(void **memories, uint32_t n)
 {
+    const size_t size_bytes = AREA_ELEMS * sizeof(float), part_bytes = size_bytes / 3 & ~(size_t)4095;
     void *again;
     for (uint32_t i = 0; i < n; i++)
-        comm_memory_give(world, memories[i], AREA_ELEMS * sizeof(float));
+    {
+        char *at = memories[i];
+        if (!at)
+            continue;
+        comm_memory_give(world, at, part_bytes);
+        comm_memory_give(world, at + 2 * part_bytes, size_bytes - 2 * part_bytes);
+        comm_memory_give(world, at + part_bytes, part_bytes);
+    }
     OK(comm_memory_take(world, AREA_ELEMS * sizeof(float), &again));
     bool found = false;
     for (uint32_t i = 0; i < n; i++)
@@ -222,6 +230,32 @@ static void give_back(void **memories, uint32_t n)
     for (size_t e = 0; again && e < AREA_ELEMS; e += 500)
         CHECK(((const float *)again)[e] == 0);
     comm_memory_give(world, again, AREA_ELEMS * sizeof(float));
+}
+
+/* What others have in memory is still there when this process has forgotten it. */
+static void test_forgetting(void)
+{
+    void *memory;
+    float *got = malloc(AREA_ELEMS * sizeof(float));
+    OK(comm_memory_take(world, AREA_ELEMS * sizeof(float), &memory));
+    float *mine = memory ? memory : malloc(AREA_ELEMS * sizeof(float));
+    for (size_t e = 0; e < AREA_ELEMS; e++)
+        mine[e] = number(rank, 17, e);
+    for (int round = 0; round < 2; round++)
+    {
+        const CommSlice slice = {.src = mine, .dst = rank ? got : mine, .n_elems = AREA_ELEMS};
+        memset(got, 0, AREA_ELEMS * sizeof(float));
+        OK(comm_bcast_start(world, 0, 0, &slice, 1));
+        OK(comm_bucket_wait(world, 0));
+        for (size_t e = 0; rank && e < AREA_ELEMS; e += 500)
+            CHECK(got[e] == number(0, 17, e));
+        comm_memory_forget(world);
+    }
+    OK(comm_barrier(world));
+    comm_memory_give(world, memory, AREA_ELEMS * sizeof(float));
+    if (!memory)
+        free(mine);
+    free(got);
 }
 
 static void test_places(void)
@@ -312,5 +346,6 @@ void test_sums(void)
     test_slices();
     test_overlap();
     test_places();
+    test_forgetting();
     test_control();
 }
