@@ -58,7 +58,12 @@ typedef struct
     uint32_t n_launches;
     CodegenCudaLaunch launch[3];
     int64_t workspace_bytes;
-    size_t text_at; /* where its text begins in the buffer, up to the next one's; all need what is before the first */
+    /* Updates of params: one launch of any kernel of a family can be that of many calls of its kernels. Then the stream
+     * is the number of calls, and the workspace a table of them (PtcCall in codegen/text/calls_cuda.h), with blocks as
+     * many as all have together; operand and result pointers are not read. 0: no family. */
+    uint32_t family;
+    int64_t n_elems; /* of a call, where there is a family */
+    size_t text_at;  /* where its text begins in the buffer, up to the next one's; all need what is before the first */
 } CodegenCudaKernel;
 typedef struct
 {

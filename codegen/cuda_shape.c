@@ -175,7 +175,7 @@ static uint32_t loads_together(const Load *load)
     return load->random || load->loads >= LOADS - 1 ? 1 : load->loads == 2 ? LOADS / 2 : LOADS;
 }
 
-static void shape_flat(CudaShape *s, const Nest *nest, const Load *load)
+static void shape_flat(CudaShape *s, const Nest *nest, const Load *load, bool is_update)
 {
     const int64_t n = nest->main.inner;
     s->lanes = FLAT_LANES;
@@ -184,8 +184,9 @@ static void shape_flat(CudaShape *s, const Nest *nest, const Load *load)
            (s->steps * s->vector > FLAT_ELEMS || n < 2 * SMS * (int64_t)s->lanes * s->steps * s->vector))
         s->steps /= 2;
     s->width = (int64_t)s->lanes * s->steps * s->vector;
-    s->exact = n % s->width == 0;
     s->kind = SHAPE_FLAT;
+    s->calls = !nest->has_final[NEST_WHOLE] && !load->random && is_update;
+    s->exact = !s->calls && n % s->width == 0;
     s->chunk = s->width;
     if (nest->has_final[NEST_WHOLE])
     {
@@ -271,12 +272,12 @@ static void shape_rows(CudaShape *s, const Nest *nest, const Load *load)
         s->grid = (uint32_t)(nest->main.rows < LONG_BLOCKS ? nest->main.rows : LONG_BLOCKS);
 }
 
-CudaShape cuda_shape_make(const Nest *nest)
+CudaShape cuda_shape_make(const Nest *nest, bool is_update)
 {
     CudaShape s = {.vector = best_vector(nest), .rows = 1, .splits = 1, .unroll = 1};
     const Load load = load_of(nest, s.vector);
     if (nest->main.flat)
-        shape_flat(&s, nest, &load);
+        shape_flat(&s, nest, &load, is_update);
     else
         shape_rows(&s, nest, &load);
     return s;

@@ -26,6 +26,7 @@ typedef struct
     uint32_t rows;   /* side by side in a block */
     int64_t width;   /* lanes * steps * vector */
     bool exact;      /* widths end where the row does: nothing is beyond its end */
+    bool calls;      /* FLAT: one launch can be that of many calls, so the number of elements is a variable, n */
     int64_t splits;  /* COLUMNS: blocks that share a row, each with `width` columns */
     int64_t chunk;   /* rows (FLAT_CHUNK: elements) of a block */
     int64_t chunks;  /* parts that column sums (of a group) and whole sums come in */
@@ -33,7 +34,8 @@ typedef struct
     uint32_t grid, block;
 } CudaShape;
 
-CudaShape cuda_shape_make(const Nest *nest);
+/* is_update: of a param. There are many of the same kind, each too small to keep a device busy. */
+CudaShape cuda_shape_make(const Nest *nest, bool is_update);
 
 /* How an index expression of the main stage changes over a vector of n elements. */
 typedef enum

@@ -63,7 +63,9 @@ void nest_cuda_open_steps(StrBuf *out, const NestPrinter *p)
     const char *position = p->flat ? "fv" : "iv";
     strbuf_addf(out, "PTC_UNROLL\nfor (int s = 0; s < %u; s++)\n{\nconst ptc_index %s = %s(s * %u + lane) * %u;\n",
                 shape->steps, position, nest_cuda_has_origin(shape) ? "origin + " : "", shape->lanes, shape->vector);
-    if (!shape->exact)
+    if (shape->calls)
+        strbuf_addf(out, "if (%s < n)\n{\n", position);
+    else if (!shape->exact)
         strbuf_addf(out, "if (%s < %lld)\n{\n", position, (long long)p->inner);
 }
 

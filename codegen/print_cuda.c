@@ -7,6 +7,8 @@
 #include "codegen/scalar.h"
 #include "codegen/template.h"
 
+#include <string.h>
+
 typedef struct
 {
     StrBuf *out;
@@ -14,8 +16,10 @@ typedef struct
     const Nest *nest;
     CodegenCudaKernel *kernel;
     uint32_t number;
+    bool is_update; /* a step function calls it in its last phase */
     CudaShape shape;
-    int64_t *partials; /* by reduction: offset in the workspace */
+    int64_t *partials;  /* by reduction: offset in the workspace */
+    const char *family; /* the text that kernels of a family have in common; NULL: none */
 } Printer;
 
 enum
@@ -43,18 +47,52 @@ static void open_kernel(Printer *p, int64_t grid, uint32_t block, int64_t domain
     strbuf_addf(p->out, ")\n{\ntypedef %s ptc_index;\n", domain < INT32_MAX - MAX_WIDTH ? "int" : "int64_t");
 }
 
+/* Where `stream` is not 0, the launch is that of so many calls, whose table takes the workspace's place. */
+static void print_call(Printer *p, const NestPrinter *np)
+{
+    const Nest *nest = p->nest;
+    const uint32_t n = nest->n_args + nest->n_outputs;
+    strbuf_addf(p->out,
+                "ptc_index n = %lld;\nuint32_t block = blockIdx.x;\nif (stream)\n{\n"
+                "const PtcCall<%u> *const call = ptc_call_of((const PtcCall<%u> *)workspace, stream, &block);\n"
+                "n = (ptc_index)call->n;\n",
+                (long long)np->inner, n, n);
+    for (uint32_t i = 0; i < n; i++)
+        strbuf_addf(p->out, "ptc_call_take(%c%u, call->at[%u]);\n", i < nest->n_args ? 'a' : 'z',
+                    i < nest->n_args ? i : i - nest->n_args, i);
+    strbuf_add(p->out, "}\n");
+}
+
+/* Kernels whose texts differ in the number of elements alone are a family. */
+static void name_family(Printer *p, const NestPrinter *np)
+{
+    StrBuf text = strbuf_make(p->arena);
+    nest_print_parameters(&text, p->nest);
+    strbuf_addf(&text, "\n%u %lld\n", p->shape.block, (long long)p->shape.width);
+    strbuf_add(&text, strbuf_text(&np->task));
+    strbuf_add(&text, strbuf_text(&np->body));
+    p->family = strbuf_text(&text);
+    p->kernel->n_elems = np->inner;
+}
+
 static void print_flat(Printer *p, NestPrinter *np)
 {
     const Nest *nest = p->nest;
     const CudaShape *shape = &p->shape;
+    const char *block = shape->calls ? "block" : "blockIdx.x";
     open_kernel(p, shape->grid, shape->block, np->inner);
     nest_cuda_body(np);
-    strbuf_add(p->out,
-               "const int lane = threadIdx.x;\nconst bool first = lane == 0 && blockIdx.x == 0;\n(void)first;\n");
+    if (shape->calls)
+    {
+        print_call(p, np);
+        name_family(p, np);
+    }
+    strbuf_addf(p->out, "const int lane = threadIdx.x;\nconst bool first = lane == 0 && %s == 0;\n(void)first;\n",
+                block);
     strbuf_add(p->out, strbuf_text(&np->task));
     if (shape->kind == SHAPE_FLAT)
     {
-        strbuf_addf(p->out, "const ptc_index origin = (ptc_index)blockIdx.x * %lld;\n", (long long)shape->width);
+        strbuf_addf(p->out, "const ptc_index origin = (ptc_index)%s * %lld;\n", block, (long long)shape->width);
         strbuf_add(p->out, strbuf_text(&np->body));
         strbuf_add(p->out, "}\n\n");
         return;
@@ -328,7 +366,7 @@ static void place_partials(Printer *p)
 static void print_loop_kernel(Printer *p)
 {
     NestPrinter np = nest_printer_make(p->arena, p->nest, &p->nest->main, true);
-    p->shape = cuda_shape_make(p->nest);
+    p->shape = cuda_shape_make(p->nest, p->is_update);
     np.shape = &p->shape;
     place_partials(p);
     if (np.flat)
@@ -341,6 +379,29 @@ static void print_loop_kernel(Printer *p)
         print_final_whole(p);
 }
 
+/* By function: kernels that update params. */
+static bool *find_updates(Arena *arena, const IrModule *m)
+{
+    bool *updates = ARENA_ARRAY(arena, bool, m->funcs.len);
+    IR_FOR_FUNCS(m, func)
+    IR_FOR_OPS(m, func, op)
+    {
+        const IrOpData *data = ir_op(m, op);
+        if (data->code == IR_call && data->phase == IR_PHASE_OPTIMIZER)
+            updates[ir_func_find(m, ir_attrs_str(&data->attrs, IR_ATTR_fn))] = true;
+    }
+    return updates;
+}
+
+/* 1 + the number of the first kernel with the same text, 0 where there is none. */
+static uint32_t family_of(const char *const *families, uint32_t number)
+{
+    for (uint32_t k = 0; k <= number && families[number]; k++)
+        if (families[k] && strcmp(families[k], families[number]) == 0)
+            return k + 1;
+    return 0;
+}
+
 void codegen_emit_cuda(StrBuf *buf, const IrModule *m, CodegenCudaTable *out_table)
 {
     Arena *arena = buf->arena;
@@ -348,9 +409,12 @@ void codegen_emit_cuda(StrBuf *buf, const IrModule *m, CodegenCudaTable *out_tab
     IR_FOR_FUNCS(m, func)
     n_kernels += ir_func(m, func)->kind == IR_FUNC_KERNEL;
     CodegenCudaKernel *kernels = ARENA_ARRAY(arena, CodegenCudaKernel, n_kernels);
+    const bool *updates = find_updates(arena, m);
+    const char **families = ARENA_ARRAY(arena, const char *, n_kernels); /* by kernel */
     strbuf_add(buf, codegen_text_prelude_cuda);
     strbuf_add(buf, codegen_text_random);
     strbuf_add(buf, codegen_text_vector_cuda);
+    strbuf_add(buf, codegen_text_calls_cuda);
     scalar_print_ops(buf, m);
     template_print_cuda_helpers(buf, m);
     strbuf_add(buf, "\n");
@@ -378,13 +442,15 @@ void codegen_emit_cuda(StrBuf *buf, const IrModule *m, CodegenCudaTable *out_tab
                          .arena = arena,
                          .nest = nest_build(arena, m, func, &why),
                          .kernel = kernel,
-                         .number = number};
+                         .number = number,
+                         .is_update = updates[func]};
             if (!p.nest)
                 BUG("kernel %s: %s", kernel->name, why);
             print_loop_kernel(&p);
+            families[number] = p.family;
         }
         nest_print_indented(buf, strbuf_text(&text));
-        number++;
+        kernel->family = family_of(families, number++);
     }
     *out_table = (CodegenCudaTable){n_kernels, kernels};
 }

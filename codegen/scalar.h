@@ -19,6 +19,7 @@ extern const char codegen_text_gather_c[];
 extern const char codegen_text_attention_c[];
 extern const char codegen_text_prelude_cuda[];
 extern const char codegen_text_vector_cuda[];
+extern const char codegen_text_calls_cuda[];
 extern const char codegen_text_gather_cuda[];
 extern const char codegen_text_attention_cuda[];
 extern const char codegen_text_mma_cuda[];

@@ -117,6 +117,17 @@ static IrValue map_value(KernelBuilder *k, IrValue value, IrValue to)
     return k->o->kernel_map[value] = to;
 }
 
+/* Older values first, so that kernels are equal which differ in nothing else. */
+static void order_operands(const IrModule *m, IrOp op, IrValue *operands)
+{
+    if (ir_code_has(ir_op(m, op)->code, IR_TRAIT_COMMUTES) && operands[0] > operands[1])
+    {
+        const IrValue first = operands[0];
+        operands[0] = operands[1];
+        operands[1] = first;
+    }
+}
+
 static IrValue kernel_value(KernelBuilder *k, IrValue value)
 {
     IrModule *m = k->o->m;
@@ -129,6 +140,7 @@ static IrValue kernel_value(KernelBuilder *k, IrValue value)
         IrValue *operands = ARENA_ARRAY(k->o->scratch, IrValue, n);
         for (uint32_t i = 0; i < n; i++)
             operands[i] = kernel_value(k, ir_op(m, def)->operands[i]);
+        order_operands(m, def, operands);
         IrBuilder b = ir_builder(m, k->func);
         IrOp clone = ir_build_clone(&b, def, operands);
         if (!k->first_body)
@@ -151,6 +163,7 @@ static void build_body(KernelBuilder *k, const FuseGroup *group)
         IrValue *operands = ARENA_ARRAY(k->o->scratch, IrValue, n);
         for (uint32_t j = 0; j < n; j++)
             operands[j] = kernel_value(k, ir_op(m, op)->operands[j]);
+        order_operands(m, op, operands);
         IrBuilder b = ir_builder(m, k->func);
         IrOp clone = ir_build_clone(&b, op, operands);
         if (!k->first_body)

@@ -45,7 +45,10 @@ Status executor_create_interp(const ExecutorModule *modules, uint32_t n_modules,
 static void destroy_variant(const Executor *x, const ExecutorVariant *variant)
 {
     for (uint32_t p = 0; p < variant->programs.len; p++)
+    {
         executor_destroy_graphs(x, &variant->programs.data[p]);
+        executor_destroy_batches(x, &variant->programs.data[p]);
+    }
     if (variant->executable)
         hal_executable_unload(variant->executable);
 }

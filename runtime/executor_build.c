@@ -284,6 +284,7 @@ static Status build_program(Executor *x, IrFunc func)
         vec_push(x->arena, &program.instrs, b.saves.data[i]);
     for (uint32_t i = 0; i < b.copies.len; i++)
         vec_push(x->arena, &program.instrs, b.copies.data[i]);
+    TRY(executor_join_launches(x, &program));
     find_update(x, &program);
     executor_find_segments(x, &program);
     name_ranges(x, &program);

@@ -3,7 +3,7 @@
 
 static bool needs_host(const Instr *instr)
 {
-    return instr->kind != DO_LAUNCH && instr->kind != DO_GEMM && instr->kind != DO_COPY;
+    return instr->kind != DO_LAUNCH && instr->kind != DO_BATCH && instr->kind != DO_GEMM && instr->kind != DO_COPY;
 }
 
 /* A single instruction is no less work as a graph. */

@@ -11,6 +11,7 @@
 typedef enum
 {
     DO_LAUNCH,
+    DO_BATCH,
     DO_GEMM,
     DO_CHECK_FINITE,
     DO_COPY,
@@ -22,12 +23,16 @@ typedef enum
     DO_WAIT
 } InstrKind;
 
-typedef struct
+typedef struct Instr Instr;
+struct Instr
 {
     InstrKind kind;
     const HalKernel *kernel; /* DO_LAUNCH */
     void **bufs;
     uint32_t n_bufs;
+    HalBatch *batch; /* DO_BATCH: several launches; op is that of the first */
+    const Instr *launches;
+    uint32_t n_launches;
     const HalGemm *gemm; /* DO_GEMM */
     GemmArgs args;
     void *dst;       /* DO_COPY, DO_RECV */
@@ -45,7 +50,7 @@ typedef struct
     const char *checked; /* DO_CHECK_FINITE: the name of the value */
     uint32_t profile_row;
     IrOp op;
-} Instr;
+};
 
 /* Instructions that a device can do one after another without the host, and the graph that they become when they first
  * run; only on devices that record. */
@@ -178,6 +183,11 @@ void executor_tensors_drop(ExecutorTensorList *tensors);
 Status executor_build(Executor *x, const ExecutorModule *modules, ExecutorTensors *from);
 
 uint32_t executor_profile_row(Executor *x, const char *name);
+
+/* executor_batch.c */
+/* Puts launches together that the device does at once. */
+Status executor_join_launches(Executor *x, Program *program);
+void executor_destroy_batches(const Executor *x, const Program *program);
 
 /* executor_comm.c */
 double executor_now_s(clockid_t clock);

@@ -28,6 +28,8 @@ Status executor_run_instr(Executor *x, const Instr *instr)
     {
     case DO_LAUNCH:
         return hal_launch(x->device, instr->kernel, instr->bufs, instr->n_bufs);
+    case DO_BATCH:
+        return hal_batch_launch(x->device, instr->batch);
     case DO_GEMM:
         return hal_gemm_run(x->device, instr->gemm, &instr->args);
     case DO_CHECK_FINITE:
@@ -95,6 +97,11 @@ static void record_event(Executor *x, const Instr *instr, double start_s, double
 
 static double bytes_of_op(const Executor *x, const Instr *instr)
 {
+    double of_launches = 0;
+    for (uint32_t i = 0; i < instr->n_launches; i++)
+        of_launches += bytes_of_op(x, &instr->launches[i]);
+    if (instr->n_launches)
+        return of_launches;
     const IrOpData *data = ir_op(x->m, instr->op);
     double bytes = 0;
     for (uint32_t i = 0; i < data->n_operands; i++)

@@ -242,6 +242,27 @@ Status hal_launch(HalDevice *device, const HalKernel *kernel, void *const *bufs,
     return device->ops->launch(device, kernel, bufs, n_bufs);
 }
 
+uint32_t hal_kernel_family(const HalDevice *device, const HalKernel *kernel)
+{
+    return device->ops->kernel_family ? device->ops->kernel_family(kernel) : 0;
+}
+
+Status hal_batch_create(HalDevice *device, const HalCall *calls, uint32_t n, HalBatch **out_batch)
+{
+    return device->ops->batch_create(device, calls, n, out_batch);
+}
+
+Status hal_batch_launch(HalDevice *device, const HalBatch *batch)
+{
+    return device->ops->batch_launch(device, batch);
+}
+
+void hal_batch_destroy(HalDevice *device, HalBatch *batch)
+{
+    if (batch)
+        device->ops->batch_destroy(device, batch);
+}
+
 void hal_gemms_drop(HalDevice *device)
 {
     device->ops->gemms_drop(device);

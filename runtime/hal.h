@@ -23,6 +23,7 @@ typedef struct HalExecutable HalExecutable;
 typedef struct HalKernel HalKernel;
 typedef struct HalGemm HalGemm;
 typedef struct HalGraph HalGraph;
+typedef struct HalBatch HalBatch;
 
 typedef struct
 {
@@ -99,6 +100,19 @@ Status hal_executable_kernel(HalExecutable *executable, const char *name, const 
 /* bufs: operand addresses then result addresses, then, for a kernel with random numbers, the address of the call's
  * stream (u32, on the host); the array may be reused on return. */
 Status hal_launch(HalDevice *device, const HalKernel *kernel, void *const *bufs, size_t n_bufs);
+
+/* Calls that are done by one launch, on devices that can: of kernels of one executable and one family (0: none), n >=
+ * 1, of which none reads or writes what another one writes. The batch keeps the addresses; destroy it before the
+ * executable. */
+typedef struct
+{
+    const HalKernel *kernel;
+    void *const *bufs; /* operand addresses then result addresses */
+} HalCall;
+uint32_t hal_kernel_family(const HalDevice *device, const HalKernel *kernel);
+Status hal_batch_create(HalDevice *device, const HalCall *calls, uint32_t n, HalBatch **out_batch);
+Status hal_batch_launch(HalDevice *device, const HalBatch *batch);
+void hal_batch_destroy(HalDevice *device, HalBatch *batch); /* NULL is allowed */
 
 /* A prepared contraction, shared between equal descs, owned by the device. STATUS_UNSUPPORTED: not on this device. */
 Status hal_gemm_create(HalDevice *device, const GemmDesc *desc, const HalGemm **out_gemm);

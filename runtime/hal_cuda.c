@@ -107,7 +107,7 @@ static void cuda_memory_info(const HalDevice *base, HalMemoryInfo *info)
         device->driver.memory_info(&free_bytes, &total_bytes);
     info->total_bytes = (int64_t)total_bytes;
     info->free_bytes = (int64_t)free_bytes;
-    info->workspace_bytes = (int64_t)device->workspace_bytes;
+    info->workspace_bytes = (int64_t)(device->workspace_bytes + device->tables_bytes);
 }
 
 static Status allocate(CudaDevice *device, size_t size_bytes, const char *what, CuDevicePtr *out_address)
@@ -248,6 +248,10 @@ const HalOps hal_cuda_ops = {
     .executable_unload = cuda_executable_unload,
     .executable_kernel = cuda_executable_kernel,
     .launch = cuda_launch,
+    .kernel_family = cuda_kernel_family,
+    .batch_create = cuda_batch_create,
+    .batch_launch = cuda_batch_launch,
+    .batch_destroy = cuda_batch_destroy,
     .gemm_create = cuda_gemm_create,
     .gemm_run = cuda_gemm_run,
     .gemms_drop = cuda_gemms_drop,

@@ -35,6 +35,7 @@ typedef struct
     /* Serves all kernels and contractions: they run one after another. It only grows. */
     CuDevicePtr workspace;
     size_t workspace_bytes;
+    size_t tables_bytes; /* of all batches */
     BlasLtHandle handle;
     HalGemm *gemms; /* all that were prepared */
     CuEvent *marks; /* by number */
@@ -55,6 +56,10 @@ Status cuda_executable_load(HalDevice *device, const char *path, HalExecutable *
 void cuda_executable_unload(HalExecutable *executable);
 Status cuda_executable_kernel(HalExecutable *executable, const char *name, const HalKernel **out_kernel);
 Status cuda_launch(HalDevice *device, const HalKernel *kernel, void *const *bufs, size_t n_bufs);
+uint32_t cuda_kernel_family(const HalKernel *kernel);
+Status cuda_batch_create(HalDevice *device, const HalCall *calls, uint32_t n, HalBatch **out_batch);
+Status cuda_batch_launch(HalDevice *device, const HalBatch *batch);
+void cuda_batch_destroy(HalDevice *device, HalBatch *batch);
 
 /* hal_cuda_gemm.c */
 Status cuda_gemm_create(HalDevice *device, const GemmDesc *desc, const HalGemm **out_gemm);
@@ -84,6 +89,6 @@ bool cuda_graph_is_stale(const HalDevice *device, const HalGraph *graph);
 void cuda_graph_destroy(HalDevice *device, HalGraph *graph);
 
 /* The version of the files above; the first line of each names it. */
-#define CUDA_KERNEL_ABI_VERSION 2
+#define CUDA_KERNEL_ABI_VERSION 3
 
 #endif

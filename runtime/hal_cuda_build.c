@@ -1,7 +1,7 @@
 /* Kernels for the cuda device: CUDA text by NVRTC to a file of the kernel cache, "KEY.kernels". It is a table in text
  *
- *     ptc kernels abi 2 sm 90 kernels N parts N
- *     kernel NAME buffers N workspace BYTES launches N
+ *     ptc kernels abi 3 sm 90 kernels N parts N
+ *     kernel NAME buffers N workspace BYTES launches N family N elements N
  *     launch SYMBOL grid N block N smem BYTES part N
  *
  * and then, for each part of the kernels, "\ncubin BYTES\n" and a cubin: NVRTC takes most of the time that it takes to
@@ -53,8 +53,9 @@ static const char *table_text(Arena *arena, const CodegenCudaTable *table, int a
     for (uint32_t k = 0; k < table->n_kernels; k++)
     {
         const CodegenCudaKernel *kernel = &table->kernels[k];
-        strbuf_addf(&text, "kernel %s buffers %u workspace %lld launches %u\n", kernel->name,
-                    kernel->n_args + kernel->n_outputs, (long long)kernel->workspace_bytes, kernel->n_launches);
+        strbuf_addf(&text, "kernel %s buffers %u workspace %lld launches %u family %u elements %lld\n", kernel->name,
+                    kernel->n_args + kernel->n_outputs, (long long)kernel->workspace_bytes, kernel->n_launches,
+                    kernel->family, (long long)kernel->n_elems);
         for (uint32_t l = 0; l < kernel->n_launches; l++)
             strbuf_addf(&text, "launch %s grid %u block %u smem %u part %u\n", kernel->launch[l].symbol,
                         kernel->launch[l].grid, kernel->launch[l].block, kernel->launch[l].smem_bytes,

@@ -28,6 +28,8 @@ struct HalKernel
     void **parameters; /* addresses of n_buffers operands and results, of the workspace and of the stream number */
     uint32_t n_launches;
     Launch launches[MAX_LAUNCHES];
+    uint32_t family;
+    long long n_elems;
 };
 
 typedef struct
@@ -88,8 +90,9 @@ static Status read_kernel(Reader *r, HalKernel *kernel, size_t *workspace_bytes,
 {
     char line[MAX_NAME * 2], name[MAX_NAME];
     long long workspace;
-    if (!next_line(r, line) || sscanf(line, "kernel %255s buffers %u workspace %lld launches %u", name,
-                                      &kernel->n_buffers, &workspace, &kernel->n_launches) != 4)
+    if (!next_line(r, line) ||
+        sscanf(line, "kernel %255s buffers %u workspace %lld launches %u family %u elements %lld", name,
+               &kernel->n_buffers, &workspace, &kernel->n_launches, &kernel->family, &kernel->n_elems) != 6)
         return malformed(r);
     if (workspace < 0 || kernel->n_buffers > UINT16_MAX || kernel->n_launches < 1 || kernel->n_launches > MAX_LAUNCHES)
         return malformed(r);
@@ -245,5 +248,100 @@ Status cuda_launch(HalDevice *base, const HalKernel *kernel, void *const *bufs, 
                  "launching kernel '%s' (launch %u of %u, %u blocks of %u threads)", kernel->name, i + 1,
                  kernel->n_launches, launch->grid, launch->block);
     }
+    return STATUS_OK;
+}
+
+/* ---- many calls by one launch */
+
+struct HalBatch
+{
+    const HalKernel *kernel; /* one of the family */
+    uint32_t n_calls, grid;
+    size_t size_bytes;
+    void *table; /* on the device */
+};
+
+/* PtcCall in codegen/text/calls_cuda.h; as many pointers follow as the kernel has buffers. */
+typedef struct
+{
+    int64_t n_elems;
+    uint32_t first_block, unused;
+} Call;
+
+uint32_t cuda_kernel_family(const HalKernel *kernel)
+{
+    return kernel->family;
+}
+
+static Status fill_table(CudaDevice *device, const HalCall *calls, HalBatch *batch)
+{
+    const size_t pointers_bytes = batch->kernel->n_buffers * sizeof(void *), row_bytes = sizeof(Call) + pointers_bytes;
+    char *rows = malloc(batch->size_bytes);
+    if (!rows)
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for a table of %u calls", batch->n_calls);
+    for (uint32_t i = 0; i < batch->n_calls; i++)
+    {
+        const HalKernel *kernel = calls[i].kernel;
+        const Call call = {.n_elems = kernel->n_elems, .first_block = batch->grid};
+        ENSURE(kernel->family == batch->kernel->family && kernel->n_buffers == batch->kernel->n_buffers);
+        memcpy(rows + i * row_bytes, &call, sizeof call);
+        memcpy(rows + i * row_bytes + sizeof call, calls[i].bufs, pointers_bytes);
+        batch->grid += kernel->launches[0].grid;
+    }
+    const Status status =
+        device->base.ops->copy(&device->base, HAL_COPY_TO_DEVICE, batch->table, rows, batch->size_bytes);
+    free(rows);
+    return status;
+}
+
+Status cuda_batch_create(HalDevice *base, const HalCall *calls, uint32_t n, HalBatch **out_batch)
+{
+    CudaDevice *device = (CudaDevice *)base;
+    const HalKernel *kernel = calls[0].kernel;
+    ENSURE(kernel->family && kernel->n_launches == 1 && kernel->device == device);
+    HalBatch *batch = malloc(sizeof *batch);
+    if (!batch)
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for %u calls", n);
+    *batch = (HalBatch){
+        .kernel = kernel, .n_calls = n, .size_bytes = n * (sizeof(Call) + kernel->n_buffers * sizeof(void *))};
+    Status status = base->ops->memory_alloc(base, batch->size_bytes, &batch->table);
+    if (status == STATUS_OK)
+        device->tables_bytes += batch->size_bytes;
+    if (status == STATUS_OK)
+        status = fill_table(device, calls, batch);
+    if (status == STATUS_OK)
+        *out_batch = batch;
+    else
+        cuda_batch_destroy(base, batch);
+    return status;
+}
+
+void cuda_batch_destroy(HalDevice *base, HalBatch *batch)
+{
+    if (batch->table)
+    {
+        base->ops->memory_free(base, batch->table, batch->size_bytes);
+        ((CudaDevice *)base)->tables_bytes -= batch->size_bytes;
+    }
+    free(batch);
+}
+
+Status cuda_batch_launch(HalDevice *base, const HalBatch *batch)
+{
+    const CudaDevice *device = (const CudaDevice *)base;
+    const HalKernel *kernel = batch->kernel;
+    const Launch *launch = &kernel->launches[0];
+    uint32_t n_calls = batch->n_calls;
+    void *unread = NULL, *table = batch->table;
+    for (uint32_t i = 0; i < kernel->n_buffers; i++)
+        kernel->parameters[i] = &unread;
+    kernel->parameters[kernel->n_buffers] = &table;
+    kernel->parameters[kernel->n_buffers + 1] = &n_calls;
+    TRY(cuda_enter(device));
+    CUDA_TRY(&device->driver,
+             launch(launch->function, batch->grid, 1, 1, launch->block, 1, 1, launch->smem_bytes, device->stream,
+                    kernel->parameters, NULL),
+             "launching kernel '%s' for %u calls (%u blocks of %u threads)", kernel->name, n_calls, batch->grid,
+             launch->block);
     return STATUS_OK;
 }

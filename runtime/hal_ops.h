@@ -19,6 +19,11 @@ typedef struct
     void (*executable_unload)(HalExecutable *executable);
     Status (*executable_kernel)(HalExecutable *executable, const char *name, const HalKernel **out_kernel);
     Status (*launch)(HalDevice *device, const HalKernel *kernel, void *const *bufs, size_t n_bufs);
+    /* NULL where every call is a launch. */
+    uint32_t (*kernel_family)(const HalKernel *kernel);
+    Status (*batch_create)(HalDevice *device, const HalCall *calls, uint32_t n, HalBatch **out_batch);
+    Status (*batch_launch)(HalDevice *device, const HalBatch *batch);
+    void (*batch_destroy)(HalDevice *device, HalBatch *batch);
     Status (*gemm_create)(HalDevice *device, const GemmDesc *desc, const HalGemm **out_gemm);
     Status (*gemm_run)(HalDevice *device, const HalGemm *gemm, const GemmArgs *args);
     void (*gemms_drop)(HalDevice *device);

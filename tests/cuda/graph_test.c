@@ -7,6 +7,7 @@
 
 #include "base/strbuf.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -354,6 +355,161 @@ static void without_nvtx_nothing_is_named(void **state)
     hal_device_destroy(device);
 }
 
+/* ---- updates of params: one launch for those that are of one kind and do not wait for each other */
+
+#define UPDATE(P, N, UNIT, OLD, GRADIENT, LR, T)                                                                       \
+    "  %" T "0 = broadcast " LR " {dims=[]} : f32[" N "] " UNIT " opt\n"                                               \
+    "  %" T "1 = mul " GRADIENT ", %" T "0 : f32[" N "] " UNIT " opt\n"                                                \
+    "  %" T "2 = sub " OLD ", %" T "1 : f32[" N "] " UNIT " opt\n"                                                     \
+    "  set %" T "2 {global=\"" P "\"} " UNIT " opt\n"
+
+static const char updates[] = "module \"updates\"\n"
+                              "global param \"a\" : f32[8x8]\n"
+                              "global param \"b\" : f32[3000]\n"
+                              "global param \"c\" : f32[132]\n"
+                              "global param \"d\" : f32[8x8]\n"
+                              "global input \"ga\" : f32[8x8]\n"
+                              "global input \"gb\" : f32[3000]\n"
+                              "global input \"gc\" : f32[132]\n"
+                              "global input \"lr\" : f32[]\n"
+                              "func step @train {\n"
+                              "  %0 = get {global=\"a\"} : f32[8x8]\n"
+                              "  %1 = get {global=\"b\"} : f32[3000]\n"
+                              "  %2 = get {global=\"c\"} : f32[132]\n"
+                              "  %3 = get {global=\"d\"} : f32[8x8]\n"
+                              "  %4 = get {global=\"ga\"} : f32[8x8]\n"
+                              "  %5 = get {global=\"gb\"} : f32[3000]\n"
+                              "  %6 = get {global=\"gc\"} : f32[132]\n"
+                              "  %7 = get {global=\"lr\"} : f32[]\n" /**/
+    UPDATE("a", "8x8", "u1", "%0", "%4", "%7", "1")                  /**/
+    UPDATE("d", "8x8", "u2", "%3", "%12", "%7", "2")                 /**/
+    UPDATE("b", "3000", "u1", "%1", "%5", "%7", "3")                 /**/
+    UPDATE("c", "132", "u1", "%2", "%6", "%7", "4") "}\n";
+
+typedef struct
+{
+    const char *param, *gradient;
+    uint32_t n;
+} Updated;
+
+static const Updated updated[] = {{"a", "ga", 64}, {"b", "gb", 3000}, {"c", "gc", 132}, {"d", NULL, 64}};
+
+static Status start_updates(Steps *s, const char *fail)
+{
+    const IrModule *m;
+    HalKernelFile file;
+    *s = (Steps){.arena = arena_create(), .device = fixture_device()};
+    s->programs[0] = device_program_build(s->arena, fixture_module(s->arena, updates), "fuse,plan_memory");
+    m = s->programs[0].m;
+    if (hal_kernels_build(s->arena, "cuda", &m, 1, 1, &file) != STATUS_OK)
+        fail_msg("%s", status_detail());
+    const ExecutorModule module = {.m = m, .kernels_path = file.path};
+    HalBuffer *buffer; /* so that the mock counts from here on */
+    assert_int_equal(hal_buffer_create(s->device, 1, &buffer), STATUS_OK);
+    hal_buffer_destroy(buffer);
+    if (fail)
+        setenv("MOCK_CUDA_FAIL", fail, 1);
+    const Status status = executor_create(s->device, &module, 1, NULL, NULL, &s->executor);
+    unsetenv("MOCK_CUDA_FAIL");
+    return status;
+}
+
+static void finish_updates(Steps *s)
+{
+    executor_destroy(s->executor);
+    hal_device_destroy(s->device);
+    device_program_destroy(&s->programs[0]);
+    arena_destroy(s->arena);
+}
+
+static float start_value(uint32_t k, uint32_t i)
+{
+    return (float)((i * 37 + k) % 101) / 101 - 0.5F;
+}
+
+static void write_updated(const Steps *s, float lr)
+{
+    float values[3000];
+    for (uint32_t k = 0; k < 4; k++)
+        for (uint32_t i = 0, g = 0; g < (updated[k].gradient ? 2u : 1u); g++)
+        {
+            for (i = 0; i < updated[k].n; i++)
+                values[i] = start_value(k + 10 * g, i);
+            assert_int_equal(executor_write_global(s->executor, g ? updated[k].gradient : updated[k].param, values),
+                             STATUS_OK);
+        }
+    assert_int_equal(executor_write_global(s->executor, "lr", &lr), STATUS_OK);
+}
+
+/* d is updated by the new a, in a launch of its own. */
+static void check_updated(const Steps *s, float lr)
+{
+    float values[3000];
+    for (uint32_t k = 0; k < 4; k++)
+    {
+        assert_int_equal(executor_read_global(s->executor, updated[k].param, values), STATUS_OK);
+        for (uint32_t i = 0; i < updated[k].n; i++)
+        {
+            const float new_a = start_value(0, i) - lr * start_value(10, i);
+            const float gradient = updated[k].gradient ? start_value(k + 10, i) : new_a;
+            if (fabsf(values[i] - (start_value(k, i) - lr * gradient)) > 1e-6F)
+                fail_msg("%s[%u] is %f", updated[k].param, i, (double)values[i]);
+        }
+    }
+}
+
+static void updates_of_one_kind_are_one_launch(void **state)
+{
+    (void)state;
+    if (!fixture_has_compiler())
+        TEST_SKIP("no C++ compiler: the mock of NVRTC cannot compile");
+    Steps s;
+    if (start_updates(&s, NULL) != STATUS_OK)
+        fail_msg("%s", status_detail());
+    for (int i = 0; i < 2; i++) /* recorded, then replayed */
+    {
+        write_updated(&s, 0.25F);
+        fixture_log_start();
+        assert_int_equal(executor_run(s.executor, "train"), STATUS_OK);
+        const char *log = fixture_log_stop(s.arena);
+        assert_int_equal(count(log, "cuLaunchKernel"), i ? 0 : 2);
+        assert_int_equal(count(log, " grid 5 1 1 "), i ? 0 : 1); /* of a, b and c */
+        check_updated(&s, 0.25F);
+    }
+    executor_profile_start(s.executor);
+    assert_int_equal(executor_run(s.executor, "train"), STATUS_OK);
+    uint32_t n_rows, n_found = 0;
+    const ExecutorProfileRow *rows = executor_profile_rows(s.executor, &n_rows);
+    for (uint32_t i = 0; i < n_rows; i++)
+        if (strstr(rows[i].name, " and 2 more"))
+            n_found += rows[i].n_runs == 1 && is_near(rows[i].bytes, 4.0 * (3 * (64 + 3000 + 132) + 3));
+    assert_int_equal(n_found, 1);
+    setenv("MOCK_CUDA_FAIL", "cuLaunchKernel:2:719", 1);
+    fixture_expect(executor_run(s.executor, "train"), STATUS_DEVICE, 3, " for 3 calls (5 blocks of 256 threads)");
+    unsetenv("MOCK_CUDA_FAIL");
+    finish_updates(&s);
+}
+
+static void no_memory_for_what_a_launch_reads_is_told(void **state)
+{
+    (void)state;
+    if (!fixture_has_compiler())
+        TEST_SKIP("no C++ compiler: the mock of NVRTC cannot compile");
+    Status status = STATUS_OUT_OF_MEMORY;
+    uint32_t n = 1;
+    for (; status != STATUS_OK && n < 100; n++)
+    {
+        Steps s;
+        char fail[64];
+        snprintf(fail, sizeof fail, "cuMemAlloc_v2:%u:2", n);
+        status = start_updates(&s, fail);
+        if (status != STATUS_OK)
+            fixture_expect(status, STATUS_OUT_OF_MEMORY, 5, "taking ");
+        finish_updates(&s);
+    }
+    assert_true(n > 3); /* inputs and outputs, the params, the table */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -365,6 +521,8 @@ int main(void)
         cmocka_unit_test(traces_have_the_times_of_the_device),
         cmocka_unit_test(ranges_are_named_by_ops),
         cmocka_unit_test(without_nvtx_nothing_is_named),
+        cmocka_unit_test(updates_of_one_kind_are_one_launch),
+        cmocka_unit_test(no_memory_for_what_a_launch_reads_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -182,15 +182,15 @@ static void what_is_no_file_of_kernels_is_refused(void **state)
         {"\x7f"
          "ELF",
          "is no file of kernels"},
-        {"ptc kernels abi 2 sm 90 kernels 0\n", "is no file of kernels"},
-        {"ptc kernels abi 2 sm 90 kernels 0 parts 0\n", "is no file of kernels"},
-        {"ptc kernels abi 2 sm 90 kernels 0 parts 1\n", "is no file of kernels"},
-        {"ptc kernels abi 2 sm 90 kernels 0 parts 1\n\ncubin 5\nabc", "is no file of kernels"},
-        {"ptc kernels abi 2 sm 90 kernels 0 parts 1\n\ncubin 3x\nabc", "is no file of kernels"},
+        {"ptc kernels abi 3 sm 90 kernels 0\n", "is no file of kernels"},
+        {"ptc kernels abi 3 sm 90 kernels 0 parts 0\n", "is no file of kernels"},
+        {"ptc kernels abi 3 sm 90 kernels 0 parts 1\n", "is no file of kernels"},
+        {"ptc kernels abi 3 sm 90 kernels 0 parts 1\n\ncubin 5\nabc", "is no file of kernels"},
+        {"ptc kernels abi 3 sm 90 kernels 0 parts 1\n\ncubin 3x\nabc", "is no file of kernels"},
         {"ptc kernels abi one sm 90 kernels 0 parts 1\n\ncubin 3\nabc", "is no file of kernels"},
-        {"ptc kernels abi 1 sm 90 kernels 0\ncubin 3\nabc", "has kernel ABI 1, this program 2"},
-        {"ptc kernels abi 2 sm 80 kernels 0 parts 1\n\ncubin 3\nabc", "has kernels for sm_80, cuda:0 is sm_90"},
-        {"ptc kernels abi 2 sm 90 kernels 0 parts 1\n\ncubin 20\n01234567890123456789", "loading the kernels in "},
+        {"ptc kernels abi 1 sm 90 kernels 0\ncubin 3\nabc", "has kernel ABI 1, this program 3"},
+        {"ptc kernels abi 3 sm 80 kernels 0 parts 1\n\ncubin 3\nabc", "has kernels for sm_80, cuda:0 is sm_90"},
+        {"ptc kernels abi 3 sm 90 kernels 0 parts 1\n\ncubin 20\n01234567890123456789", "loading the kernels in "},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         fixture_expect(load_text(cases[i].text, strlen(cases[i].text)), STATUS_DEVICE, 3, cases[i].why);
