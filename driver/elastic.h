@@ -48,6 +48,8 @@ Status elastic_open_cache(Session *s, Trainer *trainer);
 /* The program is not to start from the cache after all. */
 void elastic_drop_cache(Session *s, const char *why);
 void elastic_remove_cache(Session *s);
+/* Bytes of this host's memory that a store may have. */
+uint64_t elastic_cache_memory(const CacheSpec *spec);
 /* What is on disk stays for a later run, unless this one is over. */
 void elastic_close(Session *s);
 /* Reads <freeze>; in a run that is gone on from, its newest checkpoint. Before the job is planned. */

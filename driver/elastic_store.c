@@ -121,19 +121,25 @@ static Status agree_on_key(Session *s, bool disk, Key *out_key)
 
 /* ---- options */
 
+static const double gib = 1073741824.0;
+
 static void warn(void *context, const char *sentence)
 {
     (void)context;
     fprintf(stderr, "ptc: warning: %s\n", sentence);
 }
 
+uint64_t elastic_cache_memory(const CacheSpec *spec)
+{
+    const uint64_t host_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    return spec->memory_gib > 0 ? (uint64_t)(spec->memory_gib * gib) : host_bytes / 4;
+}
+
 static FeatureCacheOptions options_of(const Session *s)
 {
     const CacheSpec *spec = &s->job->cache;
-    const uint64_t host_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    const double gib = 1073741824.0;
     const bool disk = spec->disk_gib > 0 && s->options->out_dir;
-    const uint64_t memory_bytes = spec->memory_gib > 0 ? (uint64_t)(spec->memory_gib * gib) : host_bytes / 4;
+    const uint64_t memory_bytes = elastic_cache_memory(spec);
     const uint64_t share = memory_bytes / WINDOW_SHARE;
     const uint64_t window_bytes = share < MOST_WINDOW_BYTES ? share : MOST_WINDOW_BYTES;
     return (FeatureCacheOptions){.n_samples = {dataset_n_samples(s->train), s->test ? dataset_n_samples(s->test) : 0},

@@ -37,20 +37,22 @@ enum
     LINK_ROUNDS = 5,
     LINK_BYTES = 1 << 20,
     SUM_BYTES = 4 << 20,
-    N_LINK_NUMBERS = 3,
+    N_RANK_NUMBERS = 4,
     N_UNIT_NUMBERS = 4
 };
 
 /* Of the time that measuring took, what it waited for a core: more of it and other processes were in the way. */
 static const double CALM_SHARE = 0.05;
 
-/* The numbers that are measured, as one list: that share, rates of link and sums, then times per unit. */
-static void pack(double waited_share, const CostMachine *machine, const UnitCost *costs, uint32_t n_units,
-                 double *out_numbers)
+/* The numbers that are measured, as one list: that share, rates of link and sums, making a program, then times per
+ * unit.
+ */
+static void pack(double waited_share, const Ranks *ranks, const UnitCost *costs, uint32_t n_units, double *out_numbers)
 {
     *out_numbers++ = waited_share;
-    *out_numbers++ = machine->link_bytes_per_s;
-    *out_numbers++ = machine->sum_bytes_per_s;
+    *out_numbers++ = ranks->machine.link_bytes_per_s;
+    *out_numbers++ = ranks->machine.sum_bytes_per_s;
+    *out_numbers++ = ranks->remake_s;
     for (uint32_t u = 0; u <= n_units; u++)
     {
         *out_numbers++ = costs[u].forward_s;
@@ -60,11 +62,12 @@ static void pack(double waited_share, const CostMachine *machine, const UnitCost
     }
 }
 
-static void unpack(const double *numbers, CostMachine *machine, UnitCost *costs, uint32_t n_units)
+static void unpack(const double *numbers, Ranks *ranks, UnitCost *costs, uint32_t n_units)
 {
     numbers++; /* the share */
-    machine->link_bytes_per_s = *numbers++;
-    machine->sum_bytes_per_s = *numbers++;
+    ranks->machine.link_bytes_per_s = *numbers++;
+    ranks->machine.sum_bytes_per_s = *numbers++;
+    ranks->remake_s = *numbers++;
     for (uint32_t u = 0; u <= n_units; u++)
     {
         costs[u].forward_s = *numbers++;
@@ -86,11 +89,18 @@ static double core_wait_s(void)
     return waited_ns * 1e-9;
 }
 
-/* The ranks of this host have a core for each of their threads, so that whoever waits for one waits for others. */
+/* Ranks of this host that have a core for each of their threads at the same time. */
+static uint32_t n_at_once(const Session *s)
+{
+    const int threads = ranks_threads(s);
+    return threads < pool_n_cores() ? (uint32_t)(pool_n_cores() / (threads > 0 ? threads : pool_n_cores())) : 1;
+}
+
+/* All of them have, so that whoever waits for a core waits for others. */
 static bool has_cores(const Session *s)
 {
-    const uint32_t n_here = s->ranks.comm.world ? comm_local_size(s->ranks.comm.world) : 1;
-    return (int)n_here * ranks_threads(s) <= pool_n_cores();
+    const Comm *world = s->ranks.comm.world;
+    return (world ? comm_local_size(world) : 1) <= n_at_once(s);
 }
 
 static Status time_ops(Session *s, const IrModule *m, const char *kernels_path, double *out_seconds)
@@ -100,12 +110,38 @@ static Status time_ops(Session *s, const IrModule *m, const char *kernels_path, 
     Executor *executor = NULL;
     TRY(hal_device_create(s->options->device, &options, &device));
     const ExecutorModule module = {.m = m, .kernels_path = kernels_path};
+    const double start_s = driver_now_s();
     Status status = executor_create(device, &module, 1, NULL, NULL, &executor);
+    s->ranks.remake_s += driver_now_s() - start_s;
     if (status == STATUS_OK)
         status = executor_time_ops(executor, "train", out_seconds);
     executor_destroy(executor);
     hal_device_destroy(device);
     return status;
+}
+
+/* All ranks at the same time, as they will compute; where cores are lacking, as many as have one, in turns: what
+ * sharing them costs depends on the plan. */
+static Status time_in_turns(Session *s, const IrModule *m, const char *kernels_path, double *out_seconds,
+                            double *out_waited_share)
+{
+    Comm *world = s->ranks.comm.world;
+    const uint32_t n_here = world ? comm_local_size(world) : 1,
+                   turn = (world ? comm_local_rank(world) : 0) / n_at_once(s);
+    double n_turns = (n_here + n_at_once(s) - 1) / n_at_once(s);
+    if (world)
+        TRY(comm_all_reduce_f64(world, &n_turns, 1, COMM_MAX));
+    for (uint32_t i = 0; i < (uint32_t)n_turns; i++)
+    {
+        if (world)
+            TRY(comm_barrier(world));
+        if (i != turn)
+            continue;
+        const double start_s = driver_now_s(), waited_s = core_wait_s();
+        TRY(time_ops(s, m, kernels_path, out_seconds));
+        *out_waited_share = (core_wait_s() - waited_s) / (driver_now_s() - start_s);
+    }
+    return STATUS_OK;
 }
 
 /* Messages to and from the neighbour, and a sum over all, as long as they take while everybody does the same. */
@@ -146,8 +182,8 @@ static Status time_link(Session *s, CostMachine *machine)
 static const char *costs_path(Session *s, const char *kernels_path)
 {
     const int stem = (int)(strrchr(kernels_path, '.') - kernels_path);
-    return arena_printf(s->arena, "%.*s-%u-ranks-%d-threads.costs", stem, kernels_path, s->ranks.size,
-                        ranks_threads(s));
+    return arena_printf(s->arena, "%.*s-%u-ranks-%d-threads%s.costs", stem, kernels_path, s->ranks.size,
+                        ranks_threads(s), has_cores(s) ? "" : "-in-turns");
 }
 
 /* False when there is no such file, or it is no list of n numbers. */
@@ -170,42 +206,38 @@ static Status write_costs(Session *s, const char *path, const double *numbers, u
     return durable_file_put(path, strbuf_text(&text), text.len, NULL);
 }
 
-/* Rank 0 says whether it has the numbers, from a time when the machine was calm; else all measure at the same time, as
- * they will compute, and take the mean. */
+/* Rank 0 says whether it has the numbers, from a time when the machine was calm; else all measure and take the mean. */
 static Status measure(Session *s, const IrModule *m, UnitCost *costs)
 {
     Comm *world = s->ranks.comm.world;
-    const uint32_t n_units = s->job->n_units, n = N_LINK_NUMBERS + N_UNIT_NUMBERS * (n_units + 1);
+    const uint32_t n_units = s->job->n_units, n = N_RANK_NUMBERS + N_UNIT_NUMBERS * (n_units + 1);
     double *numbers = ARENA_ARRAY(s->arena, double, n + 1);
     HalKernelFile kernels;
     TRY(hal_kernels_build(s->arena, s->options->device, &m, 1, 1, &kernels));
     const char *path = costs_path(s, kernels.path);
-    numbers[n] = s->ranks.rank == 0 && read_costs(path, numbers, n) && (numbers[0] < CALM_SHARE || !has_cores(s));
+    numbers[n] = s->ranks.rank == 0 && read_costs(path, numbers, n) && numbers[0] < CALM_SHARE;
     if (world)
         TRY(comm_broadcast(world, 0, numbers, sizeof *numbers * (n + 1)));
     s->ranks.costs_from = "measured earlier";
     if (numbers[n] == 0)
     {
-        double *seconds = ARENA_ARRAY(s->arena, double, m->ops.len);
-        if (world)
-            TRY(comm_barrier(world));
-        const double start_s = driver_now_s(), waited_s = core_wait_s();
-        TRY(time_ops(s, m, kernels.path, seconds));
-        const double waited_share = (core_wait_s() - waited_s) / (driver_now_s() - start_s);
+        double *seconds = ARENA_ARRAY(s->arena, double, m->ops.len), waited_share = 0;
+        TRY(time_in_turns(s, m, kernels.path, seconds, &waited_share));
         cost_units(s->arena, m, seconds, &s->ranks.machine, n_units, costs);
         if (world)
             TRY(time_link(s, &s->ranks.machine));
-        pack(waited_share, &s->ranks.machine, costs, n_units, numbers);
+        pack(waited_share, &s->ranks, costs, n_units, numbers);
         if (world)
             TRY(comm_all_reduce_f64(world, numbers, n, COMM_SUM));
         for (uint32_t i = 0; world && i < n; i++)
             numbers[i] /= comm_size(world);
         if (s->ranks.rank == 0)
             TRY(write_costs(s, path, numbers, n));
-        s->ranks.costs_from =
-            numbers[0] < CALM_SHARE || !has_cores(s) ? "measured" : "measured while other processes ran";
+        s->ranks.costs_from = numbers[0] < CALM_SHARE ? "measured" : "measured while other processes ran";
     }
-    unpack(numbers, &s->ranks.machine, costs, n_units);
+    unpack(numbers, &s->ranks, costs, n_units);
+    if (!has_cores(s))
+        s->ranks.machine.n_cores = (double)n_at_once(s) * s->ranks.size / comm_local_size(world);
     return STATUS_OK;
 }
 
@@ -216,7 +248,9 @@ Status measure_costs(Session *s, uint32_t n_micro)
         return status_fail(STATUS_USAGE, "--costs wants measured or model, not '%s'", how);
     Arena *arena;
     IrModule *m;
+    const double start_s = driver_now_s();
     TRY(compile_reference(s, n_micro, &arena, &m));
+    s->ranks.remake_s = driver_now_s() - start_s;
     UnitCost *costs = ARENA_ARRAY(s->arena, UnitCost, s->job->n_units + 1);
     s->ranks.costs = costs;
     s->ranks.cost_rows = (uint32_t)s->job->train.rows;

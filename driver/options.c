@@ -336,12 +336,12 @@ static Status read_flags(Arena *arena, size_t command, int argc, char **argv, Op
     return STATUS_OK;
 }
 
-/* Runs the command here, or starts the ranks that do. A command that waits for ranks has them (plan has a number only).
- */
+/* Runs the command here, or starts the ranks that do. A command that waits for ranks has them; plan has a number only,
+ * except to measure what a simulated job costs. */
 static Status run_command(Arena *arena, size_t command, Options *o)
 {
     LaunchEnvironment env;
-    if (!takes(command, 'T') || o->emit)
+    if (!(takes(command, 'T') || o->simulate) || o->emit)
         return commands[command].run(arena, o);
     TRY(launch_environment(&env));
     if (env.is_rank && o->n_ranks && o->n_ranks != env.size)

@@ -141,7 +141,7 @@ static Status read_request(Session *s, PlanRequest *out_request)
 /* Micro-batches for which units are costed: those wanted, or such that a pipeline could use. */
 static uint32_t reference_micro(const PlanRequest *request)
 {
-    uint32_t n = request->n_micro ? request->n_micro : 2 * request->n_ranks;
+    uint32_t n = request->n_micro ? request->n_micro : request->n_ranks > 1 ? 2 * request->n_ranks : 1;
     return n <= request->batch ? n : request->batch;
 }
 
@@ -199,19 +199,6 @@ static Status ask_by_paper(Session *s, PlanRequest *request, uint32_t frozen, ui
     if (request->schedule < 0)
         request->schedule = PIPELINE_gpipe;
     return STATUS_OK;
-}
-
-static PlanRequest request_of(const PlanRequest *request, const Plan *plan)
-{
-    PlanRequest same = *request;
-    same.n_stages = plan->n_stages;
-    same.n_replicas = plan->n_replicas;
-    same.n_micro = plan->n_micro;
-    same.schedule = (int)plan->schedule;
-    same.cuts = plan->first_unit + 1;
-    same.n_cuts = plan->n_stages - 1;
-    same.may_idle = true;
-    return same;
 }
 
 /* All samples through the newly frozen layers, on one replica. */
@@ -277,16 +264,22 @@ static Status adopt_plan(Session *s)
     return comm_split(ranks->comm.world, ranks->stage, ranks->replica, &ranks->comm.data);
 }
 
+Status ranks_cost(Session *s)
+{
+    PlanRequest *request = &s->ranks.request;
+    TRY(read_request(s, request));
+    if (request->n_micro > request->batch)
+        return refuse(s, arena_printf(s->arena, "%u micro-batches, but a batch has %u samples", request->n_micro,
+                                      request->batch));
+    return is_trivial(request) && !s->options->plan_always ? STATUS_OK : measure_costs(s, reference_micro(request));
+}
+
 Status ranks_plan(Session *s)
 {
     Ranks *ranks = &s->ranks;
-    TRY(read_request(s, &ranks->request));
-    if (ranks->request.n_micro > ranks->request.batch)
-        return refuse(s, arena_printf(s->arena, "%u micro-batches, but a batch has %u samples", ranks->request.n_micro,
-                                      ranks->request.batch));
-    if (is_trivial(&ranks->request) && !s->options->plan_always)
+    TRY(ranks_cost(s));
+    if (!ranks->costs)
         return STATUS_OK;
-    TRY(measure_costs(s, reference_micro(&ranks->request)));
     PlanRequest request = ranks->request;
     if (s->job->cluster.paper)
         TRY(ask_by_paper(s, &request, 0, 0));
@@ -317,15 +310,9 @@ Status ranks_replan(Session *s)
     ranks->comm.data = ranks->comm.pipe = NULL;
     PlanRequest request = ranks->request;
     const uint32_t frozen = elastic_frozen_unit(s), n_held = s->options->no_replicate ? ranks->start.n_replicas : 0;
-    if (s->options->no_repipe)
-        request = request_of(&ranks->request, &ranks->start);
-    else if (s->job->cluster.paper)
+    if (s->job->cluster.paper && !s->options->no_repipe)
         TRY(ask_by_paper(s, &request, frozen, n_held));
-    if (n_held)
-    {
-        request.n_replicas = n_held;
-        request.may_idle = true;
-    }
+    planner_hold(&request, &ranks->start, s->options->no_repipe, s->options->no_replicate);
     TRY(choose_plan(s, request, frozen, ranks->steps_left && !s->options->no_repipe && !s->job->cluster.paper));
     return adopt_plan(s);
 }

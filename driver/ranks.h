@@ -21,6 +21,7 @@ typedef struct
     const UnitCost *costs; /* [1..n_units], of micro-batches of cost_rows samples */
     uint32_t cost_rows;
     CostMachine machine;
+    double remake_s;          /* what a program takes whose kernels are there: passes, executor */
     double moved_bytes_per_s; /* of the last transition that moved much; 0: there was none yet */
     const char *costs_from;   /* how: "measured", "modelled", ... */
     ExecutorComm comm;        /* world NULL: no other rank lives */
@@ -29,6 +30,8 @@ typedef struct
 /* Finds out about the ranks and meets the others: all must run the same version on the same model. Before a model is
  * loaded s->ranks is that of one rank. */
 Status ranks_join(Session *s);
+/* Reads what is asked of the plan, and finds what units cost (s->ranks.request, costs, ...). Collective. */
+Status ranks_cost(Session *s);
 /* Chooses the plan with nothing frozen (the same on every rank), loads the model again with its micro-batches and
  * writes this rank's part into the module's attributes. A run that is gone on from with frozen layers is planned again.
  */

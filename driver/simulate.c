@@ -1,4 +1,4 @@
-/* Reads the model and the cluster, asks passes/forecast.h, and prints what it says. */
+/* Reads the model and the cluster, or measures, asks passes/forecast.h, and prints what it says. */
 #include "driver/simulate.h"
 
 #include "driver/measure.h"
@@ -14,6 +14,12 @@ static const double gib = 1073741824.0;
 
 /* ---- what is asked */
 
+/* Ranks of this machine, with measured costs. */
+static bool is_here(const Session *s)
+{
+    return s->options->n_ranks > 0 || s->ranks.size > 1;
+}
+
 static Status read_cluster(Session *s, Cluster *out_cluster)
 {
     ClusterSpec *c = &s->job->cluster;
@@ -26,10 +32,18 @@ static Status read_cluster(Session *s, Cluster *out_cluster)
             status_clear();
         TRY(status);
     }
+    if (is_here(s) && c->nodes && c->nodes * c->devices != s->ranks.size)
+        return status_fail(STATUS_BAD_INPUT, "the cluster has %lld devices, but there are %u ranks (-n)",
+                           (long long)(c->nodes * c->devices), s->ranks.size);
+    if (is_here(s))
+    {
+        c->nodes = 1;
+        c->devices = s->ranks.size;
+    }
     if (!c->nodes)
         return status_fail(STATUS_USAGE,
                            "--simulate wants a described cluster: --cluster=FILE (see examples/clusters), "
-                           "or <cluster nodes= devices= ...> in the model");
+                           "or <cluster nodes= devices= ...> in the model; or ranks of this machine: -n N");
     if (c->nodes * c->devices > 65536)
         return status_fail(STATUS_BAD_INPUT, "%lld devices are more than can be simulated (65536)",
                            (long long)(c->nodes * c->devices));
@@ -49,14 +63,17 @@ static Status read_cluster(Session *s, Cluster *out_cluster)
     return STATUS_OK;
 }
 
-/* Training samples: as many as the model says, else as its files have. */
-static Status count_samples(Session *s, uint64_t *out_n)
+/* As many as the model says, else as its files have. */
+static Status count_samples(Session *s, uint64_t *out_n_train, uint64_t *out_n_tests)
 {
-    *out_n = (uint64_t)s->job->data.train_limit;
-    if (*out_n)
+    const DataSpec *data = &s->job->data;
+    *out_n_train = (uint64_t)data->train_limit;
+    *out_n_tests = (uint64_t)data->test_limit;
+    if (s->options->n_synthetic || (*out_n_train && *out_n_tests))
         return STATUS_OK;
     TRY(session_open_data(s));
-    *out_n = s->train ? dataset_n_samples(s->train) : 0;
+    *out_n_train = s->train ? dataset_n_samples(s->train) : 0;
+    *out_n_tests = s->test ? dataset_n_samples(s->test) : 0;
     return STATUS_OK;
 }
 
@@ -67,9 +84,13 @@ static Status read_stages(const Session *s, uint32_t n_ranks, uint32_t *out_n)
     const ClusterSpec *c = &s->job->cluster;
     const uint32_t n_replicas = o->n_replicas ? o->n_replicas : (uint32_t)c->replicas;
     *out_n = o->n_stages ? o->n_stages : (uint32_t)c->stages;
-    if (o->n_ranks || o->costs || o->trace)
-        return status_fail(STATUS_USAGE, "--simulate has the ranks of the cluster and models what they cost: no -n, "
-                                         "--costs and --trace");
+    if ((o->costs && !is_here(s)) || o->trace)
+        return status_fail(STATUS_USAGE,
+                           "--simulate has no --trace, and models what a described cluster costs: no --costs");
+    if (is_here(s) && c->paper)
+        return status_fail(STATUS_UNSUPPORTED,
+                           "planner=\"paper\" is simulated on a described cluster, with the batches "
+                           "and transitions of its authors: no -n");
     if (c->n_cuts || c->deterministic || o->deterministic)
         return status_fail(STATUS_UNSUPPORTED, "explicit cuts and deterministic sums are not simulated");
     if (!n_replicas)
@@ -87,8 +108,8 @@ static Status read_job(Session *s, ForecastJob *out)
     const Job *job = s->job;
     const FreezeSpec *freeze = &job->freeze;
     const CacheSpec *cache = &job->cache;
-    uint64_t epoch;
-    TRY(count_samples(s, &epoch));
+    uint64_t epoch, n_tests;
+    TRY(count_samples(s, &epoch, &n_tests));
     const uint64_t batch = (uint64_t)job->train.batch, all = epoch * (uint64_t)job->train.epochs;
     const uint64_t limit = (uint64_t)job->train.max_steps * batch;
     const bool by_steps = freeze->policy && freeze->every_steps;
@@ -101,6 +122,8 @@ static Status read_job(Session *s, ForecastJob *out)
                          .epoch_samples = epoch,
                          .period_samples = by_steps ? (uint64_t)freeze->every_steps * batch : epoch,
                          .periods_per_decision = by_steps ? 1 : (uint32_t)freeze->every,
+                         .n_tests = n_tests,
+                         .eval_every = (uint32_t)job->train.eval_every,
                          .batch = (uint32_t)batch,
                          .n_micro = o->n_micro ? o->n_micro : (uint32_t)job->cluster.micro_batches,
                          .schedule = -1,
@@ -136,7 +159,7 @@ static const char *time_text(Arena *arena, double seconds)
 
 static double rate_of(const ForecastPeriod *p)
 {
-    return (double)p->n_samples / (p->run_s + p->fill_s);
+    return (double)p->n_samples / (p->run_s + p->fill_s); /* of training */
 }
 
 static void print_layout(const char *what, Arena *arena, const ForecastLayout *l, double all_s, double total_s)
@@ -149,19 +172,21 @@ static void print_layout(const char *what, Arena *arena, const ForecastLayout *l
 static void print_text(const Session *s, const ForecastJob *job, const Forecast *f)
 {
     const Cluster *c = &job->cluster;
-    printf("%s on %u x %u devices, simulated: %llu samples an epoch, batch %u, planner %s\n\n", s->job->module->name,
-           c->n_nodes, c->n_devices, (unsigned long long)job->epoch_samples, job->batch, job->paper ? "paper" : "time");
-    printf("epoch  frozen   K     R      M  schedule  cached  samples/s  GiB/rank   time    fill  transition  moved "
-           "MiB\n");
+    printf("%s on %u x %u devices, simulated: %llu samples an epoch, batch %u, planner %s, costs %s\n\n",
+           s->job->module->name, c->n_nodes, c->n_devices, (unsigned long long)job->epoch_samples, job->batch,
+           job->paper ? "paper" : "time", s->ranks.costs_from);
+    printf("epoch  frozen   K     R      M  schedule  cached  samples/s  GiB/rank   time    fill   tests  transition  "
+           "moved MiB\n");
     for (uint32_t i = 0; i < f->n_periods; i++)
     {
         const ForecastPeriod *p = &f->periods[i];
         const Plan *plan = &p->layout.plan;
-        printf("%5.4g  %6u  %2u  %4u  %5u  %-8s  %-6s  %9.0f  %8.2f  %7s  %6s  %8s  %9.1f\n",
+        printf("%5.4g  %6u  %2u  %4u  %5u  %-8s  %-6s  %9.0f  %8.2f  %7s  %6s  %6s  %10s  %9.1f\n",
                (double)p->first_sample / (double)job->epoch_samples, p->frozen, plan->n_stages, plan->n_replicas,
                plan->n_micro, pipeline_name(plan->schedule), p->layout.cached ? "yes" : "no", rate_of(p),
                (double)p->layout.peak_bytes / gib, time_text(s->arena, p->run_s), time_text(s->arena, p->fill_s),
-               time_text(s->arena, p->transition_s), (double)p->moved_bytes / 1048576.0);
+               time_text(s->arena, p->test_s), time_text(s->arena, p->transition_s),
+               (double)p->moved_bytes / 1048576.0);
     }
     printf("\n%-28s %8s\n", "all of it", time_text(s->arena, f->total_s));
     print_layout("the best static plan", s->arena, &f->static_best, f->static_best_s, f->total_s);
@@ -200,6 +225,7 @@ static void print_json(const Session *s, const ForecastJob *job, const Forecast 
         json_object_set_new(row, "idle", json_integer((int)n_devices - (int)(plan->n_stages * plan->n_replicas)));
         json_object_set_new(row, "run_s", json_real(p->run_s));
         json_object_set_new(row, "fill_s", json_real(p->fill_s));
+        json_object_set_new(row, "test_s", json_real(p->test_s));
         json_object_set_new(row, "transition_s", json_real(p->transition_s));
         json_object_set_new(row, "moved_bytes", json_integer(p->moved_bytes));
         json_object_set_new(row, "cache_bytes", json_integer(p->cache_bytes));
@@ -209,6 +235,7 @@ static void print_json(const Session *s, const ForecastJob *job, const Forecast 
     json_object_set_new(root, "nodes", json_integer(job->cluster.n_nodes));
     json_object_set_new(root, "devices", json_integer(job->cluster.n_devices));
     json_object_set_new(root, "planner", json_string(job->paper ? "paper" : "time"));
+    json_object_set_new(root, "costs", json_string(s->ranks.costs_from));
     json_object_set_new(root, "periods", periods);
     json_object_set_new(root, "seconds", json_real(f->total_s));
     json_object_set_new(root, "static_best", static_json(&f->static_best, f->static_best_s, f->total_s));
@@ -219,27 +246,59 @@ static void print_json(const Session *s, const ForecastJob *job, const Forecast 
     json_decref(root);
 }
 
+/* ---- costs */
+
+static Status cost_described(Session *s, ForecastJob *job)
+{
+    /* the rows of a micro-batch matter little: what does not grow with them is counted apart */
+    const uint32_t n_ranks = job->cluster.n_nodes * job->cluster.n_devices,
+                   n_micro = job->batch / 16 ? job->batch / 16 : 1;
+    const CostMachine machine = cluster_machine(&job->cluster, 1, n_ranks);
+    UnitCost *costs, *starts;
+    TRY(measure_described(s, n_micro < 4096 ? n_micro : 4096, &machine, &costs, &starts));
+    s->ranks.costs_from = "modelled";
+    job->costs = costs;
+    job->starts = starts;
+    job->cost_rows = (uint32_t)s->job->train.rows;
+    return STATUS_OK;
+}
+
+/* As a run of these ranks has them. */
+static Status cost_here(Session *s, ForecastJob *job)
+{
+    TRY(elastic_prepare(s));
+    elastic_mark(s, s->job);
+    TRY(ranks_cost(s));
+    job->costs = s->ranks.costs;
+    job->starts = ARENA_ARRAY(s->arena, UnitCost, job->n_units + 1);
+    job->cost_rows = s->ranks.cost_rows;
+    job->machine = &s->ranks.machine;
+    job->cluster.link_bytes_per_s = s->ranks.machine.link_bytes_per_s;
+    job->cluster.switch_s = s->ranks.remake_s;
+    job->cluster.host_bytes_per_s = s->ranks.machine.bytes_per_s;
+    job->cluster.host_bytes =
+        (int64_t)(elastic_cache_memory(&s->job->cache) + (uint64_t)(s->job->cache.disk_gib * gib));
+    return STATUS_OK;
+}
+
 static Status simulate(Session *s)
 {
     ForecastJob job;
     Forecast forecast;
     Cluster cluster;
-    UnitCost *costs, *starts;
     const char *why;
     TRY(session_load_job(s, 0));
+    TRY(ranks_join(s));
     TRY(read_cluster(s, &cluster));
     TRY(read_job(s, &job));
     TRY(read_stages(s, cluster.n_nodes * cluster.n_devices, &job.n_stages));
-    /* the rows of a micro-batch matter little: what does not grow with them is counted apart */
-    const uint32_t n_ranks = cluster.n_nodes * cluster.n_devices, n_micro = job.batch / 16 ? job.batch / 16 : 1;
-    const CostMachine machine = cluster_machine(&cluster, 1, n_ranks);
-    TRY(measure_described(s, n_micro < 4096 ? n_micro : 4096, &machine, &costs, &starts));
-    job.costs = costs;
-    job.starts = starts;
-    job.cost_rows = (uint32_t)s->job->train.rows;
     job.cluster = cluster;
+    TRY(is_here(s) ? cost_here(s, &job) : cost_described(s, &job));
+    if (s->ranks.rank > 0)
+        return STATUS_OK;
     if (!forecast_job(s->arena, &job, &forecast, &why))
-        return status_fail(STATUS_BAD_INPUT, "no forecast for %u devices: %s", n_ranks, why);
+        return status_fail(STATUS_BAD_INPUT, "no forecast for %u devices: %s", cluster.n_nodes * cluster.n_devices,
+                           why);
     if (s->options->json)
         print_json(s, &job, &forecast);
     else
@@ -249,6 +308,9 @@ static Status simulate(Session *s)
 
 Status simulate_job(Arena *arena, const Options *options)
 {
-    Session session = {.arena = arena, .options = options, .ranks = {.size = 1}};
+    Options mine = *options;
+    if (mine.n_ranks == 1 && !mine.costs)
+        mine.costs = "measured";
+    Session session = {.arena = arena, .options = &mine, .ranks = {.size = 1}};
     return session_close(&session, simulate(&session));
 }

@@ -17,6 +17,7 @@ typedef struct
     double op_s;                     /* to start an op */
     double link_bytes_per_s, link_s; /* point to point: rate and latency */
     double sum_bytes_per_s;          /* all-reduce: bytes of the tensor over the time it takes */
+    double n_cores;                  /* for all ranks together, where they have to share them; 0: each has its own */
 } CostMachine;
 
 /* The model's constants for n_threads cores of the kind of processor that this was written on (docs/performance.md). */

@@ -31,23 +31,38 @@ static double steps_s(const ForecastLayout *layout, uint64_t n_samples)
     return (double)((n_samples + layout->batch - 1) / layout->batch) * layout->step_s;
 }
 
+/* Evaluations behind the samples first..end - 1. */
+static uint64_t n_evals(const ForecastJob *job, uint64_t first, uint64_t end)
+{
+    const uint64_t every = job->eval_every * job->epoch_samples;
+    const uint64_t n = every ? end / every - first / every : 0;
+    return n + (end == job->n_samples && (!every || end % every));
+}
+
+static double tests_s(const ForecastJob *job, const ForecastLayout *layout)
+{
+    const uint64_t n_chunks = job->n_tests ? (job->n_tests + layout->test_rows - 1) / layout->test_rows : 0;
+    const uint64_t n_each = (n_chunks + layout->plan.n_replicas - 1) / layout->plan.n_replicas;
+    return n_each ? (double)n_each * layout->test_s + layout->test_start_s : 0;
+}
+
 /* The whole job, in one layout. */
 static double static_s(const ForecastJob *job, const ForecastLayout *layout)
 {
     const uint64_t n_periods = job->n_samples / job->period_samples;
     return (double)n_periods * steps_s(layout, job->period_samples) +
-           steps_s(layout, job->n_samples % job->period_samples);
+           steps_s(layout, job->n_samples % job->period_samples) +
+           (double)n_evals(job, 0, job->n_samples) * tests_s(job, layout);
 }
 
 /* Units that were frozen before and have their outputs kept are not run again. */
-static double fill_s(const Sim *sim, const ForecastLayout *layout, uint32_t last)
+static double fill_s(const Sim *sim, const ForecastLayout *layout, uint32_t last, uint64_t n_samples)
 {
     if (!layout->cached || sim->cached_unit == last)
         return 0;
     const uint32_t n_replicas = layout->plan.n_replicas;
     const uint32_t rows = (layout->batch + layout->plan.n_micro - 1) / layout->plan.n_micro;
-    return (double)sim->job->epoch_samples / n_replicas *
-           forecast_forward_s(sim->job, sim->cached_unit + 1, last, rows);
+    return (double)n_samples / n_replicas * forecast_forward_s(sim->job, sim->cached_unit + 1, last, rows);
 }
 
 static int64_t cache_bytes(const ForecastJob *job, uint32_t last)
@@ -62,16 +77,14 @@ static const Plan *plan_now(const Sim *sim)
     return sim->now.step_s > 0 ? &sim->now.plan : NULL;
 }
 
-static void consider(Sim *sim, uint32_t last, bool cached, uint32_t n_stages, uint64_t n_left)
+static void consider(Sim *sim, uint32_t last, bool cached, uint64_t n_left)
 {
-    const bool held = sim->start.n_stages && (sim->job->no_repipe || sim->job->no_replicate);
     const ForecastAsked asked = {.last = last,
                                  .cached = cached,
-                                 .n_stages = n_stages,
                                  .filled = sim->cached_unit,
                                  .n_left = n_left,
                                  .now = plan_now(sim),
-                                 .held = held ? &sim->start : NULL};
+                                 .start = sim->start.n_stages ? &sim->start : NULL};
     ForecastLayout layout;
     if (!forecast_by_time(sim->arena, sim->job, &asked, &layout, &sim->why))
         return;
@@ -79,32 +92,13 @@ static void consider(Sim *sim, uint32_t last, bool cached, uint32_t n_stages, ui
         sim->best = layout;
 }
 
-/* Of the job's own wishes, and of the start. */
-static bool may_have(const Sim *sim, uint32_t n_stages)
-{
-    const ForecastJob *job = sim->job;
-    if (sim->start.n_stages && job->no_repipe)
-        return n_stages == sim->start.n_stages;
-    if (job->n_stages && job->n_stages != n_stages)
-        return false;
-    if (sim->start.n_stages && job->no_replicate)
-        return n_stages * sim->start.n_replicas <= sim->n_ranks;
-    return sim->n_ranks % n_stages == 0;
-}
-
 static bool choose_by_time(Sim *sim, uint32_t last, uint64_t n_left)
 {
     const ForecastJob *job = sim->job;
-    const bool may_cache = job->may_cache && last && cache_bytes(job, last) <= job->cluster.host_bytes;
     sim->best = (ForecastLayout){0};
-    for (uint32_t k = 1; k <= sim->n_ranks && k <= PARTITION_MAX_STAGES && k <= job->n_units; k++)
-    {
-        if (!may_have(sim, k))
-            continue;
-        consider(sim, last, false, k, n_left);
-        if (may_cache)
-            consider(sim, last, true, k, n_left);
-    }
+    consider(sim, last, false, n_left);
+    if (job->may_cache && last && cache_bytes(job, last) <= job->cluster.host_bytes)
+        consider(sim, last, true, n_left);
     return sim->best.step_s > 0;
 }
 
@@ -171,13 +165,15 @@ static bool go(Sim *sim, Forecast *out)
             }
             sim->now = sim->best;
             sim->start = i ? sim->start : sim->best.plan;
-            p->fill_s = fill_s(sim, &sim->now, last);
+            p->fill_s = fill_s(sim, &sim->now, last, job->epoch_samples);
+            p->test_s = fill_s(sim, &sim->now, last, job->n_tests);
             sim->cached_unit = sim->now.cached ? last : 0;
         }
         p->layout = sim->now;
         p->cache_bytes = sim->now.cached ? cache_bytes(job, last) : 0;
         p->run_s = steps_s(&sim->now, p->n_samples);
-        out->total_s += p->run_s + p->fill_s + p->transition_s;
+        p->test_s += (double)n_evals(job, first, first + p->n_samples) * tests_s(job, &sim->now);
+        out->total_s += p->run_s + p->fill_s + p->test_s + p->transition_s;
     }
     out->n_periods = n;
     return true;

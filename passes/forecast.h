@@ -1,11 +1,12 @@
-/* What becomes of an elastic job on a described cluster: layers freeze by the policy, and each time the job is planned
- * again. Nothing runs: gradients are not known, so gradnorm freezes as many layers as its bound allows.
+/* What becomes of an elastic job on a described cluster, or on ranks whose costs were measured: layers freeze by the
+ * policy, and each time the job is planned again. Nothing runs: gradients are not known, so gradnorm freezes as many
+ * layers as its bound allows.
  *
- * By time, every layout is judged as in a run (passes/horizon.h), the present one with its own cuts among them; the
- * cache of frozen outputs is used from where that is shorter. By the paper's rule (passes/planner_paper.h), a
+ * By time, the planner of a run chooses (passes/planner.h), with its horizon; the cache of frozen outputs is used from
+ * where that is shorter. By the paper's rule (passes/planner_paper.h), a
  * pipeline's batch stays as it is, so that the whole batch grows with R; frozen layers run on the whole of it on the
- * first device, before the pipeline; cached outputs are read before that, too. Tests, loading and decoding of samples
- * are not counted. */
+ * first device, before the pipeline; cached outputs are read before that, too. Loading and decoding of samples are not
+ * counted. */
 #ifndef PTC_PASSES_FORECAST_H
 #define PTC_PASSES_FORECAST_H
 
@@ -25,6 +26,8 @@ typedef struct
     uint64_t n_samples, epoch_samples; /* all that is trained on, and how many different ones */
     uint64_t period_samples;           /* what one row of the forecast is about: an epoch, or so many steps */
     uint32_t periods_per_decision;
+    uint64_t n_tests;           /* samples of an evaluation */
+    uint32_t eval_every;        /* epochs; 0: at the end only */
     uint32_t batch;             /* samples a step */
     uint32_t n_stages, n_micro; /* as asked for; 0: the planner's. By the paper's rule, those at the start, and
                                  * of one pipeline */
@@ -35,6 +38,7 @@ typedef struct
     bool may_cache;
     double cached_share; /* bytes of a cached number, of those of an f32 */
     Cluster cluster;
+    const CostMachine *machine; /* of one of its devices, measured; NULL: as the cluster describes them */
 } ForecastJob;
 
 /* K x R with its times. */
@@ -46,6 +50,8 @@ typedef struct
     double end_s;       /* by time: to the end of the job, from where it was chosen */
     int64_t peak_bytes; /* of the rank that needs most */
     bool cached;
+    uint32_t test_rows;          /* samples that go through a pipeline together in an evaluation */
+    double test_s, test_start_s; /* each of them, behind the one before; the first one besides */
 } ForecastLayout;
 
 typedef struct
@@ -55,6 +61,7 @@ typedef struct
     ForecastLayout layout;
     double run_s;        /* its steps */
     double fill_s;       /* newly frozen layers, once for each sample */
+    double test_s;       /* its evaluations */
     double transition_s; /* before it */
     int64_t moved_bytes; /* params and states that the rank lacks that lacks most */
     int64_t cache_bytes; /* of a node */
@@ -78,14 +85,13 @@ typedef struct
 {
     uint32_t last;     /* the units 1..last are frozen */
     bool cached;       /* and their outputs kept */
-    uint32_t n_stages; /* K */
     uint32_t filled;   /* the last unit whose outputs are kept already */
     uint64_t n_left;   /* samples to the end */
     const Plan *now;   /* the plan that holds; NULL: none */
-    const Plan *held;  /* NULL, or the plan of the start: its R stays; with no_repipe all of it */
+    const Plan *start; /* that of the start; NULL: this is it */
 } ForecastAsked;
 
-/* M and schedule of the shortest time to the end. False when it is impossible. */
+/* The layout with the shortest time to the end. False, with a sentence in *out_why, when none is possible. */
 bool forecast_by_time(Arena *arena, const ForecastJob *job, const ForecastAsked *asked, ForecastLayout *out_layout,
                       const char **out_why);
 /* By the paper's rule; n_first: K at the start. */

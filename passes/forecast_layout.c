@@ -9,9 +9,7 @@
 
 enum
 {
-    MAX_MICRO_EACH = 64,    /* of a replica */
-    MESSAGES_IN_FLIGHT = 8, /* of a channel: runtime/comm.h */
-    BUFFERS_OF_PAPER = 0    /* no bound */
+    BUFFERS_OF_PAPER = 0 /* no bound */
 };
 
 static uint32_t n_ranks(const ForecastJob *job)
@@ -19,21 +17,17 @@ static uint32_t n_ranks(const ForecastJob *job)
     return job->cluster.n_nodes * job->cluster.n_devices;
 }
 
-/* What is left to do for micro-batches of `rows`, as the planner takes it: in proportion to cost_rows. */
-static UnitCost *costs_at(Arena *arena, const ForecastJob *job, uint32_t rows, uint32_t last, bool cached)
+static CostMachine machine_of(const ForecastJob *job, uint32_t n_stages, uint32_t n_replicas)
 {
-    UnitCost *costs = ARENA_ARRAY(arena, UnitCost, job->n_units + 1);
-    const double starts = (double)job->cost_rows / rows;
-    for (uint32_t u = 0; u <= job->n_units; u++)
-    {
-        costs[u] = job->costs[u];
-        costs[u].forward_s += job->starts[u].forward_s * starts;
-        costs[u].backward_s += job->starts[u].backward_s * starts;
-        costs[u].weight_s += job->starts[u].weight_s * starts;
-        costs[u].update_s += job->starts[u].update_s;
-    }
-    cost_freeze(costs, job->n_units, last, cached, costs);
-    return costs;
+    return job->machine ? *job->machine : cluster_machine(&job->cluster, n_stages, n_replicas);
+}
+
+/* What is left to do when the units 1..last are frozen. */
+static UnitCost *left_of(Arena *arena, const ForecastJob *job, const UnitCost *costs, uint32_t last, bool cached)
+{
+    UnitCost *left = ARENA_ARRAY(arena, UnitCost, job->n_units + 1);
+    cost_freeze(costs, job->n_units, last, cached, left);
+    return left;
 }
 
 double forecast_forward_s(const ForecastJob *job, uint32_t first, uint32_t last, uint32_t rows)
@@ -65,85 +59,74 @@ static Plan keep_plan(Arena *arena, const Plan *plan)
     return kept;
 }
 
-/* With so many micro-batches for each replica; better than *best or not at all. */
-static void try_micro(Arena *arena, Arena *scratch, const ForecastJob *job, uint32_t last, bool cached,
-                      const PlanRequest *request, ForecastLayout *best, const char **out_why)
+static double slowest_forward_s(const PipelineStage *stages, uint32_t n_stages)
 {
-    const uint32_t rows = (job->batch + request->n_micro - 1) / request->n_micro;
-    const CostMachine machine = cluster_machine(&job->cluster, request->n_stages, request->n_replicas);
-    const UnitCost *costs = costs_at(scratch, job, rows, last, cached);
-    PlanChoice choice;
-    const char *why;
-    if (!planner_choose(scratch, request, costs, job->n_units, job->cost_rows, &machine, &choice, &why))
-    {
-        *out_why = arena_strdup(arena, why);
-        return;
-    }
-    const PlanCandidate *c = choice.chosen;
-    const double read_s = cached ? (double)job->batch / request->n_replicas * forecast_row_bytes(job, last) /
-                                       job->cluster.host_bytes_per_s
-                                 : 0;
-    const double step_s = c->step_s > read_s ? c->step_s : read_s; /* rows are read ahead */
-    const double end_s = horizon_end_s(request->horizon, &c->plan, step_s);
-    if (best->step_s > 0 && best->end_s <= end_s)
-        return;
-    *best = (ForecastLayout){.plan = keep_plan(arena, &c->plan),
-                             .batch = job->batch,
-                             .step_s = step_s,
-                             .end_s = end_s,
-                             .peak_bytes = largest_of(c->stage_bytes, c->plan.n_stages),
-                             .cached = cached};
+    double slowest_s = 0;
+    for (uint32_t s = 0; s < n_stages; s++)
+        slowest_s = stages[s].forward_s > slowest_s ? stages[s].forward_s : slowest_s;
+    return slowest_s;
 }
 
-static PlanRequest request_for(const ForecastJob *job, const ForecastAsked *asked)
+static ForecastLayout layout_of(Arena *arena, const ForecastJob *job, const ForecastAsked *asked,
+                                const PlanCandidate *c)
 {
-    const Plan *held = asked->held;
-    PlanRequest request = {.n_ranks = n_ranks(job),
-                           .n_stages = asked->n_stages,
-                           .n_replicas = held ? held->n_replicas : n_ranks(job) / asked->n_stages,
-                           .n_micro = job->n_micro,
-                           .schedule = job->schedule,
-                           .n_together = asked->cached ? asked->last : 0,
-                           .cap_bytes = job->cluster.device_bytes,
-                           .may_idle = held != NULL,
-                           .batch = job->batch};
-    if (!held || !job->no_repipe)
-        return request;
-    request.n_micro = held->n_micro;
-    request.schedule = (int)held->schedule;
-    request.cuts = held->first_unit + 1;
-    request.n_cuts = held->n_stages - 1;
-    return request;
+    ForecastLayout layout = {.plan = keep_plan(arena, &c->plan),
+                             .batch = job->batch,
+                             .step_s = c->step_s,
+                             .end_s = c->end_s,
+                             .peak_bytes = largest_of(c->stage_bytes, c->plan.n_stages),
+                             .cached = asked->cached,
+                             .test_rows = (job->batch + c->plan.n_micro - 1) / c->plan.n_micro};
+    const double n_cores = job->machine ? job->machine->n_cores : 0;
+    const double slowest_s = slowest_forward_s(c->stages, c->plan.n_stages);
+    double all_s = 0;
+    for (uint32_t s = 0; s < c->plan.n_stages; s++)
+        all_s += c->stages[s].forward_s;
+    const double shared_s = n_cores > 0 ? all_s * c->plan.n_replicas / n_cores : 0;
+    layout.test_s = slowest_s > shared_s ? slowest_s : shared_s;
+    layout.test_start_s = all_s > layout.test_s ? all_s - layout.test_s : 0;
+    return layout;
 }
 
 bool forecast_by_time(Arena *arena, const ForecastJob *job, const ForecastAsked *asked, ForecastLayout *out_layout,
                       const char **out_why)
 {
-    PlanRequest request = request_for(job, asked);
-    const uint32_t n_replicas = request.n_replicas, n_micro = request.n_micro;
-    const bool fills = asked->cached && asked->filled != asked->last;
-    Horizon horizon = {.n_steps = (double)((asked->n_left + job->batch - 1) / job->batch),
-                       .now = asked->now,
-                       .sizes = horizon_sizes(arena, job->costs, job->n_units, asked->last),
-                       .n_units = job->n_units,
-                       .moved_bytes_per_s = job->cluster.link_bytes_per_s};
+    const uint32_t last = asked->last;
+    const CostMachine machine = machine_of(job, 1, n_ranks(job));
     Arena *scratch = arena_create();
-    *out_layout = (ForecastLayout){0};
-    request.horizon = &horizon;
-    if (n_replicas > job->batch)
-        *out_why = arena_printf(arena, "%u replicas are more than the %u samples of a batch", n_replicas, job->batch);
-    for (uint32_t each = 1; each <= MAX_MICRO_EACH && each * n_replicas <= job->batch; each *= 2)
-    {
-        request.n_micro = n_micro ? n_micro : each * n_replicas;
-        const uint32_t rows = (job->batch + request.n_micro - 1) / request.n_micro;
-        if (fills)
-            horizon.fill_s = (double)job->epoch_samples * forecast_forward_s(job, asked->filled + 1, asked->last, rows);
-        if (n_micro ? each == 1 && n_micro >= n_replicas : each <= 4 * asked->n_stages || asked->n_stages == 1)
-            try_micro(arena, scratch, job, asked->last, asked->cached, &request, out_layout, out_why);
-        arena_reset(scratch);
-    }
+    const UnitCost *costs = left_of(scratch, job, job->costs, last, asked->cached);
+    const bool fills = asked->cached && asked->filled != last;
+    const double fill_s = fills ? forecast_forward_s(job, asked->filled + 1, last, job->cost_rows) : 0;
+    const Horizon horizon = {.n_steps = (double)((asked->n_left + job->batch - 1) / job->batch),
+                             .fill_s = (double)job->epoch_samples * fill_s,
+                             .now = asked->now,
+                             .sizes = horizon_sizes(scratch, job->costs, job->n_units, last),
+                             .n_units = job->n_units,
+                             .moved_bytes_per_s = job->cluster.link_bytes_per_s};
+    PlanRequest request = {.n_ranks = n_ranks(job),
+                           .n_stages = job->n_stages,
+                           .n_micro = job->n_micro,
+                           .schedule = job->schedule,
+                           .n_together = asked->cached ? last : 0,
+                           .cap_bytes = job->cluster.device_bytes,
+                           .batch = job->batch,
+                           .horizon = &horizon,
+                           .starts = left_of(scratch, job, job->starts, last, asked->cached),
+                           .cluster = job->machine ? NULL : &job->cluster,
+                           .best_only = true};
+    if (asked->cached)
+        request.read_row_s = forecast_row_bytes(job, last) / job->cluster.host_bytes_per_s;
+    if (asked->start)
+        planner_hold(&request, asked->start, job->no_repipe, job->no_replicate);
+    PlanChoice choice;
+    const char *why;
+    const bool found = planner_choose(scratch, &request, costs, job->n_units, job->cost_rows, &machine, &choice, &why);
+    if (found)
+        *out_layout = layout_of(arena, job, asked, choice.chosen);
+    else
+        *out_why = arena_strdup(arena, why);
     arena_destroy(scratch);
-    return out_layout->step_s > 0;
+    return found;
 }
 
 void forecast_by_paper(Arena *arena, const ForecastJob *job, uint32_t last, bool cached, uint32_t n_first,
@@ -160,9 +143,10 @@ void forecast_by_paper(Arena *arena, const ForecastJob *job, uint32_t last, bool
     paper_cut(job->costs, job->n_units, cut_behind, k, first);
     const Plan plan = {
         .n_stages = k, .n_replicas = r, .n_micro = n_micro * r, .schedule = PIPELINE_gpipe, .first_unit = first};
-    const CostMachine machine = cluster_machine(&job->cluster, k, r);
-    const UnitCost *costs = costs_at(arena, job, rows, last, false);
-    PipelineStage *stages = planner_stages(arena, &plan, costs, job->n_units, job->cost_rows, rows, &machine);
+    const CostMachine machine = machine_of(job, k, r);
+    const UnitCost *costs = left_of(arena, job, job->costs, last, false);
+    const UnitCost *starts = left_of(arena, job, job->starts, last, false);
+    PipelineStage *stages = planner_stages(arena, &plan, costs, starts, job->n_units, job->cost_rows, rows, &machine);
     for (uint32_t u = 1; u <= cut_behind; u++)
         stages[0].fixed_bytes += costs[u].param_bytes;
     PipelineList *lists = pipeline_build(arena, PIPELINE_gpipe, n_micro, stages, k);
@@ -174,5 +158,7 @@ void forecast_by_paper(Arena *arena, const ForecastJob *job, uint32_t last, bool
                                    .batch = batch_each * r,
                                    .step_s = before_s + times.step_s,
                                    .peak_bytes = largest_of(times.peak_bytes, k),
-                                   .cached = cached};
+                                   .cached = cached,
+                                   .test_rows = batch_each,
+                                   .test_s = before_s + (n_micro + k - 1) * slowest_forward_s(stages, k)};
 }

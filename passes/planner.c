@@ -19,7 +19,8 @@ typedef struct
     const PlanRequest *request;
     const UnitCost *costs;
     uint32_t n_units, cost_rows;
-    const CostMachine *machine;
+    CostMachine machine; /* of the layout that is tried */
+    double best_end_s;   /* of the candidates that are possible; 0: none is yet */
     VEC(PlanCandidate) candidates;
     const char *why; /* the last thing that was impossible */
 } Planner;
@@ -29,10 +30,41 @@ static uint32_t rows_of(const PlanRequest *request, uint32_t n_micro)
     return (request->batch + n_micro - 1) / n_micro;
 }
 
+void planner_hold(PlanRequest *request, const Plan *start, bool no_repipe, bool no_replicate)
+{
+    if (!no_repipe && !no_replicate)
+        return;
+    request->n_replicas = start->n_replicas;
+    request->may_idle = true;
+    if (!no_repipe)
+        return;
+    request->n_stages = start->n_stages;
+    request->n_micro = start->n_micro;
+    request->schedule = (int)start->schedule;
+    request->cuts = start->first_unit + 1;
+    request->n_cuts = start->n_stages - 1;
+}
+
 /* ---- one layout */
 
-PipelineStage *planner_stages(Arena *arena, const Plan *plan, const UnitCost *costs, uint32_t n_units,
-                              uint32_t cost_rows, uint32_t rows, const CostMachine *machine)
+/* Times of a micro-batch of scale * cost_rows samples; of an update. */
+static UnitCost unit_at(const UnitCost *costs, const UnitCost *starts, uint32_t u, double scale)
+{
+    UnitCost unit = costs[u];
+    unit.forward_s *= scale;
+    unit.backward_s *= scale;
+    unit.weight_s *= scale;
+    if (!starts)
+        return unit;
+    unit.forward_s += starts[u].forward_s;
+    unit.backward_s += starts[u].backward_s;
+    unit.weight_s += starts[u].weight_s;
+    unit.update_s += starts[u].update_s;
+    return unit;
+}
+
+PipelineStage *planner_stages(Arena *arena, const Plan *plan, const UnitCost *costs, const UnitCost *starts,
+                              uint32_t n_units, uint32_t cost_rows, uint32_t rows, const CostMachine *machine)
 {
     PipelineStage *stages = ARENA_ARRAY(arena, PipelineStage, plan->n_stages);
     const double scale = (double)rows / cost_rows;
@@ -45,21 +77,21 @@ PipelineStage *planner_stages(Arena *arena, const Plan *plan, const UnitCost *co
         int64_t reduced = 0, largest = 0;
         for (uint32_t u = first; u < end; u++)
         {
-            const UnitCost *unit = &costs[u];
-            stage->forward_s += unit->forward_s * scale;
-            stage->backward_s += unit->backward_s * scale;
-            stage->weight_s += unit->weight_s * scale;
-            stage->update_s += unit->update_s / n_replicas; /* of the params that it owns */
-            stage->kept_bytes += (int64_t)((double)unit->kept_bytes * scale);
-            stage->fixed_bytes += unit->param_bytes + unit->state_bytes / n_replicas + unit->grad_bytes;
-            reduced += unit->grad_bytes;
-            if (unit->largest_bytes > largest)
-                largest = unit->largest_bytes;
+            const UnitCost unit = unit_at(costs, starts, u, scale);
+            stage->forward_s += unit.forward_s;
+            stage->backward_s += unit.backward_s;
+            stage->weight_s += unit.weight_s;
+            stage->update_s += unit.update_s / n_replicas; /* of the params that it owns */
+            stage->kept_bytes += (int64_t)((double)unit.kept_bytes * scale);
+            stage->fixed_bytes += unit.param_bytes + unit.state_bytes / n_replicas + unit.grad_bytes;
+            reduced += unit.grad_bytes;
+            if (unit.largest_bytes > largest)
+                largest = unit.largest_bytes;
         }
         if (s == 0)
             stage->weight_s = 0; /* it has no gradient to send: its whole backward pass is B */
         stage->fixed_bytes += (int64_t)(2 * (double)largest * scale);
-        stage->update_s += costs[0].update_s;
+        stage->update_s += costs[0].update_s + (starts ? starts[0].update_s : 0);
         if (n_replicas > 1)
         {
             /* gradients to their owners and new params back: what an all-reduce is made of */
@@ -102,12 +134,12 @@ static bool cut_well(Planner *p, Plan *plan, uint32_t rows)
     const uint32_t kept = n_stages < plan->n_micro ? n_stages : plan->n_micro; /* of the first stage, in 1f1b */
     for (uint32_t i = 0; i < n; i++)
     {
-        const UnitCost *unit = &p->costs[i + 1];
+        const UnitCost unit = unit_at(p->costs, p->request->starts, i + 1, scale);
         /* a replica's micro-batches, and its part of one update for all of them */
-        cost_s[i] = (unit->forward_s + unit->backward_s) * scale + unit->update_s / plan->n_micro;
-        link_s[i] = p->machine->link_s + (double)unit->border_bytes * scale / p->machine->link_bytes_per_s;
-        bytes[i] = unit->param_bytes + unit->state_bytes / plan->n_replicas + unit->grad_bytes +
-                   (int64_t)((double)unit->kept_bytes * scale * kept);
+        cost_s[i] = unit.forward_s + unit.backward_s + unit.update_s / plan->n_micro;
+        link_s[i] = p->machine.link_s + (double)unit.border_bytes * scale / p->machine.link_bytes_per_s;
+        bytes[i] = unit.param_bytes + unit.state_bytes / plan->n_replicas + unit.grad_bytes +
+                   (int64_t)((double)unit.kept_bytes * scale * kept);
     }
     bool *may_cut = ARENA_ARRAY(p->arena, bool, n);
     for (uint32_t i = 0; i < n; i++)
@@ -136,28 +168,68 @@ static void measure_traffic(const Planner *p, PlanCandidate *c, uint32_t rows)
         c->reduced_bytes += 2 * p->costs[u].grad_bytes;
 }
 
+/* What bounds a step besides the order of its parts: the cores that ranks share, and the rows that are read. */
+static double least_step_s(const Planner *p, const PlanCandidate *c)
+{
+    const Plan *plan = &c->plan;
+    const double read_s = (double)p->request->batch / plan->n_replicas * p->request->read_row_s;
+    double busy_s = 0;
+    for (uint32_t s = 0; s < plan->n_stages; s++)
+        busy_s += plan->n_micro * (c->stages[s].forward_s + c->stages[s].backward_s) +
+                  plan->n_replicas * c->stages[s].update_s;
+    const double shared_s = p->machine.n_cores > 0 ? busy_s / p->machine.n_cores : 0;
+    return read_s > shared_s ? read_s : shared_s;
+}
+
+static double end_s(const Planner *p, const Plan *plan, double step_s)
+{
+    return p->request->horizon ? horizon_end_s(p->request->horizon, plan, step_s) : step_s;
+}
+
+/* Without waiting for another stage it would still end later than the best one. */
+static bool is_hopeless(const Planner *p, const PlanCandidate *c, double least_s)
+{
+    const double n_micro = plan_first_micro(&c->plan, 1);
+    if (!p->request->best_only || p->best_end_s <= 0)
+        return false;
+    for (uint32_t s = 0; s < c->plan.n_stages; s++)
+    {
+        const PipelineStage *stage = &c->stages[s];
+        const double busy_s = n_micro * (stage->forward_s + stage->backward_s) + stage->update_s;
+        least_s = busy_s > least_s ? busy_s : least_s;
+    }
+    return end_s(p, &c->plan, least_s) > p->best_end_s * (1 + 1e-9);
+}
+
 static void add_candidate(Planner *p, const Plan *plan)
 {
     PlanCandidate c = {.plan = *plan};
-    const uint32_t n_stages = plan->n_stages, rows = rows_of(p->request, plan->n_micro);
-    PipelineStage *stages = planner_stages(p->arena, &c.plan, p->costs, p->n_units, p->cost_rows, rows, p->machine);
+    const PlanRequest *request = p->request;
+    const uint32_t n_stages = plan->n_stages, rows = rows_of(request, plan->n_micro);
+    PipelineStage *stages =
+        planner_stages(p->arena, &c.plan, p->costs, request->starts, p->n_units, p->cost_rows, rows, &p->machine);
     c.stages = c.plan.costs = stages;
+    const double least_s = least_step_s(p, &c);
+    if (is_hopeless(p, &c, least_s))
+        return;
     const uint32_t n_here = plan_first_micro(&c.plan, 1);
     PipelineList *lists = pipeline_build(p->arena, plan->schedule, n_here, stages, n_stages);
     PipelineTimes times = pipeline_simulate(p->arena, lists, stages, n_stages, MESSAGES_IN_FLIGHT);
     ENSURE(!times.deadlock);
-    c.step_s = times.step_s;
+    c.step_s = times.step_s > least_s ? times.step_s : least_s;
     c.bubble = times.bubble;
     c.stage_bytes = times.peak_bytes;
     measure_traffic(p, &c, rows);
-    c.end_s = p->request->horizon ? horizon_end_s(p->request->horizon, &c.plan, c.step_s) : c.step_s;
+    c.end_s = end_s(p, &c.plan, c.step_s);
     if (plan->n_replicas > 1)
-        c.reduce_s = (double)c.reduced_bytes / 2 / n_stages / p->machine->sum_bytes_per_s;
+        c.reduce_s = (double)c.reduced_bytes / 2 / n_stages / p->machine.sum_bytes_per_s;
     for (uint32_t s = 0; s < n_stages; s++)
-        if (p->request->cap_bytes && c.stage_bytes[s] > p->request->cap_bytes && !c.lost)
+        if (request->cap_bytes && c.stage_bytes[s] > request->cap_bytes && !c.lost)
             c.lost = p->why =
                 arena_printf(p->arena, "stage %u needs %.1f MiB of %.1f MiB", s, (double)c.stage_bytes[s] / (1 << 20),
-                             (double)p->request->cap_bytes / (1 << 20));
+                             (double)request->cap_bytes / (1 << 20));
+    if (!c.lost && (p->best_end_s <= 0 || c.end_s < p->best_end_s))
+        p->best_end_s = c.end_s;
     vec_push(p->arena, &p->candidates, c);
 }
 
@@ -269,6 +341,25 @@ static void rank_candidates(Planner *p, PlanChoice *out_choice)
         (PlanChoice){.chosen = best, .candidates = p->candidates.data, .n_candidates = p->candidates.len, .why = why};
 }
 
+/* All M of K x R. More than one micro-batch a replica helps a single stage only to fit into its memory. */
+static void try_grid(Planner *p, uint32_t n_stages, uint32_t n_replicas)
+{
+    const PlanRequest *request = p->request;
+    const CostMachine machine = p->machine;
+    if (request->cluster)
+        p->machine = cluster_machine(request->cluster, n_stages, n_replicas);
+    if (request->n_micro)
+        try_micro(p, n_stages, n_replicas, request->n_micro);
+    else if (n_replicas > request->batch)
+        p->why =
+            arena_printf(p->arena, "%u replicas are more than the %u samples of a batch", n_replicas, request->batch);
+    const uint32_t most = n_stages > 1 ? 4 * n_stages : request->cap_bytes ? MAX_MICRO : 1;
+    for (uint32_t each = 1; !request->n_micro && each * n_replicas <= request->batch && each <= most; each *= 2)
+        if (each <= MAX_MICRO)
+            try_micro(p, n_stages, n_replicas, each * n_replicas);
+    p->machine = machine;
+}
+
 bool planner_choose(Arena *arena, const PlanRequest *request, const UnitCost *costs, uint32_t n_units,
                     uint32_t cost_rows, const CostMachine *machine, PlanChoice *out_choice, const char **out_why)
 {
@@ -277,21 +368,16 @@ bool planner_choose(Arena *arena, const PlanRequest *request, const UnitCost *co
                  .costs = costs,
                  .n_units = n_units,
                  .cost_rows = cost_rows,
-                 .machine = machine};
+                 .machine = *machine};
     const uint32_t n_stages = request->n_cuts ? request->n_cuts + 1 : request->n_stages;
     const bool may_idle = request->may_idle || (!n_stages && !request->n_replicas);
     for (uint32_t k = 1; k <= request->n_ranks && k <= PARTITION_MAX_STAGES; k++)
     {
         const uint32_t most = request->n_ranks / k, r = may_idle && request->n_replicas ? request->n_replicas : most;
-        if (r > most || (r * k != request->n_ranks && !may_idle) || (n_stages && n_stages != k) ||
-            (request->n_replicas && request->n_replicas != r))
-            continue;
-        if (request->n_micro)
-            try_micro(&p, k, r, request->n_micro);
-        else
-            for (uint32_t each = 1; each * r <= request->batch && each <= MAX_MICRO; each *= 2)
-                if (each <= 4 * k && (k > 1 || each == 1))
-                    try_micro(&p, k, r, each * r);
+        const bool wanted =
+            (!n_stages || n_stages == k) && (!request->n_replicas || request->n_replicas == r) && r <= most;
+        if (wanted && (may_idle || r * k == request->n_ranks))
+            try_grid(&p, k, r);
     }
     if (!p.candidates.len && !p.why)
         p.why = arena_printf(

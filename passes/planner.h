@@ -8,6 +8,7 @@
 #ifndef PTC_PASSES_PLANNER_H
 #define PTC_PASSES_PLANNER_H
 
+#include "passes/cluster.h"
 #include "passes/horizon.h"
 
 /* 0, NULL and -1 leave it to the planner. */
@@ -24,7 +25,14 @@ typedef struct
     bool may_idle;          /* K R may be less than the ranks; it may, too, where neither K nor R is given */
     uint32_t batch;         /* samples a step */
     const Horizon *horizon; /* NULL: the shortest step is wanted */
+    const UnitCost *starts; /* like costs: what a micro-batch takes besides, whatever its rows; NULL: nothing */
+    const Cluster *cluster; /* ranks are its devices; NULL: all are tied together as the machine says */
+    double read_row_s;      /* rows are read while the step before runs: a step takes no less than its own take */
+    bool best_only;         /* candidates that cannot be the best are left out */
 } PlanRequest;
+
+/* What --no-repipe (the plan of the start stays) or else --no-replicate (its R does) leave open of a request. */
+void planner_hold(PlanRequest *request, const Plan *start, bool no_repipe, bool no_replicate);
 
 /* One layout with its prediction. */
 typedef struct
@@ -53,9 +61,8 @@ typedef struct
 bool planner_choose(Arena *arena, const PlanRequest *request, const UnitCost *costs, uint32_t n_units,
                     uint32_t cost_rows, const CostMachine *machine, PlanChoice *out_choice, const char **out_why);
 
-/* The stages of a plan as the simulator takes them, for micro-batches of `rows` samples; replica: the one with the most
- * micro-batches. */
-PipelineStage *planner_stages(Arena *arena, const Plan *plan, const UnitCost *costs, uint32_t n_units,
-                              uint32_t cost_rows, uint32_t rows, const CostMachine *machine);
+/* The stages of a plan as the simulator takes them, for micro-batches of `rows` samples; starts may be NULL. */
+PipelineStage *planner_stages(Arena *arena, const Plan *plan, const UnitCost *costs, const UnitCost *starts,
+                              uint32_t n_units, uint32_t cost_rows, uint32_t rows, const CostMachine *machine);
 
 #endif

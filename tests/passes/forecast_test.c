@@ -137,6 +137,50 @@ static void paper_doubles_the_batch(void **state)
     arena_destroy(arena);
 }
 
+/* A stage has room for two units with their gradients and states: of five devices one is idle. */
+static void stages_need_not_divide(void **state)
+{
+    (void)state;
+    Arena *arena = arena_create();
+    UnitCost costs[N_UNITS + 1], starts[N_UNITS + 1];
+    ForecastJob job = make_job(costs, starts);
+    Forecast f;
+    const char *why;
+    job.cluster.n_devices = 5;
+    job.cluster.device_bytes = 30000;
+    assert_true(forecast_job(arena, &job, &f, &why));
+    assert_int_equal(f.periods[0].layout.plan.n_stages, 2);
+    assert_int_equal(f.periods[0].layout.plan.n_replicas, 2);
+    arena_destroy(arena);
+}
+
+/* Two devices that compute with one core, and tests behind every second epoch and at the end: 4 ms a sample. */
+static void cores_are_shared(void **state)
+{
+    (void)state;
+    Arena *arena = arena_create();
+    UnitCost costs[N_UNITS + 1], starts[N_UNITS + 1];
+    ForecastJob job = make_job(costs, starts);
+    Forecast f;
+    const char *why;
+    CostMachine machine = {.link_bytes_per_s = 1e15, .sum_bytes_per_s = 1e15};
+    job.machine = &machine;
+    job.n_samples = 3 * SAMPLES;
+    job.n_tests = 100;
+    job.eval_every = 2;
+    assert_true(forecast_job(arena, &job, &f, &why));
+    assert_float_equal(f.periods[0].run_s, 6, 1e-6);
+    static const double test_s[] = {0, 0.2, 0.2};
+    for (uint32_t i = 0; i < 3; i++)
+        assert_float_equal(f.periods[i].test_s, test_s[i], 1e-9);
+    machine.n_cores = 1;
+    assert_true(forecast_job(arena, &job, &f, &why));
+    assert_float_equal(f.periods[0].run_s, 12, 1e-6);
+    assert_float_equal(f.periods[1].test_s, 0.4, 1e-9);
+    assert_float_equal(f.static_best_s, 3 * 12 + 2 * 0.4, 1e-6);
+    arena_destroy(arena);
+}
+
 static void what_cannot_be(void **state)
 {
     (void)state;
@@ -158,10 +202,9 @@ static void what_cannot_be(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(epochs_add_up),
-        cmocka_unit_test(cache_is_filled_once),
-        cmocka_unit_test(paper_doubles_the_batch),
-        cmocka_unit_test(what_cannot_be),
+        cmocka_unit_test(epochs_add_up),           cmocka_unit_test(cache_is_filled_once),
+        cmocka_unit_test(paper_doubles_the_batch), cmocka_unit_test(stages_need_not_divide),
+        cmocka_unit_test(cores_are_shared),        cmocka_unit_test(what_cannot_be),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -112,6 +112,15 @@ many()
 check "1,024 devices in 2 s" many
 check "one machine" simulate --cluster="$clusters/h100-1x8.xml" --no-cache $imagenet vit.xml
 
+# ---- ranks of this machine
+here() # two replicas from the start, and the outputs of what is frozen kept
+{
+    goes "0 2 3 3" "1 1 1 1" "2 2 2 2" -n 2 --threads=1 --synthetic=256 --set=freeze.policy=schedule --set=freeze.warmup=0 \
+        --set=train.epochs=4 "$PTC_SOURCE_DIR/examples/vit-elastic.xml" || return
+    grep -q "costs measured" forecast.txt && [ "$(column 7)" = "no yes yes yes" ] || { cat forecast.txt; return 1; }
+}
+check "two ranks here" here
+
 # ---- what cannot be
 refused() # CODE PATTERN FLAG...
 {
@@ -132,7 +141,9 @@ check "no nodes" refused 1 "wants nodes=" --simulate --cluster=nodes.xml $imagen
 check "no <cluster>" refused 1 "expected <cluster> as the root, found <model>" --simulate --cluster=model.xml $imagenet vit.xml
 check "autofreeze" refused 1 "policy autofreeze" --simulate --cluster="$theirs" $imagenet autofreeze.xml
 check "the paper's K" refused 1 "power of two of stages that divides the 16 ranks" --simulate --cluster="$theirs" --stages=3 $imagenet vit-paper.xml
-check "ranks" refused 2 "no -n, --costs and --trace" --simulate -n 4 --cluster="$theirs" $imagenet vit.xml
+check "4 ranks of 16 devices" refused 1 "16 devices, but there are 4 ranks" --simulate -n 4 --cluster="$theirs" $imagenet vit.xml
+check "costs of a cluster" refused 2 "no --costs" --simulate --costs=measured --cluster="$theirs" $imagenet vit.xml
+check "the paper's rule here" refused 3 "no -n" --simulate -n 1 $imagenet vit-paper.xml
 check "deterministic" refused 3 "are not simulated" --simulate --deterministic --cluster="$theirs" $imagenet vit.xml
 check "3 replicas" refused 1 "any stages x 3 replicas are not 16 ranks" --simulate --replicas=3 --cluster="$theirs" $imagenet vit.xml
 check "a small batch" refused 1 "16 replicas are more than the 4 samples" --simulate --stages=1 --set=train.batch=4 \
