@@ -58,6 +58,8 @@ typedef struct
     uint32_t n_launches;
     CodegenCudaLaunch launch[3];
     int64_t workspace_bytes;
+    int least_arch; /* 80: for sm_80 and later; 0: for all */
+    IrOp op;        /* that it is made of, where there is a least_arch */
     /* Updates of params: one launch of any kernel of a family can be that of many calls of its kernels. Then the stream
      * is the number of calls, and the workspace a table of them (PtcCall in codegen/text/calls_cuda.h), with blocks as
      * many as all have together; operand and result pointers are not read. 0: no family. */

@@ -304,6 +304,7 @@ void template_print_cuda(StrBuf *out, const IrModule *m, IrFunc func, uint32_t n
     TemplateUse use = use_of(m, op, number);
     const Template *t = templates[use.op->code];
     t->plan_cuda(&use, out_kernel);
+    out_kernel->op = op;
     for (uint32_t launch = 0; launch < out_kernel->n_launches; launch++)
     {
         CodegenCudaLaunch *to = &out_kernel->launch[launch];

@@ -192,6 +192,11 @@ typedef struct
     int64_t smem_bytes;
 } MmaPlan;
 
+enum
+{
+    MMA_ARCH = 80 /* codegen/text/mma_cuda.h */
+};
+
 static bool uses_mma(const TemplateUse *use, const AttentionUse *a)
 {
     return use->types[0]->dtype == DT_BF16 && a->d % 16 == 0 && a->d >= 32 && a->d <= 128;
@@ -277,6 +282,7 @@ static void attention_plan_cuda(const TemplateUse *use, CodegenCudaKernel *out)
     if (uses_mma(use, &a))
     {
         MmaPlan plan = forward_plan(use, &a);
+        out->least_arch = MMA_ARCH;
         mma_launch(&a, &plan, a.b * a.h * blocks_of(&plan, a.t), &out->launch[0]);
         return;
     }
@@ -296,6 +302,7 @@ static void attention_grad_plan_cuda(const TemplateUse *use, CodegenCudaKernel *
         out->launch[1].grid = (uint32_t)(a.b * a.h * template_tasks(a.t, tile));
         return;
     }
+    out->least_arch = MMA_ARCH;
     MmaPlan all = grad_all_plan(&a), kv = grad_kv_plan(&a), q = grad_q_plan(use, &a);
     if (all.warps)
     {

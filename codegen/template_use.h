@@ -24,7 +24,8 @@ typedef struct
     const char *(*check)(const TemplateUse *use);             /* NULL: fine; otherwise why not */
     CodegenKernelInfo (*info)(const TemplateUse *use);
     void (*print_c)(StrBuf *out, const TemplateUse *use); /* body of k<number>_0 */
-    /* Fills n_launches, workspace_bytes, and grid, block and smem_bytes of the launches; the record is zeroed. */
+    /* Fills n_launches, workspace_bytes, least_arch, and grid, block and smem_bytes of the launches; the record is
+     * zeroed. */
     void (*plan_cuda)(const TemplateUse *use, CodegenCudaKernel *out);
     void (*print_cuda)(StrBuf *out, const TemplateUse *use, uint32_t launch); /* body of k<number>_<launch> */
 } Template;

@@ -92,6 +92,25 @@ Status cuda_compile(Arena *arena, const CudaCompiler *compiler, const char *text
     return status;
 }
 
+Status cuda_check_kernels(const IrModule *m, const CodegenCudaTable *table, int arch)
+{
+    for (uint32_t k = 0; k < table->n_kernels; k++)
+    {
+        const CodegenCudaKernel *kernel = &table->kernels[k];
+        if (kernel->least_arch <= arch)
+            continue;
+        const IrOpData *op = ir_op(m, kernel->op);
+        char place[256] = "";
+        if (op->span.file)
+            snprintf(place, sizeof place, "%s:%u:%u: ", m->files.data[op->span.file - 1], op->span.line, op->span.col);
+        return status_fail(
+            STATUS_UNSUPPORTED,
+            "%s%s of %s needs a GPU of sm_%d or later, and this one is sm_%d: precision=\"f32\" goes there", place,
+            ir_op_info(op->code)->name, dtype_name(ir_value_type(m, op->operands[0])->dtype), kernel->least_arch, arch);
+    }
+    return STATUS_OK;
+}
+
 /* ---- --emit */
 
 static Status arch_of_gpu(int *out_arch)
@@ -126,6 +145,7 @@ Status cuda_emit(Arena *arena, const IrModule *m, CudaForm form, const char *arc
     int number;
     TRY(read_arch(arch, &number));
     codegen_emit_cuda(&text, m, &table);
+    TRY(cuda_check_kernels(m, &table, number));
     const char *source = strbuf_text(&text);
     TRY(cache_dir(arena, &dir));
     const CacheEntry entry = cache_entry(arena, dir, cache_key(arena, &source, 1), "emitted", 0);

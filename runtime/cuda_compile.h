@@ -3,6 +3,7 @@
 #define PTC_RUNTIME_CUDA_COMPILE_H
 
 #include "base/arena.h"
+#include "codegen/codegen.h"
 #include "ir/module.h"
 #include "runtime/cuda_load.h"
 
@@ -35,6 +36,9 @@ void cuda_compiler_close(CudaCompiler *compiler);
 /* stem: of files that keep a text which NVRTC refuses, and its messages (COMPILER, the detail names them). */
 Status cuda_compile(Arena *arena, const CudaCompiler *compiler, const char *text, const char *stem,
                     const char **out_data, size_t *out_size);
+
+/* UNSUPPORTED: a kernel of the module is for newer architectures; the detail has its op and place. */
+Status cuda_check_kernels(const IrModule *m, const CodegenCudaTable *table, int arch);
 
 /* All KERNEL functions of a module as one cubin or one text of PTX, for --emit. arch: "sm_90"; NULL: that of the first
  * GPU here. USAGE: it is no architecture, or none is given and there is no GPU. */

@@ -139,6 +139,7 @@ static Status build_one(Arena *arena, const Build *b, const IrModule *m, uint32_
     StrBuf buf = strbuf_make(arena);
     CodegenCudaTable kernels;
     codegen_emit_cuda(&buf, m, &kernels);
+    TRY(cuda_check_kernels(m, &kernels, compiler->arch));
     const char *text = strbuf_text(&buf);
     const char *texts[] = {table_text(arena, &kernels, compiler->arch, 1), text, compiler->version,
                            compiler->options[0], compiler->options[1]};

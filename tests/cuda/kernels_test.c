@@ -110,9 +110,9 @@ static void failures_of_compiling_are_told(void **state)
     const char *log = strstr(status_detail(), "messages are in ") + strlen("messages are in ");
     assert_int_equal(access(log, R_OK), 0);
     fixture_expect(build_failing(arena, "nvrtcCreateProgram:1:1", &file), STATUS_COMPILER, 3, "NVRTC does not start");
-    setenv("MOCK_CUDA_ARCH", "75", 1);
+    setenv("MOCK_CUDA_ARCH", "70", 1);
     fixture_expect(build(arena, &file), STATUS_DEVICE, 3,
-                   "NVRTC 13.0 does not know sm_75 (it knows up to sm_120): an older CUDA toolkit");
+                   "NVRTC 13.0 does not know sm_70 (it knows up to sm_120): an older CUDA toolkit");
     setenv("MOCK_CUDA_ARCH", "130", 1);
     fixture_expect(build(arena, &file), STATUS_DEVICE, 3, "sm_130 (it knows up to sm_120): a newer CUDA toolkit");
     unsetenv("MOCK_CUDA_ARCH");
@@ -150,6 +150,29 @@ static void modules_are_emitted(void **state)
     setenv("MOCK_CUDA_FAIL", "nvrtcGetPTX:1:6", 1);
     fixture_expect(cuda_emit(arena, m, CUDA_PTX, "sm_80", &data, &size), STATUS_COMPILER, 3, "NVRTC refused");
     unsetenv("MOCK_CUDA_FAIL");
+    arena_destroy(arena);
+}
+
+/* Before anything is compiled. */
+static void what_needs_a_newer_gpu_is_refused(void **state)
+{
+    (void)state;
+    static const char text[] = "module \"new\"\n"
+                               "file 1 \"model.xml\"\n\n"
+                               "func kernel @k {\n  %0 = arg : bf16[1x16x1x32]\n  %1 = arg : bf16[1x16x1x32]\n"
+                               "  %2 = arg : bf16[1x16x1x32]\n"
+                               "  %3, %4 = attention %0, %1, %2 {scale=0.1} : bf16[1x16x1x32], f32[1x1x16] loc(1:7:9)\n"
+                               "  output %3\n  output %4\n}\n";
+    static const char why[] = "model.xml:7:9: attention of bf16 needs a GPU of sm_80 or later, and this one is sm_75: ";
+    Arena *arena = arena_create();
+    const IrModule *m = fixture_module(arena, text);
+    HalKernelFile file;
+    const char *data;
+    size_t size;
+    setenv("MOCK_CUDA_ARCH", "75", 1);
+    fixture_expect(hal_kernels_build(arena, "cuda", &m, 1, 1, &file), STATUS_UNSUPPORTED, 3, why);
+    unsetenv("MOCK_CUDA_ARCH");
+    fixture_expect(cuda_emit(arena, m, CUDA_CUBIN, "sm_75", &data, &size), STATUS_UNSUPPORTED, 3, why);
     arena_destroy(arena);
 }
 
@@ -359,7 +382,7 @@ int main(void)
         cmocka_unit_test(failures_of_compiling_are_told), cmocka_unit_test(what_is_no_file_of_kernels_is_refused),
         cmocka_unit_test(faulty_tables_are_refused),      cmocka_unit_test(launches_are_as_the_table_says),
         cmocka_unit_test(failures_of_loading_are_told),   cmocka_unit_test(modules_are_emitted),
-        cmocka_unit_test(real_nvrtc_makes_cubins),
+        cmocka_unit_test(real_nvrtc_makes_cubins),        cmocka_unit_test(what_needs_a_newer_gpu_is_refused),
     };
     if (!mkdtemp(cache))
         return 1;

@@ -35,15 +35,16 @@ EXPORT const char *nvrtcGetErrorString(CuResult result)
 
 EXPORT CuResult nvrtcGetNumSupportedArchs(int *n)
 {
-    *n = 3;
+    *n = 4;
     return 0;
 }
 
 EXPORT CuResult nvrtcGetSupportedArchs(int *archs)
 {
-    archs[0] = 80;
-    archs[1] = 90;
-    archs[2] = 120;
+    archs[0] = 75;
+    archs[1] = 80;
+    archs[2] = 90;
+    archs[3] = 120;
     return 0;
 }
 
