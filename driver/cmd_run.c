@@ -7,6 +7,7 @@
 #include "driver/run_log.h"
 #include "driver/session.h"
 
+#include <math.h>
 #include <string.h>
 
 static const double mib = 1024.0 * 1024.0;
@@ -67,8 +68,9 @@ static void print_compiled(const Session *s)
 typedef struct
 {
     Progress progress;
-    TrainerObserver shown; /* of progress */
+    TrainerObserver shown; /* of progress, on rank 0 */
     const Session *session;
+    SessionMemory memory; /* as of the last pause, or the end */
     /* of this layout: since the last transition */
     uint64_t n_steps;
     double step_s, bubble; /* sums over them */
@@ -77,7 +79,8 @@ typedef struct
 
 enum
 {
-    N_MEMORY_STEPS = 3
+    N_MEMORY_STEPS = 3,
+    MAX_PRINTED_RANKS = 16
 };
 
 static void watch_step(void *context, const TrainerStep *step)
@@ -87,7 +90,8 @@ static void watch_step(void *context, const TrainerStep *step)
     watch->bubble += step->bubble;
     if (watch->n_steps++ < N_MEMORY_STEPS)
         watch->real_bytes = session_real_bytes(watch->session);
-    watch->shown.step(watch->shown.context, step);
+    if (watch->shown.step)
+        watch->shown.step(watch->shown.context, step);
 }
 
 static void watch_eval(void *context, uint64_t step, const TrainerEval *eval)
@@ -115,13 +119,26 @@ static void print_plan(const Session *s, const RunWatch *watch)
            100 * c->bubble);
 }
 
-static Status begin_layout(const Session *s, RunWatch *watch, Trainer *trainer)
+/* Of each rank: what was planned, and what it has really had. */
+static void print_memory(const SessionMemory *memory)
+{
+    const uint32_t n = memory->n_ranks < MAX_PRINTED_RANKS ? memory->n_ranks : MAX_PRINTED_RANKS;
+    if (memory->n_ranks == 1 || isnan(memory->real[0]))
+        return;
+    printf("memory of ranks, MiB planned (real):");
+    for (uint32_t r = 0; r < n; r++)
+        printf("%s %.1f (%.1f)", r ? "," : "", memory->planned[r] / mib, memory->real[r] / mib);
+    printf("%s\n", n < memory->n_ranks ? ", ..." : "");
+}
+
+static Status begin_layout(Session *s, RunWatch *watch, Trainer *trainer)
 {
     session_reset_peak(s);
     watch->n_steps = 0;
     watch->step_s = watch->bubble = 0;
     watch->real_bytes = 0;
-    return run_log_layout(s, trainer);
+    TRY(session_gather_memory(s, 0, &watch->memory));
+    return run_log_layout(s, trainer, &watch->memory);
 }
 
 /* To the end, with a decision at every pause about what is frozen from there on. */
@@ -145,7 +162,8 @@ static Status run_elastic(Session *s, RunWatch *watch, const TrainerObserver *ob
         const Status status = trainer_run(*trainer, eval);
         prebuild_wait(s->prebuild);
         TRY(status);
-        TRY(run_log_resources(s, *trainer, watch->real_bytes));
+        TRY(session_gather_memory(s, watch->real_bytes, &watch->memory));
+        TRY(run_log_resources(s, *trainer, &watch->memory));
         if (!trainer_paused(*trainer))
             return STATUS_OK;
     }
@@ -165,8 +183,13 @@ static Status write_report(const Session *s)
 static Status train(Session *s)
 {
     RunWatch watch = {.progress = progress_make(s->results, s->n_results), .session = s};
-    watch.shown = progress_observer(&watch.progress);
-    TrainerObserver observer = {.context = &watch, .step = watch_step, .eval = watch_eval, .note = watch_note};
+    TrainerObserver observer = {.context = &watch, .step = watch_step};
+    if (s->ranks.rank == 0)
+    {
+        watch.shown = progress_observer(&watch.progress);
+        observer.eval = watch_eval;
+        observer.note = watch_note;
+    }
     Trainer *trainer;
     TRY(session_trainer(s, &observer, true, &stop_flag, NULL, &trainer));
     Status status = hf_config_keep(s);
@@ -188,6 +211,7 @@ static Status train(Session *s)
         printf("done: %llu steps in %.1f s, %.1f %% of it waiting for data; memory %.1f MiB planned, %.1f MiB real\n",
                (unsigned long long)trainer_steps_done(trainer), watch.progress.step_s, 100 * waited,
                (double)session_predicted_bytes(s) / mib, (double)watch.real_bytes / mib);
+        print_memory(&watch.memory);
         print_plan(s, &watch);
         for (uint32_t i = 1; i < s->n_results && eval.n_samples; i++)
             printf("test %s %.4f\n", s->results[i], eval.results[i]);
@@ -279,7 +303,7 @@ static Status evaluate(Session *s)
     Progress progress = progress_make(s->results, s->n_results);
     TrainerObserver observer = progress_observer(&progress);
     Trainer *trainer;
-    TRY(session_trainer(s, &observer, true, NULL, NULL, &trainer));
+    TRY(session_trainer(s, s->ranks.rank == 0 ? &observer : NULL, true, NULL, NULL, &trainer));
     TrainerEval eval;
     Status status = session_tell_sample(s, trainer_evaluate(trainer, &eval));
     if (status == STATUS_OK && s->ranks.rank == 0)

@@ -225,6 +225,16 @@ static void draw_marks(StrBuf *page, const ReportChart *c, const Scale *x)
                     place(x, c->marks[i].x), TOP, HEIGHT - BOTTOM, c->marks[i].x);
 }
 
+void report_open_figure(StrBuf *page, int height)
+{
+    strbuf_addf(page, "<div class=\"wide\"><svg viewBox=\"0 0 %d %d\" role=\"img\">", REPORT_WIDTH, height);
+}
+
+void report_close_figure(StrBuf *page)
+{
+    strbuf_add(page, "</svg></div>\n");
+}
+
 void report_chart(StrBuf *page, const ReportChart *c)
 {
     uint32_t n_points = 0;

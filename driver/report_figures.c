@@ -1,4 +1,4 @@
-/* Figures that are no curves: gradient norms by layer, a step of the pipeline, memory by layout. */
+/* Figures that are no curves: gradient norms by layer, a step of the pipeline. */
 #include "driver/report_parts.h"
 #include "passes/pipeline.h"
 #include "runtime/comm.h"
@@ -8,19 +8,8 @@
 
 enum
 {
-    WIDTH = 1000,
     LEFT = 64
 };
-
-static void open_figure(StrBuf *page, int height)
-{
-    strbuf_addf(page, "<div class=\"wide\"><svg viewBox=\"0 0 %d %d\" role=\"img\">", WIDTH, height);
-}
-
-static void close_figure(StrBuf *page)
-{
-    strbuf_add(page, "</svg></div>\n");
-}
 
 /* ---- gradient norms */
 
@@ -101,7 +90,7 @@ static NormMap norm_map(const Decisions *decisions)
             map.low = fmin(map.low, log(norm));
             map.high = fmax(map.high, log(norm));
         }
-    map.cell = fmin(90, (double)(WIDTH - LEFT) / decisions->len);
+    map.cell = fmin(90, (double)(REPORT_WIDTH - LEFT) / decisions->len);
     map.row = fmin(26, fmax(7, 320.0 / map.n_layers));
     return map;
 }
@@ -114,12 +103,12 @@ void report_norms(StrBuf *page, const ReportRun *run)
     const NormMap map = norm_map(&decisions);
     strbuf_add(page, "<section><h2>Gradients by layer</h2><div class=\"card\"><p>Norm of the gradients over that of "
                      "the weights, at every decision; the numbers below are steps.</p>");
-    open_figure(page, (int)(map.n_layers * map.row) + 22);
+    report_open_figure(page, (int)(map.n_layers * map.row) + 22);
     for (uint32_t i = 0; i < decisions.len; i++)
         for (uint32_t layer = 0; layer < map.n_layers; layer++)
             draw_norm(page, &map, decisions.data[i], i, layer);
     draw_norm_labels(page, &map, &decisions);
-    close_figure(page);
+    report_close_figure(page);
     strbuf_add(page, "<p class=\"legend\"><span>small</span><span class=\"ramp\">");
     for (int i = 0; i < N_SHADES; i++)
         strbuf_addf(page, "<i class=\"h%d\"></i>", i);
@@ -193,7 +182,7 @@ static void draw_span(StrBuf *page, const PipelineSpan *span, double y, double p
 
 static void draw_step(StrBuf *page, const ReportEvent *layout, const Step *step, double longest_s)
 {
-    const double pixels_per_s = (WIDTH - LEFT - 4) / longest_s;
+    const double pixels_per_s = (REPORT_WIDTH - LEFT - 4) / longest_s;
     strbuf_addf(
         page,
         "<h3>From step %.0f: K = %u, R = %.0f, M = %.0f, %s</h3><p>%.0f layers frozen; predicted %s a step, "
@@ -203,7 +192,7 @@ static void draw_step(StrBuf *page, const ReportEvent *layout, const Step *step,
         report_seconds(page->arena, step->times.step_s), 100 * step->times.bubble,
         isfinite(step->real_s) ? arena_printf(page->arena, "; real %s", report_seconds(page->arena, step->real_s))
                                : "");
-    open_figure(page, (int)step->n_stages * STAGE_HEIGHT);
+    report_open_figure(page, (int)step->n_stages * STAGE_HEIGHT);
     for (uint32_t k = 0; k < step->n_stages; k++)
     {
         const PipelineList *list = &step->lists[k];
@@ -219,7 +208,7 @@ static void draw_step(StrBuf *page, const ReportEvent *layout, const Step *step,
                       list->instrs[i].micro_batch);
         draw_span(page, &step->times.spans[k][list->n], y, pixels_per_s, 'U', 0);
     }
-    close_figure(page);
+    report_close_figure(page);
 }
 
 void report_pipelines(StrBuf *page, const ReportRun *run)
@@ -245,68 +234,5 @@ void report_pipelines(StrBuf *page, const ReportRun *run)
         draw_step(page, before, &first, longest_s);
     if (has_last)
         draw_step(page, after, &last, longest_s);
-    strbuf_add(page, "</div></section>\n");
-}
-
-/* ---- memory */
-
-enum
-{
-    MAX_LAYOUTS = 40,
-    BAR_HEIGHT = 14,
-    LAYOUT_HEIGHT = 40
-};
-
-/* The real memory of the layout with this event: what the first event behind it that knows says. */
-static double real_bytes(const ReportRun *run, uint32_t layout)
-{
-    for (uint32_t i = layout + 1; i < run->events.len && strcmp(run->events.data[i].name, "layout") != 0; i++)
-    {
-        const double bytes = report_number_of(&run->events.data[i], "real_bytes");
-        if (isfinite(bytes))
-            return bytes;
-    }
-    return NAN;
-}
-
-static void draw_bar(StrBuf *page, const char *colour, double bytes, double largest, double y)
-{
-    const double left = 170, width = bytes / largest * (WIDTH - left - 90);
-    if (!isfinite(bytes))
-        return;
-    strbuf_addf(page,
-                "<rect class=\"%s\" x=\"%.0f\" y=\"%.1f\" width=\"%.1f\" height=\"%d\"/><text class=\"tl\" x=\"%.1f\" "
-                "y=\"%.1f\">%s</text>",
-                colour, left, y, fmax(width, 1), BAR_HEIGHT, left + width + 6, y + 11,
-                report_bytes(page->arena, bytes));
-}
-
-void report_memory(StrBuf *page, const ReportRun *run)
-{
-    VEC(uint32_t) layouts = {0};
-    double largest = 0;
-    for (uint32_t i = 0; i < run->events.len && layouts.len < MAX_LAYOUTS; i++)
-        if (strcmp(run->events.data[i].name, "layout") == 0 && isfinite(real_bytes(run, i)))
-        {
-            vec_push(page->arena, &layouts, i);
-            largest = fmax(largest, real_bytes(run, i));
-            largest = fmax(largest, report_number_of(&run->events.data[i], "planned_bytes"));
-        }
-    if (largest == 0)
-        return;
-    strbuf_add(page, "<section><h2>Memory</h2><div class=\"card\"><p>Of rank 0, by layout: what the memory planner "
-                     "counts, and the peak of the process in the first steps.</p><p class=\"legend\"><span><i "
-                     "class=\"b1\"></i>predicted</span><span><i class=\"b2\"></i>real</span></p>");
-    open_figure(page, (int)layouts.len * LAYOUT_HEIGHT);
-    for (uint32_t i = 0; i < layouts.len; i++)
-    {
-        const ReportEvent *layout = &run->events.data[layouts.data[i]];
-        const double y = i * LAYOUT_HEIGHT + 4;
-        strbuf_addf(page, "<text class=\"ty\" x=\"162\" y=\"%.1f\">step %.0f, %.0f frozen</text>", y + 18, layout->step,
-                    report_number_of(layout, "frozen"));
-        draw_bar(page, "f1", report_number_of(layout, "planned_bytes"), largest, y);
-        draw_bar(page, "f2", real_bytes(run, layouts.data[i]), largest, y + BAR_HEIGHT + 1);
-    }
-    close_figure(page);
     strbuf_add(page, "</div></section>\n");
 }

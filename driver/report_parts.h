@@ -93,6 +93,14 @@ typedef struct
  * when there are no points. */
 void report_chart(StrBuf *page, const ReportChart *chart);
 
+/* A figure as wide as the page, in units of which it has REPORT_WIDTH across. */
+enum
+{
+    REPORT_WIDTH = 1000
+};
+void report_open_figure(StrBuf *page, int height);
+void report_close_figure(StrBuf *page);
+
 /* ---- sections; each leaves itself out when the run has nothing to say about it */
 
 void report_summary(StrBuf *page, const ReportRun *run);

@@ -2,9 +2,9 @@
 
 #include "base/bug.h"
 #include "base/strbuf.h"
-#include "driver/session.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <time.h>
 
 enum
@@ -123,7 +123,22 @@ static uint32_t add_plan(const Session *s, Metric *row)
     return n;
 }
 
-Status run_log_layout(const Session *s, Trainer *trainer)
+/* What is known of it. */
+static uint32_t add_memory(const SessionMemory *memory, Metric *row)
+{
+    uint32_t n = 0;
+    row[n++] = METRIC_U64("planned_bytes", (uint64_t)memory->planned[0]);
+    if (!isnan(memory->real[0]))
+        row[n++] = METRIC_U64("real_bytes", (uint64_t)memory->real[0]);
+    if (memory->n_ranks == 1)
+        return n;
+    row[n++] = METRIC_F64S("planned_bytes_of_ranks", memory->planned, memory->n_ranks);
+    if (!isnan(memory->real[0]))
+        row[n++] = METRIC_F64S("real_bytes_of_ranks", memory->real, memory->n_ranks);
+    return n;
+}
+
+Status run_log_layout(const Session *s, Trainer *trainer, const SessionMemory *memory)
 {
     MetricsLog *log = trainer_log(trainer);
     if (!log)
@@ -137,7 +152,7 @@ Status run_log_layout(const Session *s, Trainer *trainer)
     row[n++] = METRIC_U64("micro_batches", plan ? plan->n_micro : 1);
     row[n++] = METRIC_U64("frozen", s->elastic.frozen);
     row[n++] = METRIC_U64("cached", s->elastic.cached);
-    row[n++] = METRIC_U64("planned_bytes", (uint64_t)session_predicted_bytes(s));
+    n += add_memory(memory, row + n);
     if (plan)
         n += add_plan(s, row + n);
     ENSURE(n <= MAX_FIELDS);
@@ -177,7 +192,7 @@ static Status sum_cache(const Session *s, CacheSums *out)
     return world ? comm_all_reduce_f64(world, &out->memory_rows, N_CACHE_SUMS, COMM_SUM) : STATUS_OK;
 }
 
-Status run_log_resources(const Session *s, Trainer *trainer, int64_t real_bytes)
+Status run_log_resources(const Session *s, Trainer *trainer, const SessionMemory *memory)
 {
     const bool cached = s->elastic.cached && s->elastic.cache;
     CacheSums sums;
@@ -187,10 +202,7 @@ Status run_log_resources(const Session *s, Trainer *trainer, int64_t real_bytes)
     if (!log)
         return STATUS_OK;
     Metric row[MAX_FIELDS];
-    uint32_t n = 0;
-    row[n++] = METRIC_U64("planned_bytes", (uint64_t)session_predicted_bytes(s));
-    if (real_bytes > 0)
-        row[n++] = METRIC_U64("real_bytes", (uint64_t)real_bytes);
+    uint32_t n = add_memory(memory, row);
     if (cached)
     {
         row[n++] = METRIC_F64("cache_memory_rows", sums.memory_rows);

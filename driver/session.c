@@ -9,6 +9,7 @@
 #include <libgen.h>
 #include <limits.h>
 #include <malloc.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -384,7 +385,7 @@ Status session_trainer(Session *s, const TrainerObserver *observer, bool with_ou
                               .weights_partial = train->weights_partial,
                               .digest = digest_of(s),
                               .stop_flag = stop_flag};
-    if (observer && s->ranks.rank == 0)
+    if (observer)
         options.observer = *observer;
     elastic_set_options(s, &options);
     TRY(trainer_create(s->executor, s->m, s->train, s->test, &options, out_trainer));
@@ -437,6 +438,25 @@ int64_t session_real_bytes(const Session *s)
         return info.peak_buffer_bytes + info.workspace_bytes;
     }
     return status_field_bytes("VmHWM:") - status_field_bytes("RssFile:") - s->held_before_bytes;
+}
+
+Status session_gather_memory(Session *s, int64_t real_bytes, SessionMemory *out)
+{
+    Comm *world = s->ranks.comm.world;
+    const double mine[2] = {(double)session_predicted_bytes(s), real_bytes > 0 ? (double)real_bytes : NAN};
+    const uint32_t n = world ? comm_size(world) : 1;
+    double *all = ARENA_ARRAY(s->arena, double, 2 * n), *planned = ARENA_ARRAY(s->arena, double, n),
+           *real = ARENA_ARRAY(s->arena, double, n);
+    memcpy(all, mine, sizeof mine);
+    if (world)
+        TRY(comm_all_gather(world, mine, sizeof mine, all));
+    for (uint32_t r = 0; r < n; r++)
+    {
+        planned[r] = all[2 * r];
+        real[r] = all[2 * r + 1];
+    }
+    *out = (SessionMemory){.n_ranks = n, .planned = planned, .real = real};
+    return STATUS_OK;
 }
 
 void session_print_profile(Session *s)

@@ -75,7 +75,7 @@ Status session_close(Session *s, Status status);
  * states are kept in s->tensors where there is one. */
 Status session_unbuild(Session *s);
 
-/* A trainer for it; observer may be NULL; from: TrainerOptions. */
+/* A trainer for it; observer, of this rank, may be NULL; from: TrainerOptions. */
 Status session_trainer(Session *s, const TrainerObserver *observer, bool with_out_dir,
                        const volatile sig_atomic_t *stop_flag, const TrainerPosition *from, Trainer **out_trainer);
 
@@ -88,6 +88,15 @@ Status session_write_trace(Session *s);
 int64_t session_predicted_bytes(const Session *s);
 void session_reset_peak(const Session *s);
 int64_t session_real_bytes(const Session *s);
+
+/* The same of every rank, in the session's arena. */
+typedef struct
+{
+    uint32_t n_ranks;
+    const double *planned, *real; /* bytes; real NAN: not measured */
+} SessionMemory;
+/* real_bytes: this rank's; 0: not measured. Collective. */
+Status session_gather_memory(Session *s, int64_t real_bytes, SessionMemory *out);
 
 /* The executor's profile as a table on stdout. */
 void session_print_profile(Session *s);

@@ -54,7 +54,7 @@ check "a run with --report" job one
 check "the page is sound" sound one.html
 check "the numbers of the last evaluation" has_results one
 check "all sections" holds one.html "${sections[@]}" "--set=freeze.alpha=0.4"
-check "no layout on one rank" lacks one.html "replicas R" "Idle share"
+check "no layout on one rank" lacks one.html "replicas R" "Idle share" "rank 0"
 
 again()
 {
@@ -90,6 +90,7 @@ strange()
         '{"split":"event","step":1,"event":"freeze","why":"<&>","norms":[0,1e-300,null],"frozen":"x"}' \
         '{"split":"event","step":1,"event":"layout","stages":1e9,"micro_batches_of_replica":1e9,"schedule":"1f1b"}' \
         '{"split":"event","step":1,"event":"layout","stages":2,"micro_batches_of_replica":2,"schedule":"1f1b"}' \
+        '{"split":"event","step":1,"event":"resources","real_bytes":7,"real_bytes_of_ranks":[7,"x",{}]}' \
         '{"split":"event","step":1,"event":"later","more":{"x":[]}}' &&
         $PAGE_CHECK xml rows.html && lacks rows.html '<script' '<b>&' && holds rows.html '&lt;b&gt;&amp;&quot;]]&gt;'
 }
@@ -122,7 +123,7 @@ if command -v mpirun >/dev/null && [ -n "${RANKS_PLUGIN:-}" ]; then
     check "two ranks" job two -n 2 --stages=2
     check "two ranks: the page is sound" sound two.html
     check "two ranks: the numbers of the last evaluation" has_results two
-    check "two ranks: all sections" holds two.html "${sections[@]}" "replicas R" "Idle share" "stage 1"
+    check "two ranks: all sections" holds two.html "${sections[@]}" "replicas R" "Idle share" "stage 1" "<th>rank 1</th>"
 else
     skip "two ranks: no MPI"
 fi

@@ -238,4 +238,19 @@ gives_back()
     return 1
 }
 check "memory is given back" gives_back
+list() # NAME EVENT: of the last one
+{
+    grep "\"event\":\"$2\"" halved/metrics.jsonl | tail -1 | sed -nE "s/.*\"$1_of_ranks\":\[([^]]*)\].*/\1/p"
+}
+ranks_give_back() # shared memory, too: each has less than the first layout planned, and what is planned now
+{
+    local before after real
+    train halved -n 2 --replicas=2 --set=train.batch=32 --set=train.epochs=2 large.xml >memory.log || { cat memory.log; return 1; }
+    before=$(grep '"event":"layout"' halved/metrics.jsonl | head -1 | sed -nE 's/.*"planned_bytes":([0-9]+).*/\1/p')
+    after=$(list planned_bytes layout) real=$(list real_bytes resources)
+    echo "planned $before, then $after, real $real"
+    awk -F, -v before="$before" '{ exit !(NF == 4 && $1 < 0.5 * before && $2 < 0.5 * before && $3 < 0.6 * before &&
+        $4 < 0.6 * before) }' <<<"$after,$real" && grep -E '^memory of ranks, MiB planned \(real\): [0-9.]+ \([0-9.]+\), [0-9]' memory.log
+}
+check "memory of all ranks is given back" ranks_give_back
 finish
