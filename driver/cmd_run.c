@@ -60,6 +60,8 @@ static void print_compiled(const Session *s)
     if (s->variants.n_shorter)
         printf(" for %u lengths", s->variants.n_shorter + 1);
     printf(", %.1f MiB planned\n", (double)session_predicted_bytes(s) / mib);
+    if (s->ranks.device_way[0])
+        printf("%s\n", s->ranks.device_way);
     fflush(stdout);
 }
 

@@ -360,6 +360,7 @@ void ranks_leave(Session *s, bool failed)
     Ranks *ranks = &s->ranks;
     if (failed && ranks->comm.world)
         comm_dump(ranks->comm.world, status_detail());
+    device_comm_destroy(ranks->comm.device, failed);
     comm_destroy(ranks->comm.data);
     comm_destroy(ranks->comm.pipe);
     comm_destroy(ranks->comm.world);

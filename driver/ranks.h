@@ -21,10 +21,11 @@ typedef struct
     const UnitCost *costs; /* [1..n_units], of micro-batches of cost_rows samples */
     uint32_t cost_rows;
     CostMachine machine;
-    double remake_s;          /* what a program takes whose kernels are there: passes, executor */
-    double moved_bytes_per_s; /* of the last transition that moved much; 0: there was none yet */
-    const char *costs_from;   /* how: "measured", "modelled", ... */
-    ExecutorComm comm;        /* world NULL: no other rank lives */
+    double remake_s;                        /* what a program takes whose kernels are there: passes, executor */
+    double moved_bytes_per_s;               /* of the last transition that moved much; 0: there was none yet */
+    const char *costs_from;                 /* how: "measured", "modelled", ... */
+    ExecutorComm comm;                      /* world NULL: no other rank lives */
+    char device_way[DEVICE_COMM_WAY_BYTES]; /* of comm.device */
 } Ranks;
 
 /* Finds out about the ranks and meets the others: all must run the same version on the same model. Before a model is

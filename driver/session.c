@@ -227,8 +227,22 @@ HalOptions session_hal_options(const Session *s)
     const Comm *world = s->ranks.comm.world;
     return (HalOptions){.n_threads = ranks_threads(s),
                         .nth_process = world ? (int)comm_local_rank(world) : 0,
+                        .has_peers = world != NULL,
                         .pin = s->options->pin,
                         .no_graphs = s->options->no_graphs};
+}
+
+/* And the way that it exchanges by with those of other ranks. Collective. */
+static Status make_device(Session *s)
+{
+    const HalOptions hal = session_hal_options(s);
+    const Status status = hal_device_create(s->options->device, &hal, &s->device);
+    if (status == STATUS_BAD_INPUT)
+        return status_fail(STATUS_USAGE, "%s", arena_printf(s->arena, "--device: %s interp", status_detail()));
+    TRY(status);
+    return s->ranks.comm.world
+               ? device_comm_create(s->device, s->ranks.comm.world, s->ranks.device_way, &s->ranks.comm.device)
+               : STATUS_OK;
 }
 
 Status session_build(Session *s)
@@ -248,11 +262,8 @@ Status session_build(Session *s)
         status = executor_create_interp(modules, n_modules, s->tensors, &s->executor);
     else
     {
-        const HalOptions hal = session_hal_options(s);
-        status = s->device ? STATUS_OK : hal_device_create(s->options->device, &hal, &s->device);
-        if (status == STATUS_BAD_INPUT)
-            return status_fail(STATUS_USAGE, "%s", arena_printf(s->arena, "--device: %s interp", status_detail()));
-        TRY(status);
+        if (!s->device)
+            TRY(make_device(s));
         if (!kernels_are_there(s))
             TRY(session_build_kernels(s, (uint32_t)pool_n_cores()));
         for (uint32_t i = 0; i < n_modules; i++)

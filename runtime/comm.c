@@ -121,12 +121,12 @@ Status comm_create(const char *name, const CommOptions *options, Comm **out_comm
 /* ---- every operation */
 
 /* The failure of this world, said again. */
-static Status failed_before(const CommWorld *world)
+Status comm_failed_before(const CommWorld *world)
 {
     return status_fail(world->failure, "%s", world->failure_detail);
 }
 
-static void set_failure(CommWorld *world, Status status, const char *detail)
+void comm_set_failure(CommWorld *world, Status status, const char *detail)
 {
     if (world->failed)
         return;
@@ -147,8 +147,8 @@ static void set_failure(CommWorld *world, Status status, const char *detail)
     world->ops->tell_failure(world);
 }
 
-static CommRecord make_record(const Comm *comm, CommKind kind, uint64_t number, uint32_t peer, uint32_t tag,
-                              uint64_t size_bytes)
+CommRecord comm_make_record(const Comm *comm, CommKind kind, uint64_t number, uint32_t peer, uint32_t tag,
+                            uint64_t size_bytes)
 {
     const CommWorld *world = comm->world;
     return (CommRecord){.comm = comm->name,
@@ -174,7 +174,7 @@ static Status finish(CommWorld *world, CommRecord *record, Status status)
     if (status == STATUS_OK)
         comm_recorder_complete(&world->recorder, record);
     else
-        set_failure(world, status, status_detail());
+        comm_set_failure(world, status, status_detail());
     world->current = NULL;
     return status;
 }
@@ -185,8 +185,8 @@ static Status finish(CommWorld *world, CommRecord *record, Status status)
     {                                                                                                                  \
         CommWorld *world_ = (comm)->world;                                                                             \
         if (world_->failed)                                                                                            \
-            return failed_before(world_);                                                                              \
-        CommRecord record_ = make_record(comm, kind, ++(comm)->n_collectives, root, COMM_NO_TAG, size_bytes);          \
+            return comm_failed_before(world_);                                                                         \
+        CommRecord record_ = comm_make_record(comm, kind, ++(comm)->n_collectives, root, COMM_NO_TAG, size_bytes);     \
         start(world_, &record_);                                                                                       \
         Status status_ = (call);                                                                                       \
         TRY(finish(world_, &record_, status_));                                                                        \
@@ -199,9 +199,9 @@ Status comm_send(Comm *comm, uint32_t to, uint32_t tag, const void *data, size_t
     CommWorld *world = comm->world;
     ENSURE(to < comm->size && tag < COMM_TAG_LIMIT);
     if (world->failed)
-        return failed_before(world);
+        return comm_failed_before(world);
     CommChannel *channel = comm_channel(world, comm->id, comm->ranks[to], tag, true);
-    CommRecord record = make_record(comm, COMM_KIND_SEND, ++channel->n_messages, comm->ranks[to], tag, size_bytes);
+    CommRecord record = comm_make_record(comm, COMM_KIND_SEND, ++channel->n_messages, comm->ranks[to], tag, size_bytes);
     start(world, &record);
     TRY(finish(world, &record, world->ops->send(comm, to, tag, data, size_bytes)));
     world->counters.sent_bytes += size_bytes;
@@ -213,9 +213,10 @@ Status comm_recv(Comm *comm, uint32_t from, uint32_t tag, void *data, size_t siz
     CommWorld *world = comm->world;
     ENSURE(from < comm->size && tag < COMM_TAG_LIMIT);
     if (world->failed)
-        return failed_before(world);
+        return comm_failed_before(world);
     CommChannel *channel = comm_channel(world, comm->id, comm->ranks[from], tag, false);
-    CommRecord record = make_record(comm, COMM_KIND_RECV, ++channel->n_messages, comm->ranks[from], tag, size_bytes);
+    CommRecord record =
+        comm_make_record(comm, COMM_KIND_RECV, ++channel->n_messages, comm->ranks[from], tag, size_bytes);
     start(world, &record);
     TRY(finish(world, &record, world->ops->recv(comm, from, tag, data, size_bytes)));
     world->counters.received_bytes += size_bytes;
@@ -250,10 +251,10 @@ Status comm_memory_take(Comm *comm, size_t size_bytes, void **out_address)
     CommWorld *world = comm->world;
     *out_address = NULL;
     if (world->failed)
-        return failed_before(world);
+        return comm_failed_before(world);
     Status status = world->ops->memory_take ? world->ops->memory_take(comm, size_bytes, out_address) : STATUS_OK;
     if (status != STATUS_OK)
-        set_failure(world, status, status_detail());
+        comm_set_failure(world, status, status_detail());
     return status;
 }
 
@@ -279,7 +280,7 @@ static Status start_bucket(Comm *comm, CommKind kind, uint32_t bucket, uint32_t 
     sum->kind = kind;
     sum->root = root;
     if (world->failed)
-        return failed_before(world);
+        return comm_failed_before(world);
     if (sum->cap_slices < n_slices)
     {
         free(sum->slices);
@@ -294,7 +295,7 @@ static Status start_bucket(Comm *comm, CommKind kind, uint32_t bucket, uint32_t 
         sum->n_elems += slices[i].n_elems;
     }
     uint64_t size_bytes = sum->n_elems * sizeof(float);
-    sum->record = make_record(comm, kind, ++comm->n_collectives, peer, bucket, size_bytes);
+    sum->record = comm_make_record(comm, kind, ++comm->n_collectives, peer, bucket, size_bytes);
     sum->running = true;
     sum->next = NULL;
     CommSum **last = &comm->running;
@@ -331,7 +332,7 @@ Status comm_bucket_wait(Comm *comm, uint32_t bucket)
 {
     CommWorld *world = comm->world;
     if (world->failed)
-        return failed_before(world);
+        return comm_failed_before(world);
     CommSum *sum = sum_of_bucket(comm, bucket);
     ENSURE(sum->running);
     world->current = &sum->record;
@@ -348,10 +349,10 @@ Status comm_poll(Comm *comm)
 {
     CommWorld *world = comm->world;
     if (world->failed)
-        return failed_before(world);
+        return comm_failed_before(world);
     Status status = world->ops->poll(world);
     if (status != STATUS_OK)
-        set_failure(world, status, status_detail());
+        comm_set_failure(world, status, status_detail());
     return status;
 }
 
@@ -499,7 +500,7 @@ Status comm_dump(Comm *comm, const char *reason)
 {
     CommWorld *world = comm->world;
     world->stopped_by_caller |= !world->failed;
-    set_failure(world, STATUS_INTERRUPTED, reason);
+    comm_set_failure(world, STATUS_INTERRUPTED, reason);
     return world->dump_dir ? comm_dump_write(world, reason) : STATUS_OK;
 }
 

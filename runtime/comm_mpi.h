@@ -42,6 +42,7 @@ typedef struct
     uint32_t waits_for; /* a rank of the world, or COMM_NO_RANK */
     bool is_crowded;    /* more ranks on this host than cores: a wait must not spin */
     bool is_summing;    /* inside of the progress of sums */
+    bool is_outside;    /* waits for what no rank wakes it for */
     double last_look_s; /* when processes were last looked for */
     CommOrigin told;    /* by a message: a failure elsewhere; rank is COMM_NO_RANK until then */
 } CommMpi;
@@ -75,6 +76,10 @@ Status comm_link_load(const CommLink **out_link);
 typedef Status CommCondition(CommMpi *mpi, void *context, bool *out_done, uint32_t *out_peer);
 /* Makes progress until condition says done. */
 Status comm_mpi_wait(CommMpi *mpi, CommCondition *condition, void *context);
+/* CommOps.wait and .late */
+Status comm_mpi_wait_outside(CommWorld *world, Status (*ask)(void *context, bool *out_done, uint32_t *out_peer),
+                             void *context);
+uint32_t comm_mpi_late(const Comm *comm);
 double comm_now_s(void);
 /* When a process was started, in a unit of its own; 0 when it has ended (or is only waiting for its parent to notice),
  * COMM_UNKNOWN_TIME when that cannot be told. out_state: a letter as in /proc/PID/stat; may be NULL. */

@@ -38,6 +38,11 @@ typedef struct
     Status (*sum_wait)(Comm *comm, CommSum *sum);
     void (*sum_free)(CommSum *sum); /* frees sum->back */
     Status (*poll)(CommWorld *world);
+    /* For what others carry (comm_outside.h); absent where there are no others. wait: asks until it is done, or it
+     * makes no sense any more; *out_peer: a rank of the world that is waited for. late: a rank of comm, by its number
+     * in the world, but this one: one that waits for nobody, where there is one. */
+    Status (*wait)(CommWorld *world, Status (*ask)(void *context, bool *out_done, uint32_t *out_peer), void *context);
+    uint32_t (*late)(const Comm *comm);
     /* Memory for comm_memory_take, or NULL; absent: always NULL. */
     Status (*memory_take)(Comm *comm, size_t size_bytes, void **out_address);
     void (*memory_give)(Comm *comm, void *address, size_t size_bytes);
@@ -168,6 +173,16 @@ void comm_channel_pop(CommWorld *world, CommChannel *channel);
 
 /* Memory for small records: the process ends when there is none. Zeroed. */
 void *comm_alloc(size_t size_bytes);
+
+/* ---- comm.c */
+
+/* The failure of this world, said again. */
+Status comm_failed_before(const CommWorld *world);
+/* The first one stays, and is made known. */
+void comm_set_failure(CommWorld *world, Status status, const char *detail);
+/* peer: of the world. */
+CommRecord comm_make_record(const Comm *comm, CommKind kind, uint64_t number, uint32_t peer, uint32_t tag,
+                            uint64_t size_bytes);
 
 /* ---- comm_control.c: without checks and records */
 

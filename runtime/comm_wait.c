@@ -247,7 +247,8 @@ static Status wait_from(CommMpi *mpi, CommCondition *condition, void *context, d
             sched_yield();
         else if (mpi->shared)
         {
-            TRY(comm_shared_sleep(mpi, mpi->net ? nap_s : SLEEP_S, condition, context, &done, &peer));
+            TRY(comm_shared_sleep(mpi, mpi->net || mpi->is_outside ? nap_s : SLEEP_S, condition, context, &done,
+                                  &peer));
             if (done)
                 return STATUS_OK;
         }
@@ -271,4 +272,49 @@ Status comm_mpi_wait(CommMpi *mpi, CommCondition *condition, void *context)
         set_waits_for(mpi, COMM_NO_RANK);
     mpi->world->counters.wait_s += comm_now_s() - start_s;
     return status;
+}
+
+/* ---- what others carry */
+
+typedef struct
+{
+    Status (*ask)(void *context, bool *out_done, uint32_t *out_peer);
+    void *context;
+} Outside;
+
+static Status ask_outside(CommMpi *mpi, void *context, bool *out_done, uint32_t *out_peer)
+{
+    (void)mpi;
+    const Outside *outside = context;
+    return outside->ask(outside->context, out_done, out_peer);
+}
+
+Status comm_mpi_wait_outside(CommWorld *world, Status (*ask)(void *context, bool *out_done, uint32_t *out_peer),
+                             void *context)
+{
+    CommMpi *mpi = comm_mpi(world);
+    Outside outside = {ask, context};
+    mpi->is_outside = true;
+    const Status status = comm_mpi_wait(mpi, ask_outside, &outside);
+    mpi->is_outside = false;
+    return status;
+}
+
+uint32_t comm_mpi_late(const Comm *comm)
+{
+    const CommMpi *mpi = comm_mpi(comm->world);
+    uint32_t first = COMM_NO_RANK, far = COMM_NO_RANK;
+    for (uint32_t r = 0; r < comm->size; r++)
+    {
+        const uint32_t rank = comm->ranks[r];
+        if (rank == mpi->world->rank)
+            continue;
+        first = first == COMM_NO_RANK ? rank : first;
+        if (!mpi->peers[rank].is_shared)
+            far = far == COMM_NO_RANK ? rank : far;
+        else if (comm_shared_waits_for(mpi, rank) == COMM_NO_RANK)
+            return rank;
+    }
+    const uint32_t late = far != COMM_NO_RANK ? far : first;
+    return late == COMM_NO_RANK ? mpi->world->rank : late;
 }

@@ -1,13 +1,14 @@
 /* The few types and numbers of CUDA's libraries that we use, so that ptc builds without the toolkit. Sources: cuda.h,
- * nvrtc.h, cublasLt.h, cublas_api.h and library_types.h of CUDA 13.0; the same in 12.x. tests/cuda/abi_test.c compares
- * them with the toolkit's headers where those are. */
+ * nvrtc.h, cublasLt.h, cublas_api.h and library_types.h of CUDA 13.0, the same in 12.x; nccl.h of 2.28, the same since
+ * 2.18. tests/cuda/abi_test.c compares them with the toolkit's headers where those are. */
 #ifndef PTC_RUNTIME_CUDA_ABI_H
 #define PTC_RUNTIME_CUDA_ABI_H
 
+#include <limits.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* cuda.h; results of all three libraries are enums, 0 is success */
+/* cuda.h; results of all libraries are enums, 0 is success */
 typedef int CuResult;
 typedef int CuDevice;
 typedef unsigned long long CuDevicePtr;
@@ -22,6 +23,7 @@ typedef struct CUgraphExec_st *CuGraphExec;
 enum
 {
     CUDA_OUT_OF_MEMORY = 2,
+    CUDA_NOT_READY = 600,
     CUDA_FUNCTION_MAX_SMEM = 8, /* dynamic, in bytes */
     CUDA_CAPABILITY_MAJOR = 75,
     CUDA_CAPABILITY_MINOR = 76,
@@ -77,5 +79,36 @@ enum
     BLASLT_EPILOGUE_BIAS = 4, /* or'ed with the others */
     BLASLT_EPILOGUE_GELU = 32 /* the tanh form */
 };
+
+/* nccl.h */
+typedef struct ncclComm *NcclComm;
+
+typedef struct
+{
+    char bytes[128];
+} NcclId;
+
+/* As 2.18 has it: the later ones are longer, and take what is missing as not set. */
+typedef struct
+{
+    size_t size_bytes;
+    unsigned magic, version;
+    int blocking, cga_cluster_size, min_ctas, max_ctas;
+    const char *net_name;
+    int split_share;
+} NcclConfig;
+
+enum
+{
+    NCCL_VERSION_2_18 = 21800,
+    NCCL_SYSTEM_ERROR = 2,
+    NCCL_REMOTE_ERROR = 6,
+    NCCL_IN_PROGRESS = 7,
+    NCCL_NO_COLOR = -1,
+    NCCL_BYTES = 0, /* data types: int8, float32 */
+    NCCL_F32 = 7
+};
+#define NCCL_CONFIG_MAGIC 0xcafebeefU
+#define NCCL_NOT_SET      INT_MIN
 
 #endif

@@ -17,6 +17,7 @@ typedef enum
     LIBRARY_driver,
     LIBRARY_nvrtc,
     LIBRARY_blaslt,
+    LIBRARY_nccl,
     LIBRARY_nvtx
 } Library;
 
@@ -35,6 +36,7 @@ static const char *const NEEDED[] = {
     [LIBRARY_driver] = "device 'cuda' needs an NVIDIA driver for CUDA 12.0 or later",
     [LIBRARY_nvrtc] = "compiling CUDA kernels needs NVRTC 12.0 or later (package cuda-nvrtc, or the CUDA toolkit)",
     [LIBRARY_blaslt] = "device 'cuda' needs cuBLASLt 12.0 or later (package libcublas, or the CUDA toolkit)",
+    [LIBRARY_nccl] = "GPUs that exchange by themselves need NCCL 2.18 or later (package libnccl2)",
     [LIBRARY_nvtx] = "names for profilers need NVTX"};
 
 /* An entry point and where it goes. */
@@ -181,6 +183,25 @@ Status cuda_blaslt_open(const CudaDriver *driver, CudaBlasLt *b)
     return status;
 }
 
+Status cuda_nccl_open(CudaNccl *n)
+{
+    *n = (CudaNccl){0};
+    const Entry entries[] = {
+#define ENTRY(returns, name, symbol, parameters) {symbol, &n->name},
+#include "runtime/cuda_nccl.def"
+#undef ENTRY
+    };
+    Status status = open_library(LIBRARY_nccl, 0, entries, sizeof entries / sizeof *entries, &n->library);
+    if (status == STATUS_OK && n->get_version(&n->version) != 0)
+        status = status_fail(STATUS_DEVICE, "NCCL does not say its version");
+    if (status == STATUS_OK && n->version < NCCL_VERSION_2_18)
+        status = status_fail(STATUS_DEVICE, "%s; the one here is %d.%d", NEEDED[LIBRARY_nccl], n->version / 10000,
+                             n->version % 10000 / 100);
+    if (status != STATUS_OK)
+        cuda_nccl_close(n);
+    return status;
+}
+
 void cuda_nvtx_open(CudaNvtx *n)
 {
     *n = (CudaNvtx){0};
@@ -206,6 +227,11 @@ void cuda_nvrtc_close(CudaNvrtc *nvrtc)
 void cuda_blaslt_close(CudaBlasLt *blaslt)
 {
     close_library(&blaslt->library);
+}
+
+void cuda_nccl_close(CudaNccl *nccl)
+{
+    close_library(&nccl->library);
 }
 
 void cuda_nvtx_close(CudaNvtx *nvtx)

@@ -33,6 +33,13 @@ typedef struct
 
 typedef struct
 {
+    void *library;
+    int version; /* 22809 is 2.28.9 */
+#include "runtime/cuda_nccl.def"
+} CudaNccl;
+
+typedef struct
+{
     void *library; /* NULL: it is not there, and neither are the functions */
 #include "runtime/cuda_nvtx.def"
 } CudaNvtx;
@@ -43,12 +50,15 @@ Status cuda_driver_open(CudaDriver *out_driver);
 /* Not newer than the driver in the first number of the version; NVRTC without a driver (NULL): any. */
 Status cuda_nvrtc_open(const CudaDriver *driver, CudaNvrtc *out_nvrtc);
 Status cuda_blaslt_open(const CudaDriver *driver, CudaBlasLt *out_blaslt);
+/* 2.18 or later. */
+Status cuda_nccl_open(CudaNccl *out_nccl);
 /* It may be missing. */
 void cuda_nvtx_open(CudaNvtx *out_nvtx);
 /* Zeroed tables are allowed. */
 void cuda_driver_close(CudaDriver *driver);
 void cuda_nvrtc_close(CudaNvrtc *nvrtc);
 void cuda_blaslt_close(CudaBlasLt *blaslt);
+void cuda_nccl_close(CudaNccl *nccl);
 void cuda_nvtx_close(CudaNvtx *nvtx);
 
 /* "WHAT: CUDA_ERROR_X (its text)", with the advice of cuda_errors.def. */

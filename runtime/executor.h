@@ -9,6 +9,7 @@
 
 #include "ir/module.h"
 #include "runtime/comm.h"
+#include "runtime/device_comm.h"
 #include "runtime/hal.h"
 
 typedef struct Executor Executor;
@@ -17,8 +18,9 @@ typedef struct Executor Executor;
 typedef struct
 {
     Comm *world;
-    Comm *pipe; /* the ranks of this pipeline: rank = stage; `peer` of send and recv */
-    Comm *data; /* the ranks with the same stage: all_reduce */
+    Comm *pipe;         /* the ranks of this pipeline: rank = stage; `peer` of send and recv */
+    Comm *data;         /* the ranks with the same stage: all_reduce */
+    DeviceComm *device; /* NULL: the bytes go through memory of the host */
 } ExecutorComm;
 
 typedef struct
@@ -44,7 +46,7 @@ Status executor_tensors_read(const ExecutorTensors *tensors, const char *name, v
 /* Several modules are variants of one: the same globals by name, of which inputs and rows of metrics may have other
  * extents, the largest ones in the last module. Each global, and the arena, is one piece of memory for all of them. The
  * last is selected. comm: NULL for programs that talk to nobody (then a send, recv or all_reduce in them is
- * STATUS_UNSUPPORTED; likewise on a device with memory of its own, from where nobody can send). Memory is taken for the
+ * STATUS_UNSUPPORTED). Memory is taken for the
  * globals that the step functions use, not for those of other ranks; OUT_OF_MEMORY tells what was planned. Params and
  * states are zero, or what they were in `from` (NULL: nothing), which they leave. */
 Status executor_create(HalDevice *device, const ExecutorModule *modules, uint32_t n_modules, const ExecutorComm *comm,

@@ -272,6 +272,8 @@ static Status build_op(Build *b, IrOp op)
 static Status build_program(Executor *x, IrFunc func)
 {
     Program program = {.name = ir_func(x->m, func)->name};
+    if (x->links)
+        program.link = device_links_program(x->links, program.name, (uint32_t)(x->now - x->variants));
     Build b = {.x = x,
                .func = func,
                .program = &program,
@@ -305,10 +307,17 @@ static Status build_variant(Executor *x, const char *kernels_path)
 Status executor_build(Executor *x, const ExecutorModule *modules, ExecutorTensors *from)
 {
     TRY(executor_take_memory(x, from));
+    if (x->comm && x->comm->device)
+        x->links = device_links_create(x->comm->device, x->comm->pipe, x->comm->data);
     for (uint32_t i = 0; i < x->n_variants; i++)
     {
         executor_select(x, i); /* the last one stays */
         TRY(build_variant(x, modules[i].kernels_path));
+    }
+    if (x->links)
+    {
+        TRY(device_links_connect(x->links));
+        x->sizes.comm_bytes = (int64_t)device_links_bytes(x->links);
     }
     x->sizes.workspace_bytes = hal_memory_info(x->device).workspace_bytes;
     return STATUS_OK;

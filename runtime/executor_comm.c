@@ -1,9 +1,11 @@
-/* What a step function says to other ranks. They exchange host memory: of a device with memory of its own, each message
- * and each part of a sum has a mirror on the host, which it goes through. */
+/* What a step function says to other ranks. GPUs exchange by themselves (device_comm.h), or ranks exchange host memory:
+ * of a device with memory of its own, each message and each part of a sum has a mirror on the host, which it goes
+ * through. */
 #include "base/strbuf.h"
 #include "runtime/executor_program.h"
 #include "runtime/fault.h"
 
+#include <stdlib.h>
 #include <time.h>
 
 double executor_now_s(clockid_t clock)
@@ -34,7 +36,7 @@ static const char *place_of(Executor *x, const IrOpData *data)
 
 static bool is_mirrored(const Executor *x)
 {
-    return !hal_device_uses_host_memory(x->device);
+    return !hal_device_uses_host_memory(x->device) && !x->links;
 }
 
 static InstrKind kind_of(IrCode code)
@@ -54,6 +56,13 @@ static InstrKind kind_of(IrCode code)
     default:
         return DO_WAIT;
     }
+}
+
+static DeviceSumKind sum_kind_of(InstrKind kind)
+{
+    if (kind == DO_ALL_REDUCE)
+        return DEVICE_ALL_REDUCE;
+    return kind == DO_REDUCE ? DEVICE_REDUCE : DEVICE_BCAST;
 }
 
 static size_t slice_bytes(const CommSlice *slice)
@@ -82,14 +91,18 @@ static void add_slices(Executor *x, Instr *instr, const IrOpData *data, char *co
                                 .n_elems = (size_t)ir_type_n_elems(ir_value_type(x->m, data->operands[i]))};
     instr->n_slices = data->n_operands;
     instr->slices = slices;
+    if (x->links)
+        instr->link =
+            device_links_sum(x->links, sum_kind_of(instr->kind), instr->bucket, instr->root, slices, instr->n_slices);
     if (!is_mirrored(x))
         return;
     instr->on_device = slices;
     instr->slices = mirrors_of(x, slices, data->n_operands);
 }
 
-/* A wait brings the results of its start to the device, where this rank gets any. */
-static void take_results(const Executor *x, const Program *program, Instr *wait)
+/* A wait is for the sum of its start, and brings its results to the device, where they are mirrored and this rank gets
+ * any. */
+static void find_start(const Executor *x, const Program *program, Instr *wait)
 {
     const Instr *start = program->instrs.data + program->instrs.len;
     do
@@ -98,6 +111,9 @@ static void take_results(const Executor *x, const Program *program, Instr *wait)
         start--;
     } while ((start->kind != DO_ALL_REDUCE && start->kind != DO_REDUCE && start->kind != DO_BCAST) ||
              start->bucket != wait->bucket);
+    wait->link = start->link;
+    if (!is_mirrored(x))
+        return;
     const bool is_root = start->root == comm_rank(x->comm->data);
     if ((start->kind == DO_REDUCE && !is_root) || (start->kind == DO_BCAST && is_root))
         return;
@@ -125,28 +141,45 @@ Status executor_build_comm(Executor *x, Program *program, IrOp op, char *const *
         const IrValue value = instr.kind == DO_SEND ? data->operands[0] : data->results[0];
         instr.size_bytes = (size_t)ir_type_size_bytes(ir_value_type(x->m, value));
         instr.src = instr.dst = address[value];
+        if (x->links)
+            instr.link = device_links_message(x->links, instr.kind == DO_SEND, instr.peer, instr.tag, instr.size_bytes,
+                                              instr.place, (int32_t)ir_attrs_int(&data->attrs, IR_ATTR_micro, -1));
         instr.mirror = is_mirrored(x) ? arena_alloc(x->arena, instr.size_bytes) : address[value];
     }
     else if (instr.kind != DO_WAIT)
         add_slices(x, &instr, data, address);
-    else if (is_mirrored(x))
-        take_results(x, program, &instr);
+    else
+        find_start(x, program, &instr);
     vec_push(x->arena, &program->instrs, instr);
     return STATUS_OK;
 }
 
 /* ---- running */
 
+static Status halve(const Executor *x, const CommSlice *slice)
+{
+    float *numbers = malloc(slice_bytes(slice));
+    if (!numbers)
+        base_out_of_memory(slice_bytes(slice));
+    Status status = hal_copy(x->device, HAL_COPY_FROM_DEVICE, numbers, slice->dst, slice_bytes(slice));
+    for (size_t e = 0; e < slice->n_elems && status == STATUS_OK; e++)
+        numbers[e] *= 0.5F;
+    if (status == STATUS_OK)
+        status = hal_copy(x->device, HAL_COPY_TO_DEVICE, slice->dst, numbers, slice_bytes(slice));
+    free(numbers);
+    return status;
+}
+
 /* A fault on purpose (runtime/fault.h): a rank that keeps what is not the sum, of its first bucket of gradients. */
-static void undo_sum(const Executor *x, uint32_t bucket)
+static Status undo_sum(const Executor *x, uint32_t bucket)
 {
     const Program *train = executor_find_program(x, "train");
     const Instr *sum = train->instrs.data, *end = sum + train->instrs.len;
     while (sum < end && (sum->kind != DO_REDUCE || sum->root != comm_rank(x->comm->data)))
         sum++;
     for (uint32_t k = 0; sum < end && sum->bucket == bucket && k < sum->n_slices; k++)
-        for (size_t e = 0; e < sum->slices[k].n_elems; e++)
-            sum->slices[k].dst[e] *= 0.5F;
+        TRY(halve(x, sum->on_device ? &sum->on_device[k] : &sum->slices[k]));
+    return STATUS_OK;
 }
 
 static Status to_mirror(const Executor *x, void *mirror, const void *src, size_t size_bytes)
@@ -172,12 +205,33 @@ static Status mirror_slices(const Executor *x, const Instr *instr)
 
 static Status wait_for_bucket(Executor *x, const Instr *instr)
 {
-    TRY(comm_bucket_wait(x->comm->data, instr->bucket));
-    if (fault_skips_sum(comm_rank(x->comm->world), x->step))
-        undo_sum(x, instr->bucket);
+    if (x->links)
+        TRY(device_links_sum_wait(x->links, instr->link));
+    else
+        TRY(comm_bucket_wait(x->comm->data, instr->bucket));
     for (uint32_t i = 0; i < instr->n_slices; i++)
         TRY(from_mirror(x, instr->on_device[i].dst, instr->slices[i].dst, slice_bytes(&instr->slices[i])));
-    return STATUS_OK;
+    return fault_skips_sum(comm_rank(x->comm->world), x->step) ? undo_sum(x, instr->bucket) : STATUS_OK;
+}
+
+static Status communicate_on_device(Executor *x, const Instr *instr)
+{
+    switch (instr->kind)
+    {
+    case DO_SEND:
+        return device_links_send(x->links, instr->link, instr->src);
+    case DO_RECV:
+        return device_links_recv(x->links, instr->link, instr->dst);
+    case DO_WAIT:
+        return wait_for_bucket(x, instr);
+    default:
+        return device_links_sum_start(x->links, instr->link);
+    }
+}
+
+Status executor_sync(Executor *x)
+{
+    return x->links ? device_links_finish(x->links) : hal_sync(x->device);
 }
 
 Status executor_communicate(Executor *x, const Instr *instr)
@@ -187,6 +241,8 @@ Status executor_communicate(Executor *x, const Instr *instr)
     const ExecutorComm *comm = x->comm;
     Status status = STATUS_OK;
     comm_set_place(comm->world, instr->place, (int64_t)x->step, (int32_t)micro);
+    if (x->links)
+        return communicate_on_device(x, instr);
     switch (instr->kind)
     {
     case DO_SEND:

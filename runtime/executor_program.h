@@ -41,6 +41,7 @@ struct Instr
     uint32_t peer, tag;         /* DO_SEND, DO_RECV */
     uint32_t root;              /* DO_REDUCE, DO_BCAST */
     uint32_t bucket;            /* these, DO_ALL_REDUCE, DO_WAIT */
+    uint32_t link;              /* between GPUs: the message or the sum of Executor.links; then nothing is mirrored */
     void *mirror;               /* DO_SEND, DO_RECV: on the host; where the device has that memory, src and dst */
     const CommSlice *slices;    /* DO_REDUCE, DO_BCAST, DO_ALL_REDUCE: on the host. DO_WAIT: see on_device */
     const CommSlice *on_device; /* of a device with memory of its own, which slices mirror. DO_WAIT: what comes back */
@@ -66,6 +67,7 @@ typedef struct
     const char *name;
     VEC(Instr) instrs;
     VEC(Segment) segments; /* ascending; what is between them is run one by one */
+    uint32_t link;         /* of Executor.links */
     uint32_t first_update; /* behind the last forward or backward instruction */
     double matmul_flops;
 } Program;
@@ -116,6 +118,7 @@ struct Executor
     ExecutorVariant *now;       /* the selected one */
     const IrModule *m;          /* its module */
     const ExecutorComm *comm;   /* NULL: none */
+    DeviceLinks *links;         /* NULL: none, or they have gone with comm->device */
     ExecutorTensorList tensors; /* params and states */
     VEC(ExecutorUpload *) uploads;
     HalBuffer *memory; /* of all variants: inputs and outputs, then the arena */
@@ -194,6 +197,8 @@ double executor_now_s(clockid_t clock);
 /* address: by value. */
 Status executor_build_comm(Executor *x, Program *program, IrOp op, char *const *address);
 Status executor_communicate(Executor *x, const Instr *instr);
+/* Waits for the device, and for what it waits for. */
+Status executor_sync(Executor *x);
 
 /* executor_run.c */
 const Program *executor_find_program(const Executor *x, const char *func);

@@ -7,6 +7,8 @@
 
 static Status check_finite(Executor *x, const Instr *instr)
 {
+    if (x->links)
+        TRY(executor_sync(x));
     TRY(hal_copy(x->device, HAL_COPY_FROM_DEVICE, x->check, instr->src, instr->size_bytes));
     for (size_t i = 0; i < instr->size_bytes / sizeof *x->check; i++)
         if (!isfinite(x->check[i]))
@@ -143,6 +145,8 @@ static Status read_marks(Executor *x, const Program *program, double start_s)
 static Status run_program(Executor *x, const Program *program, bool timed)
 {
     const double start_s = executor_now_s(CLOCK_MONOTONIC), start_clock_s = executor_now_s(CLOCK_REALTIME);
+    if (x->links)
+        TRY(device_links_begin(x->links, program->link, (int64_t)x->step));
     for (uint32_t i = 0, n; i < program->instrs.len; i += n)
     {
         const Instr *instr = &program->instrs.data[i];
@@ -162,7 +166,7 @@ static Status run_program(Executor *x, const Program *program, bool timed)
         if (x->comm)
             TRY(comm_poll(x->comm->world));
     }
-    TRY(hal_sync(x->device));
+    TRY(executor_sync(x));
     return timed ? read_marks(x, program, start_clock_s) : STATUS_OK;
 }
 

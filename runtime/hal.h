@@ -32,6 +32,7 @@ typedef struct
     int device_index; /* of a back end with several devices; "cuda:1" means the same */
     int nth_process;  /* of this host: where the name has no index, processes take the devices in turn */
     bool no_graphs;   /* hal_device_records is false */
+    bool has_peers;   /* other ranks: the device is to keep many streams apart */
 } HalOptions;
 
 typedef enum

@@ -57,6 +57,8 @@ static void cuda_destroy(HalDevice *base)
 
 static Status open_device(CudaDevice *device, const HalOptions *options)
 {
+    if (options->has_peers) /* a stream that waits for a rank must not hold up another one in the same of 8 queues */
+        setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
     TRY(cuda_driver_open(&device->driver));
     const CudaDriver *driver = &device->driver;
     int n_devices = 0, index = options->device_index;

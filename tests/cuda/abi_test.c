@@ -6,10 +6,14 @@
 #ifdef PTC_HAVE_CUDA_HEADERS
 #include <cublasLt.h>
 #include <cuda.h>
+#if __has_include(<nccl.h>)
+#include <nccl.h>
+#endif
 #include <nvrtc.h>
 
 #define SAME(ours, theirs) _Static_assert((long)(ours) == (long)(theirs), #ours " is " #theirs)
 SAME(CUDA_OUT_OF_MEMORY, CUDA_ERROR_OUT_OF_MEMORY);
+SAME(CUDA_NOT_READY, CUDA_ERROR_NOT_READY);
 SAME(CUDA_FUNCTION_MAX_SMEM, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES);
 SAME(CUDA_CAPABILITY_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
 SAME(CUDA_CAPABILITY_MINOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
@@ -60,12 +64,39 @@ SAME(sizeof(CuResult), sizeof(cublasStatus_t));
 #define SAME_ERROR_901                   SAME(901, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED)
 #include "runtime/cuda_errors.def"
 #undef CUDA_ERROR
+#ifdef NCCL_VERSION_CODE
+SAME(NCCL_VERSION_2_18, NCCL_VERSION(2, 18, 0));
+SAME(NCCL_SYSTEM_ERROR, ncclSystemError);
+SAME(NCCL_REMOTE_ERROR, ncclRemoteError);
+SAME(NCCL_IN_PROGRESS, ncclInProgress);
+SAME(NCCL_NO_COLOR, NCCL_SPLIT_NOCOLOR);
+SAME(NCCL_BYTES, ncclInt8);
+SAME(NCCL_F32, ncclFloat32);
+SAME(NCCL_NOT_SET, NCCL_CONFIG_UNDEF_INT);
+SAME(sizeof(NcclId), sizeof(ncclUniqueId));
+SAME(sizeof(CuResult), sizeof(ncclResult_t));
+SAME(sizeof(int), sizeof(ncclDataType_t));
+SAME(offsetof(NcclConfig, magic), offsetof(ncclConfig_t, magic));
+SAME(offsetof(NcclConfig, version), offsetof(ncclConfig_t, version));
+SAME(offsetof(NcclConfig, blocking), offsetof(ncclConfig_t, blocking));
+SAME(offsetof(NcclConfig, cga_cluster_size), offsetof(ncclConfig_t, cgaClusterSize));
+SAME(offsetof(NcclConfig, min_ctas), offsetof(ncclConfig_t, minCTAs));
+SAME(offsetof(NcclConfig, max_ctas), offsetof(ncclConfig_t, maxCTAs));
+SAME(offsetof(NcclConfig, net_name), offsetof(ncclConfig_t, netName));
+SAME(offsetof(NcclConfig, split_share), offsetof(ncclConfig_t, splitShare));
+#endif
 
 static void numbers_are_the_toolkits(void **state)
 {
     (void)state;
     printf("CUDA %d.%d\n", CUDA_VERSION / 1000, CUDA_VERSION % 1000 / 10);
     assert_true(CUDA_VERSION >= 12000);
+#ifdef NCCL_VERSION_CODE
+    const ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    assert_int_equal(config.magic, NCCL_CONFIG_MAGIC);
+#else
+    TEST_SKIP("no nccl.h beside the toolkit's headers: NCCL's numbers are not compared with it");
+#endif
 }
 #else
 static void numbers_are_the_toolkits(void **state)
@@ -92,6 +123,9 @@ static void libraries_have_the_symbols(void **state)
     static const char *const nvtx[] = {
 #include "runtime/cuda_nvtx.def"
     };
+    static const char *const nccl[] = {
+#include "runtime/cuda_nccl.def"
+    };
 #undef ENTRY
     void *library = dlopen(PTC_NVRTC_DIR "/libnvrtc.so", RTLD_NOW | RTLD_LOCAL);
     assert_non_null(library);
@@ -102,6 +136,10 @@ static void libraries_have_the_symbols(void **state)
     for (size_t i = 0; library && i < sizeof nvtx / sizeof *nvtx; i++)
         if (!dlsym(library, nvtx[i]))
             fail_msg("NVTX has no %s", nvtx[i]);
+    library = dlopen(PTC_NVRTC_DIR "/libnccl.so.2", RTLD_LAZY | RTLD_LOCAL);
+    for (size_t i = 0; library && i < sizeof nccl / sizeof *nccl; i++)
+        if (!dlsym(library, nccl[i]))
+            fail_msg("NCCL has no %s", nccl[i]);
     library = dlopen(PTC_NVRTC_DIR "/libcublasLt.so", RTLD_LAZY | RTLD_LOCAL);
     if (!library)
         TEST_SKIP("no cuBLASLt beside NVRTC: its symbols are not looked for");

@@ -126,25 +126,40 @@ bench()
     $PTC bench "$tiny" --device=cuda --steps=1 --warmup=1 --json | grep -q '"'
 }
 check "bench" bench
-# ---- several ranks, through mirrors on the host: the bits of one
+# ---- several ranks, by NCCL and through mirrors on the host: the bits of one
+export TMPDIR=$work
 rank_rows() # OUT FLAG...
 {
     local out=$1
     shift
     rm -rf "$out"
-    $PTC "$tiny" --device=cuda --deterministic --micro-batches=4 --costs=model --max-steps=3 --out="$out" "$@" &&
+    $PTC "$tiny" --device=${gpu:-cuda} --deterministic --micro-batches=4 --costs=model --max-steps=3 --out="$out" "$@" >out.log &&
         grep -oE '"loss":[-0-9.e]+' "$out/metrics.jsonl" >"$out.rows"
 }
-same_ranks() # FLAG...
+same_ranks() # WAY FLAG...
 {
-    rank_rows many "$@" && [ "$(wc -l <many.rows)" -ge 4 ] && diff one.rows many.rows
+    local way=$1
+    shift
+    rank_rows many "$@" && cat out.log && grep -q "^GPUs exchange $way" out.log && [ "$(wc -l <many.rows)" -ge 4 ] &&
+        diff one.rows many.rows && same_weights one many
+}
+ends_in_time() # names the rank that sleeps, and writes down what it did
+{
+    MOCK_CUDA_ASYNC=1 PTC_FAULT=sleep:1:2 says 6 "for rank 1 (host" $PTC "$tiny" --device=cuda --deterministic \
+        --micro-batches=4 --costs=model --max-steps=3 -n 2 --replicas=2 --comm-timeout=1 --out=asleep &&
+        grep -q "all_reduce bucket 0 .*transformer.xml\|all_reduce bucket 0 .*vit-tiny.xml" err.log && [ -s asleep/rank-0.json ]
 }
 if [ -z "${RANKS_PLUGIN:-}" ]; then
     skip "no MPI: several ranks"
 else
     check "one rank, 4 micro-batches" rank_rows one
-    check "2 stages" same_ranks -n 2 --stages=2
-    check "2 replicas" same_ranks -n 2 --replicas=2
+    one_gpu() { gpu=cuda:0 same_ranks "through memory of the host: ranks 0 and 1 share one" -n 2 --stages=2; }
+    old_nccl() { MOCK_NCCL_VERSION=21703 same_ranks "through memory of the host: rank 0: .* is 2.17" -n 2 --replicas=2; }
+    by_nccl() { MOCK_CUDA_ASYNC=1 MOCK_CUDA_DEVICES=4 same_ranks "by NCCL" -n 4 --stages=2 --replicas=2; }
+    check "2 stages on one GPU" one_gpu
+    check "2 replicas, NCCL is too old" old_nccl
+    check "2 stages of 2 replicas by NCCL" by_nccl
+    check "a rank that sleeps" ends_in_time
 fi
 
 # ---- layers freeze; what they make is read by a thread, and copied while the step before runs
@@ -154,7 +169,8 @@ elastic_rows() # OUT FLAG...
     shift
     rm -rf "$out"
     $PTC "$PTC_SOURCE_DIR/tests/ranks/tied.xml" --device=cuda --set=layers=2 --set=train.epochs=4 --set=train.eval_every=1 \
-        --set=freeze.policy=schedule --set=freeze.alpha=0.5 --set=cache.use=on --out="$out" "$@" &&
+        --set=freeze.policy=schedule --set=freeze.alpha=0.5 --set=cache.use=on --deterministic --micro-batches=4 \
+        --costs=model --out="$out" "$@" &&
         grep -oE '"loss":[-0-9.e]+' "$out/metrics.jsonl" >"$out.rows"
 }
 cached_alike()
@@ -163,4 +179,10 @@ cached_alike()
         grep -q '"cache_hits":[1-9]' cached/metrics.jsonl && diff cached.rows plain.rows
 }
 check "cached layers: the same bits" cached_alike
+elastic_by_nccl()
+{
+    MOCK_CUDA_ASYNC=1 elastic_rows gpus -n 2 --stages=2 && [ "$(grep -c '"event":"transition"' gpus/metrics.jsonl)" = 2 ] &&
+        diff cached.rows gpus.rows && same_weights cached gpus
+}
+[ -z "${RANKS_PLUGIN:-}" ] || check "cached layers, 2 stages by NCCL: the same bits" elastic_by_nccl
 finish

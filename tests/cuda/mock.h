@@ -5,6 +5,7 @@
  *   MOCK_CUDA_FAIL=SYMBOL:N:RESULT  the N-th call (from 1) of that symbol gives RESULT; "N+": and all that follow
  *   MOCK_CUDA_VERSION=13000         what the driver supports
  *   MOCK_CUDA_BAKED=1               what a graph reads of single numbers (4 bytes) stays what it was when it was made
+ *   MOCK_CUDA_ASYNC=1               each stream has a thread that does its work, later
  *   MOCK_CUDA_ALGORITHMS=4:x:2      what cuBLASLt proposes: algorithms that take 4 ms, do not run, take 2 ms (one of 1
  * ms) MOCK_CUDA_DEVICES=2, MOCK_CUDA_NAME=NAME, MOCK_CUDA_ARCH=90, MOCK_CUDA_MEMORY=BYTES, MOCK_CUDA_BLASLT=130000 */
 #ifndef PTC_TESTS_CUDA_MOCK_H
@@ -65,8 +66,8 @@ __attribute__((format(printf, 3, 4))) static inline int mock_call(unsigned *n_ca
     return *n_calls == nth || (on && *n_calls > nth) ? atoi(end + on + 1) : 0;
 }
 
-/* Streams do at once what they are given; while one is captured, it becomes a node of a graph. What is given must be
- * whole by itself: the caller's memory may go. */
+/* Streams do at once what they are given, unless they are asynchronous; while one is captured, it becomes a node of a
+ * graph. What is given must be whole by itself: the caller's memory may go. */
 typedef CuResult MockWork(const void *args);
 
 struct MockNode
@@ -84,11 +85,14 @@ struct CUgraph_st
     unsigned n_nodes;
 };
 
+struct MockQueue;
 struct CUstream_st
 {
     struct CUgraph_st *captured; /* NULL: it is not */
     int is_broken;               /* something could not be captured */
     double ms;                   /* what its work has taken, in the time of the mock */
+    struct MockQueue *queue;     /* of MOCK_CUDA_ASYNC; NULL: it does at once what it is given */
+    void (*push)(struct MockQueue *queue, MockWork *work, const void *args, size_t args_bytes);
 };
 
 static inline void mock_graph_add(struct CUgraph_st *graph, MockWork *work, const void *args, size_t args_bytes,
@@ -110,7 +114,10 @@ static inline CuResult mock_stream_do(CuStream stream, MockWork *work, const voi
         return 0;
     }
     stream->ms += ms;
-    return work(args);
+    if (!stream->queue)
+        return work(args);
+    stream->push(stream->queue, work, args, args_bytes);
+    return 0;
 }
 
 /* First in every function. */

@@ -9,6 +9,7 @@ enum
     ALIGNMENT = 256,
     INVALID_VALUE = 1,
     INVALID_IMAGE = 200,
+    NO_CONTEXT = 201,
     NOT_FOUND = 500,
     LAUNCH_FAILED = 719,
     MAX_BUFFERS = 64
@@ -93,6 +94,13 @@ EXPORT CuResult cuDeviceGetName(char *name, int size, CuDevice device)
     return 0;
 }
 
+EXPORT CuResult cuDeviceGetPCIBusId(char *bus, int size, CuDevice device)
+{
+    MOCK("cuDeviceGetPCIBusId", "%d", device);
+    snprintf(bus, (size_t)size, "0000:%02x:00.0", device + 1);
+    return 0;
+}
+
 EXPORT CuResult cuDeviceGetAttribute(int *value, int attribute, CuDevice device)
 {
     MOCK("cuDeviceGetAttribute", "%d of %d", attribute, device);
@@ -105,6 +113,7 @@ EXPORT CuResult cuDevicePrimaryCtxRetain(CuContext *context, CuDevice device)
 {
     MOCK("cuDevicePrimaryCtxRetain", "%d", device);
     *context = &contexts[device];
+    contexts[device].device = device;
     contexts[device].n_users++;
     return 0;
 }
@@ -122,6 +131,13 @@ EXPORT CuResult cuCtxSetCurrent(CuContext context)
     return 0;
 }
 
+/* ptc does not call it: the mock of NCCL does. */
+EXPORT CuResult cuCtxGetDevice(CuDevice *device)
+{
+    *device = current ? current->device : 0;
+    return current ? 0 : NO_CONTEXT;
+}
+
 /* ---- memory: a header before each piece has its size; what is lent holds no zeros */
 
 EXPORT CuResult cuMemGetInfo_v2(size_t *free_bytes, size_t *all_bytes)
@@ -136,7 +152,7 @@ EXPORT CuResult cuMemAlloc_v2(CuDevicePtr *address, size_t size_bytes)
 {
     MOCK("cuMemAlloc_v2", "%zu", size_bytes);
     if (!current || current->n_users < 1)
-        return 201; /* no context */
+        return NO_CONTEXT;
     if (size_bytes > total_bytes() - used_bytes)
         return CUDA_OUT_OF_MEMORY;
     const size_t whole = ALIGNMENT + (size_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
