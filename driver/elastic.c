@@ -31,11 +31,23 @@ static const char *state_text(const Session *s)
 
 static Status bad_state(const Checkpoint *checkpoint)
 {
-    return status_fail(
-        STATUS_BAD_INPUT,
-        "checkpoint '%s' says that layers are frozen which this model does not have, or nothing that can "
-        "be read",
-        checkpoint_folder(checkpoint));
+    return status_fail(STATUS_BAD_INPUT, "checkpoint '%s': what it says about frozen layers is not of this job",
+                       checkpoint_folder(checkpoint));
+}
+
+/* Decisions that a run without any (--no-freeze, another <freeze>) has missed are not made up for. */
+static void skip_missed(Elastic *e, const CheckpointState *at, bool has_state)
+{
+    const bool is_within = at->consumed > 0 || at->epoch == 0;
+    if (!e->on)
+        return;
+    const uint64_t due = e->every_steps ? at->step / e->every_steps : at->epoch / e->every_epochs;
+    const uint64_t due_before = e->every_steps ? (at->step ? at->step - 1 : 0) / e->every_steps
+                                               : (is_within ? at->epoch : at->epoch - 1) / e->every_epochs;
+    if (has_state && e->n_decisions >= due_before)
+        return;
+    e->n_decisions = (uint32_t)due;
+    e->norms_step = at->step;
 }
 
 static Status read_state(Session *s, const Checkpoint *checkpoint)
@@ -46,7 +58,15 @@ static Status read_state(Session *s, const Checkpoint *checkpoint)
     const json_t *state = json_object_get(root, "elastic"), *norms = json_object_get(state, "norms");
     const json_t *loss = json_object_get(state, "loss");
     const json_int_t frozen = json_integer_value(json_object_get(state, "frozen"));
-    bool ok = root && frozen >= 0 && frozen <= s->job->n_layers;
+    if (frozen > s->job->n_layers)
+    {
+        json_decref(root);
+        return status_fail(
+            STATUS_BAD_INPUT,
+            "checkpoint '%s' is of another model or job: it has %lld frozen layers, this model %u layers",
+            checkpoint_folder(checkpoint), (long long)frozen, s->job->n_layers);
+    }
+    bool ok = root && frozen >= 0;
     if (ok && state)
     {
         e->frozen = (uint32_t)frozen;
@@ -56,13 +76,15 @@ static Status read_state(Session *s, const Checkpoint *checkpoint)
         e->loss = loss ? json_number_value(loss) : NAN;
         ok = !norms || json_array_size(norms) == s->job->n_layers;
     }
-    ok = ok && elastic_read_outputs(s, state);
+    const bool looks = e->on && freeze_policy_needs(e->settings.policy) == FREEZE_NEEDS_OUTPUTS;
+    ok = ok && (!looks || elastic_read_outputs(s, state));
     if (ok && norms)
     {
         e->norms = ARENA_ARRAY(s->arena, double, s->job->n_layers);
         for (uint32_t i = 0; i < s->job->n_layers; i++)
             e->norms[i] = json_number_value(json_array_get(norms, i));
     }
+    skip_missed(e, checkpoint_state(checkpoint), state != NULL);
     json_decref(root);
     return ok ? STATUS_OK : bad_state(checkpoint);
 }
@@ -92,12 +114,13 @@ Status elastic_prepare(Session *s)
     const FreezeSpec *spec = &s->job->freeze;
     Elastic *e = &s->elastic;
     *e = (Elastic){.loss = NAN};
-    if (!spec->policy)
-        return STATUS_OK;
-    e->settings = elastic_settings(spec);
-    e->on = e->settings.policy != FREEZE_none && !s->options->no_freeze;
-    e->every_steps = (uint64_t)spec->every_steps;
-    e->every_epochs = e->every_steps ? 0 : (uint64_t)spec->every;
+    if (spec->policy)
+    {
+        e->settings = elastic_settings(spec);
+        e->on = e->settings.policy != FREEZE_none && !s->options->no_freeze;
+        e->every_steps = (uint64_t)spec->every_steps;
+        e->every_epochs = e->every_steps ? 0 : (uint64_t)spec->every;
+    }
     if (!s->options->out_dir || !s->options->resume)
         return STATUS_OK;
     Checkpoint *checkpoint;
@@ -131,10 +154,11 @@ void elastic_mark(const Session *s, const Job *job)
 
 void elastic_set_options(Session *s, TrainerOptions *options)
 {
-    if (!s->elastic.on)
+    const Elastic *e = &s->elastic;
+    if (!e->on && !e->frozen)
         return;
-    options->pause_epochs = s->elastic.every_epochs;
-    options->pause_steps = s->elastic.every_steps;
+    options->pause_epochs = e->on ? e->every_epochs : 0;
+    options->pause_steps = e->on ? e->every_steps : 0;
     options->extra = state_text(s);
     static const char *const redone[] = {"freeze", "transition"};
     options->redone = redone;

@@ -52,7 +52,8 @@ void elastic_remove_cache(Session *s);
 uint64_t elastic_cache_memory(const CacheSpec *spec);
 /* What is on disk stays for a later run, unless this one is over. */
 void elastic_close(Session *s);
-/* Reads <freeze>; in a run that is gone on from, its newest checkpoint. Before the job is planned. */
+/* Reads <freeze>; in a run that is gone on from, its newest checkpoint: what is frozen stays so, whatever <freeze> says
+ * now. Before the job is planned. */
 Status elastic_prepare(Session *s);
 /* Of a <freeze> with a policy. */
 FreezeSettings elastic_settings(const FreezeSpec *spec);

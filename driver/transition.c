@@ -4,6 +4,7 @@
 #include "base/bug.h"
 #include "base/strbuf.h"
 #include "driver/session.h"
+#include "runtime/fault.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -312,6 +313,7 @@ static Status go_over(Session *s, Transition *t, const TrainerObserver *observer
     t->copy_s = driver_now_s() - begin_s;
     TRY(elastic_build(s, &t->times));
     const double start_s = driver_now_s();
+    fault_in_transition(s->ranks.rank, position.step);
     TRY(move_tensors(s, t));
     executor_tensors_destroy(s->tensors);
     s->tensors = NULL;

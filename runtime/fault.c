@@ -43,9 +43,19 @@ Status fault_at_step(uint32_t rank, uint64_t step)
         raise(SIGKILL);
     if (strcmp(fault.kind, "stop") == 0)
         raise(SIGSTOP);
-    else if (strcmp(fault.kind, "skip_reduce") != 0 && strcmp(fault.kind, "version") != 0)
+    else if (strcmp(fault.kind, "transition") != 0 && strcmp(fault.kind, "skip_reduce") != 0 &&
+             strcmp(fault.kind, "version") != 0)
         return status_fail(STATUS_USAGE, "PTC_FAULT: no fault is called '%s'", fault.kind);
     return STATUS_OK;
+}
+
+void fault_in_transition(uint32_t rank, uint64_t step)
+{
+    Fault fault;
+    Status status;
+    if (read_fault(&fault, &status) && rank == fault.rank && step == fault.step &&
+        strcmp(fault.kind, "transition") == 0)
+        raise(SIGKILL);
 }
 
 bool fault_skips_sum(uint32_t rank, uint64_t step)

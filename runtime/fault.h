@@ -4,9 +4,11 @@
  *   exit          it ends without a word (exit code 9)
  *   kill          it is killed by SIGKILL
  *   stop          it is stopped by SIGSTOP
- *   skip_reduce   from that step on it goes on with other numbers than the sum of the first bucket of gradients that it
- * owns version       it says that it is of another version of ptc (STEP means nothing) A variable that says anything
- * else is STATUS_USAGE. */
+ *   transition    it is killed while the others move tensors in the transition behind step STEP
+ *   skip_reduce   from that step on it goes on with other numbers than the sum of its first bucket of gradients
+ *   version       it says that it is of another version of ptc (STEP means nothing)
+ *
+ * A variable that says anything else is STATUS_USAGE. */
 #ifndef PTC_RUNTIME_FAULT_H
 #define PTC_RUNTIME_FAULT_H
 
@@ -17,6 +19,8 @@
 
 /* Called by the trainer of a rank before each step. */
 Status fault_at_step(uint32_t rank, uint64_t step);
+/* Called in a transition, before this rank moves anything. */
+void fault_in_transition(uint32_t rank, uint64_t step);
 /* Called by the executor when a bucket is there: true when this rank is to spoil its sum. */
 bool fault_skips_sum(uint32_t rank, uint64_t step);
 

@@ -52,6 +52,17 @@ cached() # OUT: every transition
     ! grep '"event":"transition"' "$1/metrics.jsonl" | grep -v '"cached":1'
 }
 check "what is frozen is cached" cached one
+
+# With sanitizers no more than this, in which what is not freed counts, too.
+no_leaks() # FLAG...
+{
+    ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=1:fast_unwind_on_malloc=0 \
+        LSAN_OPTIONS=suppressions=$ranks/lsan.supp:print_suppressions=0 same_as one "$@" "${gradnorm[@]}"
+}
+if [ -n "${E2E_SANITIZED:-}" ]; then
+    check "2 replicas, no leaks" no_leaks -n 2 --replicas=2
+    finish
+fi
 check "--no-cache: the same bits" same_as one --no-cache "${gradnorm[@]}"
 check "no room in the cache: the same bits" same_as one "${gradnorm[@]}" --set=cache.memory=1e-5
 
@@ -211,19 +222,20 @@ check "eval" evaluates_alike
 
 # ---- a rank is lost behind a transition; what is left goes on to the same end, from a checkpoint at a decision, which
 # is taken again and told once
-survives() # RANK:STEP FLAG...
+survives() # FAULT FLAG...
 {
     local fault=$1
     shift
     rm -rf killed
-    PTC_FAULT=kill:$fault $PTC --threads=1 --costs=model --comm-timeout=60 --out=killed --max-restarts=1 \
+    PTC_FAULT=$fault $PTC --threads=1 --costs=model --comm-timeout=60 --out=killed --max-restarts=1 \
         --set=train.checkpoint_every=5 "${settings[@]}" "${gradnorm[@]}" "$@" "$tied" && same_rows one killed train &&
         same_weights one killed && diff <(decisions one) <(decisions killed) &&
         [ "$(transitions killed)" = "$(transitions one)" ]
 }
-check "a rank is lost" survives 1:12 -n 2
-check "an idle rank is lost" survives 2:18 -n 3
-check "the others are lost while it is idle" survives 1:18 -n 3 --max-restarts=2
+check "a rank is lost" survives kill:1:12 -n 2
+check "an idle rank is lost" survives kill:2:18 -n 3
+check "the others are lost while it is idle" survives kill:1:18 -n 3 --max-restarts=2
+check "a rank is lost in a transition" survives transition:1:10 -n 2 --replicas=2
 # ---- memory: with five of six layers frozen, most of it is given back
 gives_back()
 {
