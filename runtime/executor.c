@@ -60,6 +60,7 @@ void executor_destroy(Executor *x)
     if (x->env)
         ir_interp_env_destroy(x->env);
     executor_uploads_drop(x);
+    executor_mirrors_drop(x);
     if (x->comm && x->comm->device)
         device_links_destroy(x->links);
     executor_tensors_drop(&x->tensors);

@@ -8,6 +8,12 @@
 #include <stdlib.h>
 #include <time.h>
 
+enum
+{
+    MIRROR_ALIGN = 64,
+    MIRRORS_BYTES = 4 << 20
+};
+
 double executor_now_s(clockid_t clock)
 {
     struct timespec t;
@@ -70,19 +76,47 @@ static size_t slice_bytes(const CommSlice *slice)
     return slice->n_elems * sizeof(float);
 }
 
-static const CommSlice *mirrors_of(Executor *x, const CommSlice *slices, uint32_t n)
+/* A part of a larger piece. */
+static Status take_mirror(Executor *x, size_t size_bytes, void **out_mirror)
 {
-    CommSlice *mirrors = ARENA_ARRAY(x->arena, CommSlice, n);
-    for (uint32_t i = 0; i < n; i++)
+    const size_t wanted = (size_bytes + MIRROR_ALIGN - 1) / MIRROR_ALIGN * MIRROR_ALIGN;
+    if (x->mirrors.len == 0 || x->mirrored_bytes + wanted > x->mirrors_bytes)
     {
-        float *src = arena_alloc(x->arena, slice_bytes(&slices[i]));
-        float *dst = slices[i].dst == slices[i].src ? src : arena_alloc(x->arena, slice_bytes(&slices[i]));
-        mirrors[i] = (CommSlice){.src = src, .dst = dst, .n_elems = slices[i].n_elems};
+        void *piece;
+        x->mirrors_bytes = wanted > MIRRORS_BYTES ? wanted : MIRRORS_BYTES;
+        x->mirrored_bytes = 0;
+        TRY(hal_pinned_create(x->device, x->mirrors_bytes, &piece));
+        vec_push(x->arena, &x->mirrors, piece);
     }
-    return mirrors;
+    *out_mirror = (char *)x->mirrors.data[x->mirrors.len - 1] + x->mirrored_bytes;
+    x->mirrored_bytes += wanted;
+    return STATUS_OK;
 }
 
-static void add_slices(Executor *x, Instr *instr, const IrOpData *data, char *const *address)
+void executor_mirrors_drop(Executor *x)
+{
+    for (uint32_t i = 0; i < x->mirrors.len; i++)
+        hal_pinned_destroy(x->device, x->mirrors.data[i]);
+    x->mirrors.len = 0;
+}
+
+static Status mirror_all(Executor *x, const CommSlice *slices, uint32_t n, const CommSlice **out_mirrors)
+{
+    CommSlice *mirrors = ARENA_ARRAY(x->arena, CommSlice, n);
+    *out_mirrors = mirrors;
+    for (uint32_t i = 0; i < n; i++)
+    {
+        void *src, *dst;
+        TRY(take_mirror(x, slice_bytes(&slices[i]), &src));
+        dst = src;
+        if (slices[i].dst != slices[i].src)
+            TRY(take_mirror(x, slice_bytes(&slices[i]), &dst));
+        mirrors[i] = (CommSlice){.src = src, .dst = dst, .n_elems = slices[i].n_elems};
+    }
+    return STATUS_OK;
+}
+
+static Status add_slices(Executor *x, Instr *instr, const IrOpData *data, char *const *address)
 {
     CommSlice *slices = ARENA_ARRAY(x->arena, CommSlice, data->n_operands);
     for (uint32_t i = 0; i < data->n_operands; i++)
@@ -95,9 +129,9 @@ static void add_slices(Executor *x, Instr *instr, const IrOpData *data, char *co
         instr->link =
             device_links_sum(x->links, sum_kind_of(instr->kind), instr->bucket, instr->root, slices, instr->n_slices);
     if (!is_mirrored(x))
-        return;
+        return STATUS_OK;
     instr->on_device = slices;
-    instr->slices = mirrors_of(x, slices, data->n_operands);
+    return mirror_all(x, slices, data->n_operands, &instr->slices);
 }
 
 /* A wait is for the sum of its start, and brings its results to the device, where they are mirrored and this rank gets
@@ -144,10 +178,12 @@ Status executor_build_comm(Executor *x, Program *program, IrOp op, char *const *
         if (x->links)
             instr.link = device_links_message(x->links, instr.kind == DO_SEND, instr.peer, instr.tag, instr.size_bytes,
                                               instr.place, (int32_t)ir_attrs_int(&data->attrs, IR_ATTR_micro, -1));
-        instr.mirror = is_mirrored(x) ? arena_alloc(x->arena, instr.size_bytes) : address[value];
+        instr.mirror = address[value];
+        if (is_mirrored(x))
+            TRY(take_mirror(x, instr.size_bytes, &instr.mirror));
     }
     else if (instr.kind != DO_WAIT)
-        add_slices(x, &instr, data, address);
+        TRY(add_slices(x, &instr, data, address));
     else
         find_start(x, program, &instr);
     vec_push(x->arena, &program->instrs, instr);
@@ -214,6 +250,18 @@ static Status wait_for_bucket(Executor *x, const Instr *instr)
     return fault_skips_sum(comm_rank(x->comm->world), x->step) ? undo_sum(x, instr->bucket) : STATUS_OK;
 }
 
+static Status wait_on_device(Executor *x, const Instr *instr)
+{
+    const uint32_t mark = EXECUTOR_MARK_WAITS + 2 * x->n_waits;
+    if (x->marks_waits)
+        TRY(hal_mark(x->device, mark));
+    TRY(instr->kind == DO_RECV ? device_links_recv(x->links, instr->link, instr->dst) : wait_for_bucket(x, instr));
+    if (!x->marks_waits)
+        return STATUS_OK;
+    x->n_waits++;
+    return hal_mark(x->device, mark + 1);
+}
+
 static Status communicate_on_device(Executor *x, const Instr *instr)
 {
     switch (instr->kind)
@@ -221,9 +269,8 @@ static Status communicate_on_device(Executor *x, const Instr *instr)
     case DO_SEND:
         return device_links_send(x->links, instr->link, instr->src);
     case DO_RECV:
-        return device_links_recv(x->links, instr->link, instr->dst);
     case DO_WAIT:
-        return wait_for_bucket(x, instr);
+        return wait_on_device(x, instr);
     default:
         return device_links_sum_start(x->links, instr->link);
     }

@@ -121,6 +121,8 @@ struct Executor
     DeviceLinks *links;         /* NULL: none, or they have gone with comm->device */
     ExecutorTensorList tensors; /* params and states */
     VEC(ExecutorUpload *) uploads;
+    VEC(void *) mirrors; /* pinned memory; of the last one so much is taken */
+    size_t mirrored_bytes, mirrors_bytes;
     HalBuffer *memory; /* of all variants: inputs and outputs, then the arena */
     char *arena_base;
     char *sums_base; /* the part of the arena from sums_at on */
@@ -132,8 +134,10 @@ struct Executor
     float *check; /* host copy of what check_finite looks at */
     size_t check_bytes;
     uint64_t step;
-    ExecutorTimes times; /* of the last run */
-    bool updating;       /* it is behind its last forward and backward op */
+    ExecutorTimes times;            /* of the last run */
+    bool updating;                  /* it is behind its last forward and backward op */
+    bool marks_waits;               /* by links: it waits on the device, so that is where its times are taken */
+    uint32_t n_waits, n_pipe_waits; /* of the last run: all, and those before its updates */
     bool tracing;
     ExecutorEvent *events;
     uint32_t n_events, max_events;
@@ -193,12 +197,20 @@ Status executor_join_launches(Executor *x, Program *program);
 void executor_destroy_batches(const Executor *x, const Program *program);
 
 /* executor_comm.c */
+void executor_mirrors_drop(Executor *x);
 double executor_now_s(clockid_t clock);
 /* address: by value. */
 Status executor_build_comm(Executor *x, Program *program, IrOp op, char *const *address);
 Status executor_communicate(Executor *x, const Instr *instr);
 /* Waits for the device, and for what it waits for. */
 Status executor_sync(Executor *x);
+/* Where marks_waits: marks of the device. */
+enum
+{
+    EXECUTOR_MARK_START,
+    EXECUTOR_MARK_UPDATE,
+    EXECUTOR_MARK_WAITS /* from here on: before and behind each wait */
+};
 
 /* executor_run.c */
 const Program *executor_find_program(const Executor *x, const char *func);

@@ -58,6 +58,8 @@ Status executor_run_placed(Executor *x, const Instr *instr)
         return status;
     const Span span = ir_op(x->m, instr->op)->span;
     const char *name = instr->place ? instr->place : x->profile.data[instr->profile_row].name;
+    if (instr->place && strstr(status_detail(), instr->place))
+        return status;
     if (!span.file)
         return status_fail(status, "%s (%s)", status_detail(), name);
     return status_fail(status, "%s (%s, %s:%u:%u)", status_detail(), name, x->m->files.data[span.file - 1], span.line,
@@ -140,23 +142,47 @@ static Status read_marks(Executor *x, const Program *program, double start_s)
     return STATUS_OK;
 }
 
+/* What the device has waited for other ranks. */
+static Status read_waits(Executor *x)
+{
+    if (x->updating)
+        TRY(hal_mark_seconds(x->device, EXECUTOR_MARK_START, EXECUTOR_MARK_UPDATE, &x->times.pipe_s));
+    for (uint32_t i = 0; i < x->n_waits; i++)
+    {
+        const uint32_t mark = EXECUTOR_MARK_WAITS + 2 * i;
+        double seconds;
+        TRY(hal_mark_seconds(x->device, mark, mark + 1, &seconds));
+        *(x->updating && i >= x->n_pipe_waits ? &x->times.update_wait_s : &x->times.pipe_wait_s) += seconds;
+    }
+    return STATUS_OK;
+}
+
 /* ---- a whole function */
+
+static Status begin_update(Executor *x, double start_s)
+{
+    x->times.pipe_s = executor_now_s(CLOCK_MONOTONIC) - start_s;
+    x->updating = true;
+    x->n_pipe_waits = x->n_waits;
+    return x->marks_waits ? hal_mark(x->device, EXECUTOR_MARK_UPDATE) : STATUS_OK;
+}
 
 static Status run_program(Executor *x, const Program *program, bool timed)
 {
     const double start_s = executor_now_s(CLOCK_MONOTONIC), start_clock_s = executor_now_s(CLOCK_REALTIME);
+    x->n_waits = 0;
+    x->marks_waits = x->links && !timed;
     if (x->links)
         TRY(device_links_begin(x->links, program->link, (int64_t)x->step));
+    if (x->marks_waits)
+        TRY(hal_mark(x->device, EXECUTOR_MARK_START));
     for (uint32_t i = 0, n; i < program->instrs.len; i += n)
     {
         const Instr *instr = &program->instrs.data[i];
         Segment *segment = timed ? NULL : executor_find_segment(program, i);
         n = segment ? segment->end - segment->begin : 1;
         if (!x->updating && i >= program->first_update)
-        {
-            x->times.pipe_s = executor_now_s(CLOCK_MONOTONIC) - start_s;
-            x->updating = true;
-        }
+            TRY(begin_update(x, start_s));
         if (segment)
             TRY(executor_run_segment(x, program, segment));
         else if (timed)
@@ -167,6 +193,8 @@ static Status run_program(Executor *x, const Program *program, bool timed)
             TRY(comm_poll(x->comm->world));
     }
     TRY(executor_sync(x));
+    if (x->marks_waits)
+        TRY(read_waits(x));
     return timed ? read_marks(x, program, start_clock_s) : STATUS_OK;
 }
 

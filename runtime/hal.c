@@ -166,6 +166,23 @@ Status hal_copy(HalDevice *device, HalCopyKind kind, void *dst, const void *src,
     return size_bytes ? device->ops->copy(device, kind, dst, src, size_bytes) : STATUS_OK;
 }
 
+Status hal_pinned_create(HalDevice *device, size_t size_bytes, void **out_address)
+{
+    const size_t whole = (size_bytes + 63) / 64 * 64 + (size_bytes == 0) * 64;
+    if (device->ops->pinned_alloc)
+        return device->ops->pinned_alloc(device, whole, out_address);
+    *out_address = aligned_alloc(64, whole);
+    return *out_address ? STATUS_OK : status_fail(STATUS_OUT_OF_MEMORY, "no memory for %zu bytes", size_bytes);
+}
+
+void hal_pinned_destroy(HalDevice *device, void *address)
+{
+    if (address && device->ops->pinned_free)
+        device->ops->pinned_free(device, address);
+    else
+        free(address);
+}
+
 Status hal_upload_create(HalDevice *device, void *dst, size_t most_bytes, HalUpload **out_upload)
 {
     ENSURE(device->ops->upload_create);

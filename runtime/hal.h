@@ -71,6 +71,11 @@ void *hal_buffer_address(const HalBuffer *buffer);
 /* dst and src do not overlap. TO_DEVICE: src may be reused on return. FROM_DEVICE: dst is filled on return. */
 Status hal_copy(HalDevice *device, HalCopyKind kind, void *dst, const void *src, size_t size_bytes);
 
+/* Host memory that copies FROM_DEVICE go to straight; of a device whose memory is the host's, like any other. Aligned
+ * to 64 bytes; to be freed before the device. */
+Status hal_pinned_create(HalDevice *device, size_t size_bytes, void **out_address);
+void hal_pinned_destroy(HalDevice *device, void *address); /* NULL is allowed */
+
 /* What goes to the same place on a device with memory of its own again and again. The caller fills `host`; start copies
  * the first size_bytes of it, beside the work of the device, and may be called by another thread. Work behind finish,
  * which belongs to the device's thread, sees it; then host may be filled again. Destroy it before its device. */

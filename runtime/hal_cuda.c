@@ -3,6 +3,7 @@
  * hal_cuda_time.c. Calls return before the device has done their work; failures of
  * it are told by whoever waits. */
 #include "runtime/hal_cuda.h"
+#include "base/bug.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -166,7 +167,42 @@ Status cuda_workspace_reserve(CudaDevice *device, size_t size_bytes)
     return STATUS_OK;
 }
 
+static Status cuda_pinned_alloc(HalDevice *base, size_t size_bytes, void **out_address)
+{
+    CudaDevice *device = (CudaDevice *)base;
+    TRY(cuda_enter(device));
+    CUDA_TRY(&device->driver, pinned_alloc(out_address, size_bytes, 0), "taking %.1f MiB of pinned host memory",
+             mib(size_bytes));
+    CudaPinned *pinned = malloc(sizeof *pinned);
+    if (!pinned)
+        base_out_of_memory(sizeof *pinned);
+    *pinned = (CudaPinned){.next = device->pinned, .memory = *out_address, .size_bytes = size_bytes};
+    device->pinned = pinned;
+    return STATUS_OK;
+}
+
+static void cuda_pinned_free(HalDevice *base, void *address)
+{
+    CudaDevice *device = (CudaDevice *)base;
+    CudaPinned **link = &device->pinned;
+    while ((*link)->memory != address)
+        link = &(*link)->next;
+    CudaPinned *pinned = *link;
+    *link = pinned->next;
+    free(pinned);
+    device->driver.context_set(device->context);
+    device->driver.pinned_free(address);
+}
+
 /* ---- copies */
+
+static bool is_pinned(const CudaDevice *device, const char *at, size_t size_bytes)
+{
+    for (const CudaPinned *pinned = device->pinned; pinned; pinned = pinned->next)
+        if (at >= pinned->memory && at + size_bytes <= pinned->memory + pinned->size_bytes)
+            return true;
+    return false;
+}
 
 static size_t piece_at(size_t at, size_t size_bytes)
 {
@@ -223,8 +259,15 @@ static Status cuda_copy(HalDevice *base, HalCopyKind kind, void *dst, const void
     TRY(cuda_enter(device));
     if (kind == HAL_COPY_TO_DEVICE)
         return copy_to_device(device, to, src, size_bytes);
-    if (kind == HAL_COPY_FROM_DEVICE)
+    if (kind == HAL_COPY_FROM_DEVICE && !is_pinned(device, dst, size_bytes))
         return copy_from_device(device, dst, from, size_bytes);
+    if (kind == HAL_COPY_FROM_DEVICE)
+    {
+        CUDA_TRY(&device->driver, copy_from_device(dst, from, size_bytes, device->stream),
+                 "copying %zu bytes from the device", size_bytes);
+        CUDA_TRY(&device->driver, stream_synchronize(device->stream), "waiting for work on the device");
+        return STATUS_OK;
+    }
     CUDA_TRY(&device->driver, copy_on_device(to, from, size_bytes, device->stream), "copying %zu bytes on the device",
              size_bytes);
     return STATUS_OK;
@@ -245,6 +288,8 @@ const HalOps hal_cuda_ops = {
     .memory_alloc = cuda_memory_alloc,
     .memory_free = cuda_memory_free,
     .copy = cuda_copy,
+    .pinned_alloc = cuda_pinned_alloc,
+    .pinned_free = cuda_pinned_free,
     .kernels_build = cuda_kernels_build,
     .executable_load = cuda_executable_load,
     .executable_unload = cuda_executable_unload,

@@ -13,6 +13,14 @@ typedef struct
     CuEvent done;
 } CudaStaging;
 
+/* Host memory of hal_pinned_create. */
+typedef struct CudaPinned
+{
+    struct CudaPinned *next;
+    char *memory;
+    size_t size_bytes;
+} CudaPinned;
+
 enum
 {
     CUDA_N_STAGING = 2,
@@ -32,6 +40,7 @@ typedef struct
     CuStream stream;
     CuStream upload_stream; /* copies that go beside the work; NULL: there was none yet */
     CudaStaging staging[CUDA_N_STAGING];
+    CudaPinned *pinned;
     /* Serves all kernels and contractions: they run one after another. It only grows. */
     CuDevicePtr workspace;
     size_t workspace_bytes;

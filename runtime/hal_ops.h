@@ -13,6 +13,9 @@ typedef struct
     Status (*memory_alloc)(HalDevice *device, size_t size_bytes, void **out_address); /* size_bytes >= 1 */
     void (*memory_free)(HalDevice *device, void *address, size_t size_bytes);
     Status (*copy)(HalDevice *device, HalCopyKind kind, void *dst, const void *src, size_t size_bytes);
+    /* NULL: any memory of the host will do. size_bytes >= 1 */
+    Status (*pinned_alloc)(HalDevice *device, size_t size_bytes, void **out_address);
+    void (*pinned_free)(HalDevice *device, void *address);
     Status (*kernels_build)(Arena *arena, int device_index, const IrModule *const *modules, uint32_t n,
                             uint32_t n_parallel, HalKernelFile *out_files);
     Status (*executable_load)(HalDevice *device, const char *path, HalExecutable **out_executable);

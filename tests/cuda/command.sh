@@ -40,7 +40,7 @@ check "PTX without a driver" emits_ptx
 check "PTX for the GPU here" $PTC "$tiny" --emit=ptx
 check "no NVRTC: no PTX" says 3 "compiling CUDA kernels needs NVRTC" env PTC_CUDA_PATH=none $PTC "$tiny" --emit=ptx --arch=sm_80
 check "no GPU: which architecture" says 2 "--arch=sm_NN is wanted" $emit --emit=ptx
-check "unknown architecture" says 3 "does not know sm_75" $emit --emit=cubin --arch=sm_75
+check "unknown architecture" says 3 "does not know sm_70" $emit --emit=cubin --arch=sm_70
 check "no architecture" says 2 "not 'ampere'" $emit --emit=cubin --arch=ampere
 check "an architecture of IR" says 2 "--arch goes with" $PTC "$tiny" --emit=ir --arch=sm_80
 check "an architecture to run" says 2 "--arch goes with" $PTC "$tiny" --arch=sm_80

@@ -172,6 +172,44 @@ static void long_copies_go_in_pieces(void **state)
     arena_destroy(arena);
 }
 
+/* Nothing is between them and the device, wherever in the memory they go. */
+static void copies_to_pinned_memory_go_straight(void **state)
+{
+    (void)state;
+    enum
+    {
+        N = (9 << 20) + 5
+    };
+    Arena *arena = arena_create();
+    HalDevice *device = fixture_device();
+    HalBuffer *buffer = NULL;
+    void *pinned = NULL, *other = NULL;
+    unsigned char *in = malloc(N);
+    for (size_t i = 0; i < N; i++)
+        in[i] = (unsigned char)(i * 31 + (i >> 11));
+    assert_int_equal(hal_buffer_create(device, N, &buffer), STATUS_OK);
+    assert_int_equal(hal_pinned_create(device, N + 64, &pinned), STATUS_OK);
+    assert_int_equal(hal_pinned_create(device, 1, &other), STATUS_OK);
+    assert_int_equal(hal_copy(device, HAL_COPY_TO_DEVICE, hal_buffer_address(buffer), in, N), STATUS_OK);
+    fixture_log_start();
+    assert_int_equal(hal_copy(device, HAL_COPY_FROM_DEVICE, (char *)pinned + 64, hal_buffer_address(buffer), N),
+                     STATUS_OK);
+    const char *log = fixture_log_stop(arena);
+    assert_non_null(strstr(log, "cuMemcpyDtoHAsync_v2 9437189\n"));
+    assert_memory_equal((char *)pinned + 64, in, N);
+    setenv("MOCK_CUDA_FAIL", "cuMemHostAlloc:1:2", 1);
+    void *none = NULL;
+    fixture_expect(hal_pinned_create(device, 1 << 20, &none), STATUS_OUT_OF_MEMORY, 5,
+                   "taking 1.0 MiB of pinned host memory");
+    unsetenv("MOCK_CUDA_FAIL");
+    hal_pinned_destroy(device, pinned);
+    hal_pinned_destroy(device, other);
+    hal_buffer_destroy(buffer);
+    hal_device_destroy(device);
+    free(in);
+    arena_destroy(arena);
+}
+
 static void failures_of_copies_and_waits_are_told(void **state)
 {
     (void)state;
@@ -232,6 +270,7 @@ int main(void)
         cmocka_unit_test(every_call_of_the_start_may_fail),
         cmocka_unit_test(memory_is_counted_and_ends),
         cmocka_unit_test(long_copies_go_in_pieces),
+        cmocka_unit_test(copies_to_pinned_memory_go_straight),
         cmocka_unit_test(failures_of_copies_and_waits_are_told),
         cmocka_unit_test(marks_may_fail),
     };
