@@ -206,6 +206,29 @@ frozen_stay()
 }
 check "frozen params stay" frozen_stay
 
+# ---- other settings than before: what is frozen stays so, and what was not decided is not made up for
+without_freeze()
+{
+    rm -rf kept && cp -r early kept && sed '/<freeze /d' "$tied" >plain.xml &&
+        $PTC --threads=1 --costs=model --out=kept --max-steps=12 --resume "${settings[@]}" --set=cache.use=on plain.xml &&
+        ! decisions kept | grep '"step":10,' && go_on kept 30 -n 2 && ! decisions kept | grep '"step":12,' &&
+        $COMPARE frozen "$(last_checkpoint early)/model.safetensors" "$(last_checkpoint kept)/model.safetensors" \
+            layers.0. layers.1. tokens. pos
+}
+freezes_later()
+{
+    go_on begun 8 --no-freeze && go_on begun 30 -n 2 && decisions begun &&
+        decisions begun | head -1 | grep '"step":10,.*"decision":2,'
+}
+fewer_layers()
+{
+    go_on early 9 --set=layers=1 2>bad.log && return 1
+    grep 'is of another model or job: it has 2 frozen layers, this model 1 layers' bad.log || { cat bad.log; return 1; }
+}
+check "goes on without <freeze>" without_freeze
+check "freezes from the middle on" freezes_later
+check "goes on with fewer layers" fewer_layers
+
 # ---- evaluation of what is partly frozen
 evaluates()
 {
