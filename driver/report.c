@@ -125,7 +125,7 @@ static const char *layout_text(Arena *arena, const ReportEvent *event)
 
 static void add_change(StrBuf *page, const ReportEvent *event)
 {
-    static const char *const times[] = {"compile_s", "regroup_s", "trial_s", "copy_s"};
+    static const char *const times[] = {"transition_s", "compile_s", "regroup_s", "trial_s", "copy_s"};
     Arena *arena = page->arena;
     const char *why = report_text_of(event, "why");
     const double moved = report_number_of(event, "moved_bytes");
@@ -156,7 +156,7 @@ void report_changes(StrBuf *page, const ReportRun *run)
         return;
     strbuf_add(page,
                "<section><h2>Decisions and transitions</h2><div class=\"card wide\"><table><thead><tr><th>step</th>"
-               "<th>what</th><th>why, or the new layout</th><th>compile s</th><th>regroup s</th>"
+               "<th>what</th><th>why, or the new layout</th><th>all s</th><th>compile s</th><th>regroup s</th>"
                "<th>trial of the cache s</th><th>copy s</th><th>moved</th></tr></thead><tbody>\n");
     n = 0;
     for (uint32_t i = 0; i < run->events.len; i++)

@@ -123,7 +123,7 @@ if command -v mpirun >/dev/null && [ -n "${RANKS_PLUGIN:-}" ]; then
     check "two ranks" job two -n 2 --stages=2
     check "two ranks: the page is sound" sound two.html
     check "two ranks: the numbers of the last evaluation" has_results two
-    check "two ranks: all sections" holds two.html "${sections[@]}" "replicas R" "Idle share" "stage 1" "<th>rank 1</th>"
+    check "two ranks: all sections" holds two.html "${sections[@]}" "replicas R" "Idle share" "stage 1" "<th>rank 1</th>" "<th>all s</th>"
 else
     skip "two ranks: no MPI"
 fi
