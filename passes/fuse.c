@@ -122,7 +122,9 @@ typedef struct
     Edges *edges;   /* by op: computed once */
     uint32_t *mark; /* by op: last search that visited it */
     uint32_t search;
-    uint32_t *position; /* by op: in program order */
+    uint32_t *position; /* by op: in program order, from 1 on */
+    uint32_t *covered;  /* by position: the first one of all groups that begin before it and do not end before it */
+    uint32_t floor;     /* of this search: what stands before it does not lead to what is looked for */
     FuseOps *deps;      /* by op */
 } Fuser;
 
@@ -153,13 +155,14 @@ static uint32_t new_group(Fuser *f, IrOp op)
 }
 
 /* Does op depend on a member of group `to`? Whole groups are passed at a time, since a kernel runs as a whole: an old
- * op may depend on a younger one by way of a group that has joined an older op and a younger one. */
+ * op may depend on a younger one by way of a group that has joined an older op and a younger one. Only such groups
+ * lead up, so nothing before the floor is looked at. */
 static bool reaches(Fuser *f, IrOp op, uint32_t to, uint32_t skip)
 {
     uint32_t id = f->plan->group_of[op];
     if (id == to)
         return true;
-    if (f->mark[op] == f->search)
+    if (f->position[op] < f->floor || f->mark[op] == f->search)
         return false;
     if (id == 0)
     {
@@ -184,10 +187,28 @@ static bool reaches(Fuser *f, IrOp op, uint32_t to, uint32_t skip)
     return false;
 }
 
+/* The last position that no group leads up across, at or before where the group begins. */
+static uint32_t floor_below(const Fuser *f, const FuseGroup *group)
+{
+    uint32_t at = f->position[group->ops.data[0]];
+    while (f->covered[at] < at)
+        at = f->covered[at];
+    return at;
+}
+
+static void cover(Fuser *f, const FuseGroup *group)
+{
+    const uint32_t first = f->position[group->ops.data[0]], last = f->position[group->ops.data[group->ops.len - 1]];
+    for (uint32_t at = first; at <= last; at++)
+        if (f->covered[at] > first)
+            f->covered[at] = first;
+}
+
 /* A dependency of group `late` on group `early` through anything outside of both. */
 static bool path_outside(Fuser *f, uint32_t early, uint32_t late)
 {
     f->search++;
+    f->floor = floor_below(f, group_at(f, early));
     const FuseGroup *group = group_at(f, late);
     for (uint32_t k = 0; k < group->ops.len; k++)
     {
@@ -288,6 +309,7 @@ static bool try_merge(Fuser *f, uint32_t early, uint32_t late, int64_t row_inner
     b->n_inner = n_inner;
     b->reduces = b->reduces || a->reduces;
     a->ops.len = 0;
+    cover(f, b);
     return true;
 }
 
@@ -374,12 +396,14 @@ static void form_groups(FusePlan *plan)
                .edges = ARENA_ARRAY(plan->scratch, Edges, m->ops.len),
                .deps = ARENA_ARRAY(plan->scratch, FuseOps, m->ops.len),
                .mark = ARENA_ARRAY(plan->scratch, uint32_t, m->ops.len),
-               .position = ARENA_ARRAY(plan->scratch, uint32_t, m->ops.len)};
+               .position = ARENA_ARRAY(plan->scratch, uint32_t, m->ops.len),
+               .covered = ARENA_ARRAY(plan->scratch, uint32_t, m->ops.len + 1)};
     uint32_t position = 0;
     vec_push(plan->scratch, &plan->groups, (FuseGroup){0});
     IR_FOR_OPS(m, plan->func, op)
     {
         f.position[op] = ++position;
+        f.covered[position] = position;
         if (plan->fate[op] == FUSE_CLONED)
             continue;
         fuse_collect_deps(plan, op, &f.deps[op]);
