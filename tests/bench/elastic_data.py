@@ -105,7 +105,7 @@ def prepare_vit(job, opt, folder, run):
 
 # ---- Banking77
 
-FREEZE = '<freeze policy="gradnorm" warmup="1" keep="1"/>\n  <cache use="auto"/>'
+FREEZE = '<freeze policy="gradnorm" warmup="1"/>\n  <cache use="auto"/>'
 
 
 def prepare_banking77(job, opt, folder, run):
