@@ -10,7 +10,8 @@ torch-... is DistributedDataParallel over gloo with layers frozen at the epochs 
 
 Seconds are of training, on the clock: steps, data, filling the cache, decisions and transitions; evaluation and the first
 compilation are apart, on either side. Speedups and accuracies compare the same seeds; a static plan's accuracy is the mean of
-the two, which differ by rounding alone. --model, --data and TORCH_PYTHON are as in banking77.py.
+the two, which differ by rounding alone. --pipeline-epochs=N: the static pipeline, whose epochs are alike, is run for N of them, and
+its seconds are those of all; it then has no accuracy. --model, --data and TORCH_PYTHON are as in banking77.py.
 Writes BUILD_DIR/elastic-result.json after every run and prints the table; --keep goes on from that file, and measures
 what it lacks. The pre-trained ViT is kept in BUILD_DIR/bench-elastic-vit until that is removed. --quick: few samples and
 epochs, to see that everything works; the numbers mean nothing. Exit code: 0, also when a target is missed, or 1 when a run failed.
@@ -65,6 +66,7 @@ def arguments():
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--only", default="", help="rows, separated by commas")
     parser.add_argument("--epochs", type=int, default=0, help="instead of the job's")
+    parser.add_argument("--pipeline-epochs", type=int, default=0, help="of the static pipeline; 0: all")
     parser.add_argument("--length", type=int, default=0, help="of all texts, in tokens; 0: several")
     parser.add_argument("--keep", action="store_true", help="what an earlier call has measured")
     parser.add_argument("--quick", action="store_true")
@@ -112,6 +114,9 @@ def train_ours(opt, job, folder, row, seed):
     command = [opt.ptc, "-n", "2", "--threads=1", f"--seed={seed}", f"--out={out}", *row["flags"], *job.flags]
     if row["policy"]:
         command.append(f"--set=freeze.policy={row['policy']}")
+    few = opt.pipeline_epochs if row["row"] == "static-pipeline" else 0
+    if few:
+        command.append(f"--set=train.epochs={few}")
     said = run([*command, job.file], cwd=folder)
     with open(os.path.join(out, "metrics.jsonl")) as file:
         lines = [json.loads(line) for line in file]
@@ -121,11 +126,15 @@ def train_ours(opt, job, folder, row, seed):
     start = next(event for event in events if event["event"] == "run")
     moves = [event for event in events if event["event"] == "transition"]
     layouts = [event for event in events if event["event"] == "layout"]
+    layouts = [f"step {a['step']}: K={a['stages']} R={a['replicas']} M={a['micro_batches']}" for a in layouts]
     n_epochs = start["epochs"]
     eval_s = sum(line["seconds"] for line in evals)
     by_epoch = [[line for line in steps if line["epoch"] == epoch] for epoch in range(n_epochs)]
+    train_s = time_of(said, "done: ") - time_of(said, "compiled in ") - eval_s
+    if few:
+        return {"train_s": train_s / few * job.epochs, "accuracy": None, "measured_epochs": few, "layouts": layouts}
     return {
-        "train_s": time_of(said, "done: ") - time_of(said, "compiled in ") - eval_s,
+        "train_s": train_s,
         "transition_s": sum(move[part + "_s"] for move in moves for part in ("compile", "regroup", "trial", "copy")),
         "eval_s": eval_s,
         "accuracy": evals[-1]["accuracy"],
@@ -134,7 +143,7 @@ def train_ours(opt, job, folder, row, seed):
         "steps_s": [sum(start["batch"] / line["samples_per_s"] for line in part) for part in by_epoch],
         "data_s": [sum(line["data_ms"] for line in part) / 1e3 for part in by_epoch],
         "frozen": frozen_by_epoch(events, start["total_steps"] // n_epochs, n_epochs),
-        "layouts": [f"step {a['step']}: K={a['stages']} R={a['replicas']} M={a['micro_batches']}" for a in layouts],
+        "layouts": layouts,
         "cached": [move["cached"] for move in moves],
     }
 
@@ -199,14 +208,14 @@ def save(opt, results):
 
 def of_seed(results, rows, seed, key):
     """The mean over those of the rows that were run with the seed; None: none was."""
-    values = [r[key] for r in results if r["row"] in rows and r["seed"] == seed]
+    values = [r[key] for r in results if r["row"] in rows and r["seed"] == seed and r[key] is not None]
     return statistics.mean(values) if values else None
 
 
 def paired(some, results, rows, key, compare):
     """compare(of rows, of this) for each seed that both were run with."""
     pairs = [(of_seed(results, rows, r["seed"], key), r[key]) for r in some]
-    return [compare(base, mine) for base, mine in pairs if base is not None]
+    return [compare(base, mine) for base, mine in pairs if base is not None and mine is not None]
 
 
 def table(job, results):
@@ -219,7 +228,8 @@ def table(job, results):
             continue
         line = {"row": row["row"], "what": row["what"], "paper": row["paper"], "seeds": len(some)}
         line["train_s"] = statistics.median(r["train_s"] for r in some)
-        line["accuracy"] = statistics.mean(r["accuracy"] for r in some)
+        accuracies = [r["accuracy"] for r in some if r["accuracy"] is not None]
+        line["accuracy"] = statistics.mean(accuracies) if accuracies else None
         for base in STATIC:
             ratios = paired(some, results, [base], "train_s", lambda theirs, mine: theirs / mine)
             line[f"over_{base}"] = statistics.median(ratios) if ratios else None
@@ -241,7 +251,7 @@ def show(job, lines):
         print(
             f"  {line['what']:42} {line['train_s']:8.1f} {number(line['over_static-pipeline'], '.2f'):>8}"
             f" {number(line['paper'], '.2f'):>6} {number(line['over_static-best'], '.2f'):>6}"
-            f" {line['accuracy']:9.4f} {number(line['accuracy_off'], '+.4f'):>8}  {line['seeds']}"
+            f" {number(line['accuracy'], '.4f'):>9} {number(line['accuracy_off'], '+.4f'):>8}  {line['seeds']}"
         )
     for line in lines:
         if line["row"].startswith("all-") and line["over_static-pipeline"] and line["over_static-best"]:

@@ -147,4 +147,4 @@ def prepare(job, opt, folder, run):
         torch += [f"--length={opt.length}"] + (["--limit=320", "--test-limit=96"] if opt.quick else [])
     flags += [f"--set=train.epochs={epochs}", "--set=train.eval_every=1"]
     flags += ["--set=freeze.warmup=1"] if opt.quick else []
-    return dataclasses.replace(job, file=file, flags=tuple(flags), torch_flags=tuple(torch))
+    return dataclasses.replace(job, epochs=epochs, file=file, flags=tuple(flags), torch_flags=tuple(torch))
