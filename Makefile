@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 PTC := build/release/bin/ptc
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test test-release test-asan test-clang test-tsan bench bench-ranks bench-text bench-answers bench-gpu bench-elastic parity fuzz format format-check install clean
+.PHONY: help build demo test test-release test-asan test-clang test-tsan bench bench-ranks bench-text bench-answers bench-gpu bench-elastic bench-simulate parity fuzz format format-check install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -56,6 +56,11 @@ bench-elastic: ## layers that freeze on two ranks, against static plans and PyTo
 	@tools/install-deps.sh bench
 	@tools/build.sh release
 	@$${TORCH_PYTHON:-python3} tests/bench/elastic.py build/release
+
+bench-simulate: ## whole elastic jobs on 1, 2 and 4 ranks, simulated and run (docs/performance.md)
+	@tools/install-deps.sh bench
+	@tools/build.sh release
+	@python3 tests/bench/simulate.py build/release
 
 parity: ## every model of the zoo against Hugging Face transformers, live
 	@tools/install-deps.sh bench

@@ -168,7 +168,7 @@ static void measure_traffic(const Planner *p, PlanCandidate *c, uint32_t rows)
         c->reduced_bytes += 2 * p->costs[u].grad_bytes;
 }
 
-/* What bounds a step besides the order of its parts: the cores that ranks share, and the rows that are read. */
+/* What a step takes at least: rows are read, and cores that ranks share are busy. */
 static double least_step_s(const Planner *p, const PlanCandidate *c)
 {
     const Plan *plan = &c->plan;
@@ -216,7 +216,10 @@ static void add_candidate(Planner *p, const Plan *plan)
     PipelineList *lists = pipeline_build(p->arena, plan->schedule, n_here, stages, n_stages);
     PipelineTimes times = pipeline_simulate(p->arena, lists, stages, n_stages, MESSAGES_IN_FLIGHT);
     ENSURE(!times.deadlock);
-    c.step_s = times.step_s > least_s ? times.step_s : least_s;
+    const double n_cores = p->machine.n_cores / plan->n_replicas;
+    c.step_s = n_cores > 0 && n_cores < n_stages ? pipeline_shared_s(p->arena, lists, stages, n_stages, n_cores)
+                                                 : times.step_s;
+    c.step_s = c.step_s > least_s ? c.step_s : least_s;
     c.bubble = times.bubble;
     c.stage_bytes = times.peak_bytes;
     measure_traffic(p, &c, rows);

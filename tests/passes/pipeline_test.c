@@ -610,6 +610,39 @@ static void test_broken_lists(void **state)
     arena_destroy(arena);
 }
 
+/* With a core for every stage it is the other simulator; with one for all, and no links, all work one after another. */
+static void test_shared_cores(void **state)
+{
+    (void)state;
+    for (uint32_t seed = 1; seed <= 30; seed++)
+    {
+        Arena *arena = arena_create();
+        const uint32_t n_stages = 1 + seed % 4, n_micro = 1 + seed % 7;
+        PipelineStage *stages = equal_stages(arena, n_stages, (PipelineStage){.forward_s = 1, .backward_s = 2});
+        double work_s = 0;
+        for (uint32_t s = 0; s < n_stages; s++)
+        {
+            stages[s].forward_s += 0.1 * (seed * (s + 3) % 7);
+            stages[s].weight_s = 0.2 * (seed % 5);
+            stages[s].update_s = 0.3 * (s + 1);
+            work_s += n_micro * (stages[s].forward_s + stages[s].backward_s) + stages[s].update_s;
+        }
+        for (int kind = 0; kind < PIPELINE_COUNT; kind++)
+        {
+            PipelineList *lists = pipeline_build(arena, (PipelineKind)kind, n_micro, stages, n_stages);
+            assert_float_equal(pipeline_shared_s(arena, lists, stages, n_stages, 1), work_s, 1e-9);
+            assert_float_equal(pipeline_shared_s(arena, lists, stages, n_stages, 0.5), 2 * work_s, 1e-9);
+            for (uint32_t s = 0; s + 1 < n_stages; s++)
+                stages[s].send_forward_s = stages[s].send_backward_s = 0.05 * (seed % 3);
+            assert_float_equal(pipeline_shared_s(arena, lists, stages, n_stages, n_stages),
+                               pipeline_simulate(arena, lists, stages, n_stages, 0).step_s, 1e-9);
+            for (uint32_t s = 0; s + 1 < n_stages; s++)
+                stages[s].send_forward_s = stages[s].send_backward_s = 0;
+        }
+        arena_destroy(arena);
+    }
+}
+
 /* Lists shuffled at random, as the slow simulator judges them. */
 static void test_random_orders(void **state)
 {
@@ -692,6 +725,7 @@ int main(void)
         cmocka_unit_test(test_checker),
         cmocka_unit_test(test_deadlocks),
         cmocka_unit_test(test_broken_lists),
+        cmocka_unit_test(test_shared_cores),
         cmocka_unit_test(test_random_orders),
         cmocka_unit_test(test_size),
     };
