@@ -100,8 +100,9 @@ typedef struct
 PipelineTimes pipeline_simulate(Arena *arena, const PipelineList *lists, const PipelineStage *stages, uint32_t n_stages,
                                 uint32_t buffers);
 
-/* The step when those stages that compute share n_cores evenly, none having more than one: of lists that do not deadlock,
- * without a bound on buffers. n_cores may be a fraction: replicas that do the same at the same time have a part each. */
+/* The step when those stages that compute share n_cores evenly, none having more than one: of lists that do not
+ * deadlock, without a bound on buffers. n_cores may be a fraction: replicas that do the same at the same time have a
+ * part each. */
 double pipeline_shared_s(Arena *scratch, const PipelineList *lists, const PipelineStage *stages, uint32_t n_stages,
                          double n_cores);
 

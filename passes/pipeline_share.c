@@ -50,8 +50,7 @@ static double seconds_of(const Share *share, uint32_t s)
 static void end_instr(Share *share, uint32_t s)
 {
     Stage *stage = &share->stages[s];
-    const PipelineInstr done =
-        stage->at < share->lists[s].n ? share->lists[s].instrs[stage->at] : (PipelineInstr){0};
+    const PipelineInstr done = stage->at < share->lists[s].n ? share->lists[s].instrs[stage->at] : (PipelineInstr){0};
     const uint32_t m = done.micro_batch;
     stage->runs = false;
     stage->at++;

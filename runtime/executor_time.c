@@ -1,5 +1,5 @@
-/* Times the ops of a step function in their places: the function runs from its start to its end, so that an op finds in the
- * caches of the processor what it finds there in a step. Layers that are alike have the mean of their times. */
+/* Times the ops of a step function in their places: the function runs from its start to its end, so that an op finds in
+ * the caches of the processor what it finds there in a step. Layers that are alike have the mean of their times. */
 #include "runtime/executor_program.h"
 
 #include <stdlib.h>
