@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 PTC := build/release/bin/ptc
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test test-release test-asan test-clang test-tsan bench bench-ranks bench-text bench-answers bench-gpu bench-elastic bench-simulate parity fuzz format format-check install clean
+.PHONY: help build demo test test-release test-asan test-clang test-tsan bench bench-ranks bench-text bench-answers bench-gpu bench-elastic bench-simulate bench-paper parity fuzz format format-check install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -61,6 +61,10 @@ bench-simulate: ## whole elastic jobs on 1, 2 and 4 ranks, simulated and run (do
 	@tools/install-deps.sh bench
 	@tools/build.sh release
 	@python3 tests/bench/simulate.py build/release
+
+bench-paper: ## PipeTransformer's jobs on its cluster, simulated, beside the paper's numbers (docs/performance.md)
+	@tools/build.sh release
+	@python3 tests/bench/paper.py build/release
 
 parity: ## every model of the zoo against Hugging Face transformers, live
 	@tools/install-deps.sh bench
