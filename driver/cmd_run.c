@@ -210,9 +210,12 @@ static Status train(Session *s)
     if (status == STATUS_OK && s->ranks.rank == 0)
     {
         double waited = watch.progress.step_s > 0 ? watch.progress.data_s / watch.progress.step_s : 0;
-        printf("done: %llu steps in %.1f s, %.1f %% of it waiting for data; memory %.1f MiB planned, %.1f MiB real\n",
+        printf("done: %llu steps in %.1f s, %.1f %% of it waiting for data; memory %.1f MiB planned",
                (unsigned long long)trainer_steps_done(trainer), watch.progress.step_s, 100 * waited,
-               (double)session_predicted_bytes(s) / mib, (double)watch.real_bytes / mib);
+               (double)session_predicted_bytes(s) / mib);
+        if (watch.real_bytes > 0)
+            printf(", %.1f MiB real", (double)watch.real_bytes / mib);
+        printf("\n");
         print_memory(&watch.memory);
         print_plan(s, &watch);
         for (uint32_t i = 1; i < s->n_results && eval.n_samples; i++)
