@@ -33,10 +33,6 @@ static Status compile_reference(Session *s, uint32_t n_micro, Arena **out_arena,
 
 enum
 {
-    LINK_TAG = (1 << 19) + 1, /* in the world, where programs send nothing */
-    LINK_ROUNDS = 5,
-    LINK_BYTES = 1 << 20,
-    SUM_BYTES = 4 << 20,
     N_RANK_NUMBERS = 4,
     N_UNIT_NUMBERS = 4
 };
@@ -144,39 +140,6 @@ static Status time_in_turns(Session *s, const IrModule *m, const char *kernels_p
     return STATUS_OK;
 }
 
-/* Messages to and from the neighbour, and a sum over all, as long as they take while everybody does the same. */
-static Status time_link(Session *s, CostMachine *machine)
-{
-    Comm *world = s->ranks.comm.world;
-    const uint32_t rank = comm_rank(world), size = comm_size(world), peer = rank ^ 1;
-    void *shared;
-    TRY(comm_memory_take(world, SUM_BYTES, &shared)); /* as the executor does */
-    char *bytes = shared ? shared : ARENA_ARRAY(s->arena, char, SUM_BYTES);
-    const CommSlice slice = {
-        .src = (const float *)(void *)bytes, .dst = (float *)(void *)bytes, .n_elems = SUM_BYTES / sizeof(float)};
-    double link_s = 0, sum_s = 0;
-    for (int round = -1; round < LINK_ROUNDS; round++)
-    {
-        TRY(comm_barrier(world));
-        double start_s = driver_now_s();
-        if (peer < size)
-        {
-            TRY(comm_send(world, peer, LINK_TAG, bytes, LINK_BYTES));
-            TRY(comm_recv(world, peer, LINK_TAG, bytes, LINK_BYTES));
-        }
-        link_s += round >= 0 ? driver_now_s() - start_s : 0;
-        TRY(comm_barrier(world));
-        start_s = driver_now_s();
-        TRY(comm_all_reduce_start(world, 0, &slice, 1));
-        TRY(comm_bucket_wait(world, 0));
-        sum_s += round >= 0 ? driver_now_s() - start_s : 0;
-    }
-    if (peer < size)
-        machine->link_bytes_per_s = (double)LINK_ROUNDS * LINK_BYTES / link_s;
-    machine->sum_bytes_per_s = (double)LINK_ROUNDS * SUM_BYTES / sum_s;
-    return STATUS_OK;
-}
-
 /* ---- the file beside the cached kernels */
 
 static const char *costs_path(Session *s, const char *kernels_path)
@@ -225,7 +188,7 @@ static Status measure(Session *s, const IrModule *m, UnitCost *costs)
         TRY(time_in_turns(s, m, kernels.path, seconds, &waited_share));
         cost_units(s->arena, m, seconds, &s->ranks.machine, n_units, costs);
         if (world)
-            TRY(time_link(s, &s->ranks.machine));
+            TRY(measure_link(s, &s->ranks.machine));
         pack(waited_share, &s->ranks, costs, n_units, numbers);
         if (world)
             TRY(comm_all_reduce_f64(world, numbers, n, COMM_SUM));

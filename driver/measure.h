@@ -8,9 +8,13 @@
  * numbers on every rank. */
 Status measure_costs(Session *s, uint32_t n_micro);
 
-/* The same by model, for another machine; out_starts: of it, the times that starting ops takes, which do not grow with
- * the rows. Both get n_units + 1 entries; out_costs lacks what out_starts has. The job is then loaded with n_micro
- * micro-batches. */
+/* Rates of messages between neighbours and of a sum over all ranks, while everybody does the same, between the devices
+ * that compute: where those have memory of their own, by the way that they exchange by. Collective. */
+Status measure_link(Session *s, CostMachine *machine);
+
+/* The same as measure_costs by model, for another machine; out_starts: of it, the times that starting ops takes, which
+ * do not grow with the rows. Both get n_units + 1 entries; out_costs lacks what out_starts has. The job is then loaded
+ * with n_micro micro-batches. */
 Status measure_described(Session *s, uint32_t n_micro, const CostMachine *machine, UnitCost **out_costs,
                          UnitCost **out_starts);
 

@@ -232,9 +232,10 @@ HalOptions session_hal_options(const Session *s)
                         .no_graphs = s->options->no_graphs};
 }
 
-/* And the way that it exchanges by with those of other ranks. Collective. */
-static Status make_device(Session *s)
+Status session_make_device(Session *s)
 {
+    if (s->device)
+        return STATUS_OK;
     const HalOptions hal = session_hal_options(s);
     const Status status = hal_device_create(s->options->device, &hal, &s->device);
     if (status == STATUS_BAD_INPUT)
@@ -262,8 +263,7 @@ Status session_build(Session *s)
         status = executor_create_interp(modules, n_modules, s->tensors, &s->executor);
     else
     {
-        if (!s->device)
-            TRY(make_device(s));
+        TRY(session_make_device(s));
         if (!kernels_are_there(s))
             TRY(session_build_kernels(s, (uint32_t)pool_n_cores()));
         for (uint32_t i = 0; i < n_modules; i++)

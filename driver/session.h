@@ -66,6 +66,8 @@ Status session_compile_longest(Session *s);
 Status session_build_kernels(Session *s, uint32_t n_compilers);
 /* For this rank's device. */
 HalOptions session_hal_options(const Session *s);
+/* It, unless it is there, and the way that it exchanges by with those of other ranks. Collective. */
+Status session_make_device(Session *s);
 /* Generates kernels, unless they are there, and makes the executor. */
 Status session_build(Session *s);
 /* status: how the session went. Returns it. */

@@ -153,12 +153,12 @@ if [ -z "${RANKS_PLUGIN:-}" ]; then
     skip "no MPI: several ranks"
 else
     check "one rank, 4 micro-batches" rank_rows one
-    one_gpu() { gpu=cuda:0 same_ranks "through memory of the host: ranks 0 and 1 share one" -n 2 --stages=2; }
+    one_gpu() { gpu=cuda:0 same_ranks "through memory of the host: ranks 0 and 1 share one" -n 2 --stages=2 --costs=measured; }
     old_nccl() { MOCK_NCCL_VERSION=21703 same_ranks "through memory of the host: rank 0: .* is 2.17" -n 2 --replicas=2; }
-    by_nccl() { MOCK_CUDA_ASYNC=1 MOCK_CUDA_DEVICES=4 same_ranks "by NCCL" -n 4 --stages=2 --replicas=2; }
-    check "2 stages on one GPU" one_gpu
+    by_nccl() { MOCK_CUDA_ASYNC=1 MOCK_CUDA_DEVICES=4 same_ranks "by NCCL" -n 4 --stages=2 --replicas=2 --costs=measured; }
+    check "2 stages on one GPU, costs measured" one_gpu
     check "2 replicas, NCCL is too old" old_nccl
-    check "2 stages of 2 replicas by NCCL" by_nccl
+    check "2 stages of 2 replicas by NCCL, costs measured" by_nccl
     check "a rank that sleeps" ends_in_time
 fi
 
