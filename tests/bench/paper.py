@@ -9,6 +9,7 @@ Speedups are against the paper's static pipeline (K = 8, R = 2, M = 16 of each).
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file_
 CLUSTER = os.path.join(SOURCE, "examples", "clusters", "rtx5000-2x8.xml")
 IMAGENET, CIFAR100, SQUAD, SST2 = "vit-b16-imagenet", "vit-b16-cifar100", "bert-large-squad", "bert-base-sst2"
 SAMPLES = {IMAGENET: 1281167, CIFAR100: 50000, SQUAD: 88311, SST2: 67349}
+FIG_11_BEST = {4: (6, 4), 2: (9, 8)}  # K: layers frozen there, M / K of their best
 FIG_11 = {8: 368, 16: 410, 24: 386, 32: 340, 40: 298, 48: 286}  # M of a pipeline: samples/s
 TABLE_1 = {IMAGENET: (1 / 3, 2.83), CIFAR100: (1 / 4, 2.44), SQUAD: (1 / 3, 2.10), SST2: (1 / 3, None)}  # alpha, speedup
 FIG_10 = {1 / 5: 2.04, 1 / 4: 2.44, 1 / 3: 2.83, 2 / 5: 3.29, 1 / 2: 3.86}  # alpha: speedup
@@ -28,18 +30,19 @@ class Simulator:
     def __init__(self, build, folder):
         self.ptc, self.folder = os.path.join(os.path.abspath(build), "bin", "ptc"), folder
 
-    def run(self, job, *flags, paper=True, alpha=1 / 3):
-        """What `ptc plan --simulate --json` says of a job."""
+    def run(self, job, *flags, paper=True, alpha=1 / 3, layers=None):
+        """What `ptc plan --simulate --json` says of a job. layers: frozen from the second epoch on; None: by alpha."""
         with open(os.path.join(SOURCE, "examples", "paper", job + ".xml")) as file:
             text = file.read()
+        freeze = f'policy="explicit" layers="{layers}"' if layers else f'policy="schedule" alpha="{alpha}"'
+        text = re.sub("<freeze .*/>", f"<freeze {freeze}/>", text)
         if paper:
             text = text.replace("</model>", '  <cluster planner="paper"/>\n</model>')
         model = os.path.join(self.folder, job + ".xml")
         with open(model, "w") as file:
             file.write(text)
         command = [self.ptc, "plan", "--simulate", "--json", f"--cluster={CLUSTER}", f"--synthetic={SAMPLES[job]}"]
-        command += ["--set=freeze.policy=schedule", f"--set=freeze.alpha={alpha}", *flags, model]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run([*command, *flags, model], capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"paper: '{' '.join(command)}' ended with {done.returncode}: {done.stderr}")
         return json.loads(done.stdout)
@@ -59,6 +62,16 @@ def show_pipeline(sim):
         result = sim.run(IMAGENET, "--no-freeze", "--stages=8", f"--micro-batches={m}", "--set=train.epochs=1")
         ours = result["periods"][0]["samples_per_s"]
         print(f"  {m:3} {theirs:5} {ours:6.0f} {off(ours, theirs)}")
+
+
+def show_packed(sim):
+    print("\npacked to K stages (Fig. 11, middle and right), M / K: their best, and samples/s simulated")
+    for k, (layers, best) in FIG_11_BEST.items():
+        rates = {}
+        for times in (1, 2, 3, 4, 6, 8):
+            result = sim.run(IMAGENET, f"--micro-batches={k * times}", "--set=train.epochs=2", layers=layers)
+            rates[times] = result["periods"][1]["samples_per_s"]
+        print(f"  K = {k}: {best}; " + ", ".join(f"{times}: {rate:.0f}" for times, rate in rates.items()))
 
 
 def show_jobs(sim):
@@ -93,7 +106,7 @@ def main():
         sys.exit(__doc__)
     with tempfile.TemporaryDirectory() as folder:
         sim = Simulator(sys.argv[1], folder)
-        for show in (show_pipeline, show_jobs, show_alphas, show_epochs):
+        for show in (show_pipeline, show_packed, show_jobs, show_alphas, show_epochs):
             show(sim)
 
 
