@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 PTC := build/release/bin/ptc
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo test test-release test-asan test-clang test-tsan bench bench-ranks bench-text bench-answers bench-gpu bench-elastic bench-simulate bench-paper parity fuzz format format-check install clean
+.PHONY: help build demo test test-release test-asan test-clang test-tsan bench bench-ranks bench-text bench-answers bench-gpu bench-elastic bench-simulate bench-paper parity fuzz fuzz-jobs format format-check install clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -74,6 +74,10 @@ parity: ## every model of the zoo against Hugging Face transformers, live
 fuzz: ## every fuzz target, RUNS=1000000 executions each
 	@tools/install-deps.sh test
 	@tools/fuzz.sh
+
+fuzz-jobs: ## JOBS=100 random elastic jobs on 2 to 4 ranks, which must be the bits of one rank
+	@tools/build.sh release
+	@python3 tests/fuzz/jobs.py build/release --jobs $${JOBS:-100}
 
 format: ## clang-format all C files in place
 	@tools/install-deps.sh format

@@ -11,7 +11,8 @@ torch-... is DistributedDataParallel over gloo with layers frozen at the epochs 
 Seconds are of training, on the clock: steps, data, filling the cache, decisions and transitions; evaluation and the first
 compilation are apart, on either side. Speedups and accuracies compare the same seeds; a static plan's accuracy is the mean of
 the two, which differ by rounding alone. --pipeline-epochs=N: the static pipeline, whose epochs are alike, is run for N of them, and
-its seconds are those of all; it then has no accuracy. --model, --data and TORCH_PYTHON are as in banking77.py.
+its seconds are those of all; it then has no accuracy. --untimed: the machine has other work, only the accuracy counts. --model,
+--data and TORCH_PYTHON are as in banking77.py.
 Writes BUILD_DIR/elastic-result.json after every run and prints the table; --keep goes on from that file, and measures
 what it lacks. The pre-trained ViT is kept in BUILD_DIR/bench-elastic-vit until that is removed. --quick: few samples and
 epochs, to see that everything works; the numbers mean nothing. Exit code: 0, also when a target is missed, or 1 when a run failed.
@@ -67,6 +68,7 @@ def arguments():
     parser.add_argument("--only", default="", help="rows, separated by commas")
     parser.add_argument("--epochs", type=int, default=0, help="instead of the job's")
     parser.add_argument("--pipeline-epochs", type=int, default=0, help="of the static pipeline; 0: all")
+    parser.add_argument("--untimed", action="store_true", help="only the accuracy counts")
     parser.add_argument("--length", type=int, default=0, help="of all texts, in tokens; 0: several")
     parser.add_argument("--keep", action="store_true", help="what an earlier call has measured")
     parser.add_argument("--quick", action="store_true")
@@ -227,7 +229,8 @@ def table(job, results):
         if not some:
             continue
         line = {"row": row["row"], "what": row["what"], "paper": row["paper"], "seeds": len(some)}
-        line["train_s"] = statistics.median(r["train_s"] for r in some)
+        times = [r["train_s"] for r in some if r["train_s"] is not None]
+        line["train_s"] = statistics.median(times) if times else None
         accuracies = [r["accuracy"] for r in some if r["accuracy"] is not None]
         line["accuracy"] = statistics.mean(accuracies) if accuracies else None
         for base in STATIC:
@@ -249,7 +252,7 @@ def show(job, lines):
     print(f"\n{job}\n  {'':42} {'seconds':>8} {'speedup':>8} {'paper':>6} {'best':>6} {'accuracy':>9} {'off':>8}  seeds")
     for line in lines:
         print(
-            f"  {line['what']:42} {line['train_s']:8.1f} {number(line['over_static-pipeline'], '.2f'):>8}"
+            f"  {line['what']:42} {number(line['train_s'], '.1f'):>8} {number(line['over_static-pipeline'], '.2f'):>8}"
             f" {number(line['paper'], '.2f'):>6} {number(line['over_static-best'], '.2f'):>6}"
             f" {number(line['accuracy'], '.4f'):>9} {number(line['accuracy_off'], '+.4f'):>8}  {line['seeds']}"
         )
@@ -276,6 +279,8 @@ def main():
                 if any(result.items() <= old.items() for old in results):
                     continue
                 results.append(result | measure(opt, job, folder, row, seed, results))
+                if opt.untimed:
+                    results[-1]["train_s"] = None
                 print(json.dumps(results[-1]), file=sys.stderr, flush=True)
                 save(opt, results)
     for job in JOBS:
