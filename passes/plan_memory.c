@@ -33,6 +33,7 @@ typedef struct
     IrValue *root;      /* by value: the value whose memory it is in, looking through reshapes */
     uint32_t *position; /* by op */
     uint32_t *last_use; /* by root value */
+    uint32_t *n_sums;   /* by root value: how often sums over the replicas read it */
     int64_t *offset;    /* by root value */
     bool *shared;       /* by root value: later sums take its place */
     bool *reduced;      /* by root value: a sum over the replicas reads or writes it */
@@ -54,7 +55,10 @@ static void trace_lifetimes(Planner *p)
             p->root[data->results[i]] =
                 data->code == IR_reshape || data->code == IR_bcast ? p->root[data->operands[i]] : data->results[i];
         for (uint32_t i = 0; i < data->n_operands; i++)
+        {
             p->last_use[p->root[data->operands[i]]] = position;
+            p->n_sums[p->root[data->operands[i]]] += is_sum(data->code);
+        }
     }
 }
 
@@ -87,7 +91,8 @@ static int sum_operand(const Planner *p, const IrOpData *op)
     return op->n_operands == 3 && is_only(p->m, kernel, IR_scatter_add, 3) ? 2 : -1;
 }
 
-/* Gives a result the place of an operand, if that is read here for the last time. */
+/* Gives a result the place of an operand, if that is read here for the last time: not by another sum over the
+ * replicas, which goes on until its wait. */
 static void share(Planner *p, IrOp op, uint32_t which_operand, uint32_t which_result, IrValue *place)
 {
     const IrModule *m = p->m;
@@ -96,10 +101,12 @@ static void share(Planner *p, IrOp op, uint32_t which_operand, uint32_t which_re
     bool read_twice = false;
     for (uint32_t i = 0; i < data->n_operands; i++)
         read_twice = read_twice || (i != which_operand && p->root[data->operands[i]] == sum);
-    if (read_twice || p->last_use[sum] != p->position[op] || !plan_memory_has_buffers(ir_value_code(m, sum)) ||
+    if (read_twice || p->n_sums[sum] > is_sum(data->code) || p->last_use[sum] != p->position[op] ||
+        !plan_memory_has_buffers(ir_value_code(m, sum)) ||
         !ir_type_same_shape(ir_value_type(m, data->operands[which_operand]), ir_value_type(m, result)))
         return;
     p->last_use[sum] = p->last_use[result] ? p->last_use[result] : p->position[op];
+    p->n_sums[sum] = p->n_sums[result];
     p->root[result] = place[result] = sum;
     p->shared[sum] = true;
 }
@@ -305,6 +312,7 @@ static void plan_function(PassContext *ctx, IrFunc func)
                  .root = ARENA_ARRAY(ctx->scratch, IrValue, m->values.len),
                  .position = ARENA_ARRAY(ctx->scratch, uint32_t, m->ops.len),
                  .last_use = ARENA_ARRAY(ctx->scratch, uint32_t, m->values.len),
+                 .n_sums = ARENA_ARRAY(ctx->scratch, uint32_t, m->values.len),
                  .offset = ARENA_ARRAY(ctx->scratch, int64_t, m->values.len),
                  .shared = ARENA_ARRAY(ctx->scratch, bool, m->values.len),
                  .reduced = ARENA_ARRAY(ctx->scratch, bool, m->values.len)};

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Random elastic jobs: any model of the zoo, freeze policy, cache and precision, on any ranks and layout, also killed and resumed.
 
-    jobs.py BUILD_DIR [--jobs 100] [--first 0]
+    jobs.py BUILD_DIR [--jobs 100] [--first 0] [--device cpu]
 
 Each job runs on one rank, and on 2 to 4 ranks with another layout, ablation switch, number of threads and perhaps a stop from
 which it goes on on other ranks. With --deterministic the losses and the layers that freeze must be the same bits. A job that
@@ -69,7 +69,7 @@ def layout(draw, ranks):
 
 def run(command):
     """(exit code, its last words)"""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1800)
     return done.returncode, "\n    ".join(done.stdout.strip().splitlines()[-5:])
 
 
@@ -82,13 +82,13 @@ def what_came(out):
     return losses, frozen
 
 
-def try_job(ptc, number, folder):
+def try_job(ptc, device, number, folder):
     """(ok, refused or failed; what it was; what is wrong)"""
     draw = random.Random(number)
     path, elastic, sizes = write_model(draw, folder, draw.randint(2, 4))
     job = [*sizes, f"--set=train.batch={draw.choice([8, 12, 16])}", "--set=train.epochs=3", f"--seed={number + 1}"]
     job += [f"--synthetic={draw.choice([40, 48, 51])}", f"--precision={draw.choice(['f32', 'f32', 'bf16'])}"]
-    job += ["--deterministic", f"--micro-batches={MICRO_BATCHES}"]
+    job += [f"--device={device}", "--deterministic", f"--micro-batches={MICRO_BATCHES}"]
     ranks = draw.randint(2, 4)
     one, many = os.path.join(folder, "one"), os.path.join(folder, "many")
     commands = [[ptc, *job, f"--out={one}", path], [ptc, "-n", str(ranks), *job, f"--out={many}", *layout(draw, ranks), path]]
@@ -113,6 +113,7 @@ def main():
     parser.add_argument("build")
     parser.add_argument("--jobs", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="number of the first job")
+    parser.add_argument("--device", default="cpu", help="as ptc has it; cuda also with the mocks of tests/cuda ($PTC_CUDA_PATH)")
     opt = parser.parse_args()
     ptc = os.path.join(os.path.abspath(opt.build), "bin", "ptc")
     count = {"ok": 0, "refused": 0, "failed": 0}
@@ -120,7 +121,7 @@ def main():
         folder = os.path.join(os.path.abspath(opt.build), "fuzz-jobs", str(number))
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder)
-        verdict, what, wrong = try_job(ptc, number, folder)
+        verdict, what, wrong = try_job(ptc, opt.device, number, folder)
         count[verdict] += 1
         if verdict == "ok":
             shutil.rmtree(folder)

@@ -176,6 +176,18 @@ static const char *const traps[] = {
     "  %2 = reduce %1 {bucket=0, root=1} : f32[2x2]\n  %3 = matmul %0, %0 : f32[2x2]\n"
     "  %4 = matmul %3, %0 : f32[2x2]\n  %5 = reduce %4 {bucket=1, root=0} : f32[2x2]\n  wait %5 {bucket=1}\n"
     "  wait %2 {bucket=0}\n  set %5 {global=\"y\"}\n}\n",
+    /* what two sums add, the second one started before the first has ended */
+    "module \"added twice\"\nglobal param \"v\" : f32[2x2]\nglobal output \"y\" : f32[2x2]\n"
+    "global output \"z\" : f32[2x2]\n"
+    "func step @train {replicas=2} {\n  %0 = get {global=\"v\"} : f32[2x2]\n  %1 = matmul %0, %0 : f32[2x2]\n"
+    "  %2 = all_reduce %1 {bucket=0} : f32[2x2]\n  %3 = all_reduce %1 {bucket=1} : f32[2x2]\n"
+    "  wait %2 {bucket=0}\n  wait %3 {bucket=1}\n  set %2 {global=\"y\"}\n  set %3 {global=\"z\"}\n}\n",
+    /* what a sum adds is added to before it has ended */
+    "module \"added and added to\"\nglobal param \"v\" : f32[2x2]\nglobal output \"y\" : f32[2x2]\n"
+    "global output \"z\" : f32[2x2]\n"
+    "func step @train {replicas=2} {\n  %0 = get {global=\"v\"} : f32[2x2]\n  %1 = matmul %0, %0 : f32[2x2]\n"
+    "  %2 = all_reduce %1 {bucket=0} : f32[2x2]\n  %3 = matmul %0, %0, %1 {residual=true} : f32[2x2]\n"
+    "  %4 = matmul %3, %0 : f32[2x2]\n  wait %2 {bucket=0}\n  set %2 {global=\"y\"}\n  set %4 {global=\"z\"}\n}\n",
     /* a new param of this replica's own, and one of the other's, which comes into the global itself */
     "module \"new params\"\nglobal param \"v\" : f32[2x2]\nglobal param \"w\" : f32[2x2]\n"
     "global output \"y\" : f32[2x2]\n"
