@@ -159,6 +159,7 @@ void elastic_set_options(Session *s, TrainerOptions *options)
         return;
     options->pause_epochs = e->on ? e->every_epochs : 0;
     options->pause_steps = e->on ? e->every_steps : 0;
+    options->border_stays = e->frozen >= freeze_most(&e->settings, s->job->n_layers);
     options->extra = state_text(s);
     static const char *const redone[] = {"freeze", "transition"};
     options->redone = redone;

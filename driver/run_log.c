@@ -165,6 +165,7 @@ typedef struct
 {
     double memory_rows, disk_rows, memory_bytes, disk_bytes; /* of the stores, one for each host */
     double hits, disk_hits, misses, refused, corrupt, wait_s;
+    double made, runs; /* of frozen layers */
 } CacheSums;
 
 enum
@@ -172,16 +173,19 @@ enum
     N_CACHE_SUMS = sizeof(CacheSums) / sizeof(double)
 };
 
-static Status sum_cache(const Session *s, CacheSums *out)
+static Status sum_cache(const Session *s, const Trainer *trainer, CacheSums *out)
 {
     Comm *world = s->ranks.comm.world;
     const FeatureCacheCounters c = feature_stores_counters(s->elastic.cache);
+    const TrainerCacheWork work = trainer_cache_work(trainer);
     *out = (CacheSums){.hits = (double)(c.memory_hits + c.window_hits + c.disk_hits),
                        .disk_hits = (double)(c.window_hits + c.disk_hits),
                        .misses = (double)c.misses,
                        .refused = (double)c.refused,
                        .corrupt = (double)c.corrupt,
-                       .wait_s = c.wait_s};
+                       .wait_s = c.wait_s,
+                       .made = (double)work.rows,
+                       .runs = (double)work.runs};
     if (!world || comm_local_rank(world) == 0)
     {
         out->memory_rows = (double)c.memory_rows;
@@ -197,7 +201,7 @@ Status run_log_resources(const Session *s, Trainer *trainer, const SessionMemory
     const bool cached = s->elastic.cached && s->elastic.cache;
     CacheSums sums;
     if (cached)
-        TRY(sum_cache(s, &sums));
+        TRY(sum_cache(s, trainer, &sums));
     MetricsLog *log = trainer_log(trainer);
     if (!log)
         return STATUS_OK;
@@ -215,6 +219,8 @@ Status run_log_resources(const Session *s, Trainer *trainer, const SessionMemory
         row[n++] = METRIC_F64("cache_refused", sums.refused);
         row[n++] = METRIC_F64("cache_corrupt", sums.corrupt);
         row[n++] = METRIC_F64("cache_wait_s", sums.wait_s);
+        row[n++] = METRIC_F64("cache_made", sums.made);
+        row[n++] = METRIC_F64("cache_runs", sums.runs);
     }
     return metrics_log_event(log, trainer_steps_done(trainer), "resources", row, n);
 }

@@ -140,6 +140,15 @@ static FreezeDecision decide_explicit(const FreezeSettings *settings, const Free
     return (FreezeDecision){.frozen = (uint32_t)count, .smallest = -1, .why = "as the list says"};
 }
 
+uint32_t freeze_most(const FreezeSettings *settings, uint32_t n_layers)
+{
+    const uint32_t most = n_layers > settings->keep ? n_layers - settings->keep : 0;
+    uint32_t listed = 0;
+    for (uint32_t i = 0; i < settings->n_counts; i++)
+        listed = settings->counts[i] > listed ? (uint32_t)settings->counts[i] : listed;
+    return settings->policy == FREEZE_explicit && listed < most ? listed : most;
+}
+
 FreezeDecision freeze_decide(const FreezeSettings *settings, const FreezeInput *input)
 {
     FreezeDecision stay = {.frozen = input->frozen, .bound = input->bound, .smallest = -1};
@@ -159,7 +168,7 @@ FreezeDecision freeze_decide(const FreezeSettings *settings, const FreezeInput *
         return stay;
     }
     FreezeDecision decision = policies[settings->policy].decide(settings, input);
-    const uint32_t most = input->n_layers > settings->keep ? input->n_layers - settings->keep : 0;
+    const uint32_t most = freeze_most(settings, input->n_layers);
     if (decision.frozen > most)
     {
         decision.frozen = most;

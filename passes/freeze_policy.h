@@ -75,6 +75,8 @@ bool freeze_policy_by_name(const char *name, FreezePolicy *out_policy);
 const char *freeze_policy_name(FreezePolicy policy);
 FreezeNeeds freeze_policy_needs(FreezePolicy policy);
 
+/* No decision freezes more layers. */
+uint32_t freeze_most(const FreezeSettings *settings, uint32_t n_layers);
 FreezeDecision freeze_decide(const FreezeSettings *settings, const FreezeInput *input);
 
 #endif

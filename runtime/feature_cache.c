@@ -114,6 +114,15 @@ static void decode_bf16(const uint16_t *stored, float *dst, uint64_t n)
     }
 }
 
+void feature_cache_round(const FeatureCache *cache, float *values, uint64_t n)
+{
+    for (uint64_t i = 0; i < n && cache->precision == FEATURE_BF16; i++)
+    {
+        const uint16_t stored = bf16_of(values[i]);
+        decode_bf16(&stored, &values[i], 1);
+    }
+}
+
 void feature_decode(const FeatureCache *cache, const void *stored, float *dst)
 {
     if (cache->precision == FEATURE_BF16)

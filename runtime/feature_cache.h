@@ -93,6 +93,8 @@ void feature_cache_remove(FeatureCache *cache);
  * an earlier one (which is not replaced); false when no level has room. */
 bool feature_cache_get(FeatureCache *cache, FeatureSplit split, uint64_t sample, float *dst);
 bool feature_cache_put(FeatureCache *cache, FeatureSplit split, uint64_t sample, const float *src);
+/* What get gives of values that are put: rounded, unless rows are kept bit for bit. In place. */
+void feature_cache_round(const FeatureCache *cache, float *values, uint64_t n);
 /* Whether get would look for it: not yet verified. */
 bool feature_cache_has(const FeatureCache *cache, FeatureSplit split, uint64_t sample);
 /* Frees the row for all processes (rows of 16384 bytes and more; smaller ones keep their room until the store ends):

@@ -16,6 +16,7 @@ enum
     SHARED_GRAD_NORM,
     SHARED_STOP,
     SHARED_BUSY,
+    SHARED_REFUSED,
     N_SHARED
 };
 
@@ -233,6 +234,7 @@ static Status read_outputs(Trainer *t, TrainerStep *s)
     const ExecutorTimes times = executor_times(t->executor);
     double longest_s = times.pipe_s;
     shared[SHARED_BUSY] = times.pipe_s - times.pipe_wait_s;
+    shared[SHARED_REFUSED] = trainer_cache_was_refused(t);
     if (rank->world)
     {
         TRY(comm_all_reduce_f64(rank->world, shared, n_shared, COMM_SUM));
@@ -243,6 +245,8 @@ static Status read_outputs(Trainer *t, TrainerStep *s)
     s->results[0] = shared[SHARED_LOSS];
     s->grad_norm = has_norm ? shared[SHARED_GRAD_NORM] : NAN;
     t->stopped = t->stopped || shared[SHARED_STOP] > 0;
+    if (shared[SHARED_REFUSED] > 0)
+        trainer_cache_stop_plan(t);
     return STATUS_OK;
 }
 
@@ -260,6 +264,18 @@ static bool is_pause(const Trainer *t, uint64_t step, SamplerPosition position)
     const TrainerOptions *o = &t->options;
     return (o->pause_steps && step % o->pause_steps == 0) ||
            (o->pause_epochs && position.consumed == 0 && position.epoch % o->pause_epochs == 0);
+}
+
+uint64_t trainer_horizon(const Trainer *t)
+{
+    const TrainerOptions *o = &t->options;
+    uint64_t pause = UINT64_MAX;
+    if (!o->border_stays && o->pause_steps)
+        pause = (t->step / o->pause_steps + 1) * o->pause_steps;
+    else if (!o->border_stays && o->pause_epochs)
+        pause = (t->position.epoch / o->pause_epochs + 1) * o->pause_epochs *
+                sampler_batches_per_epoch(&t->order.sampler, o->batch);
+    return pause < t->end ? pause : t->end;
 }
 
 /* No batch is made for behind the step under way: it is the last one, or a pause follows. */
@@ -317,6 +333,7 @@ Status trainer_run(Trainer *t, TrainerEval *out_eval)
     if (t->options.stop_after && t->options.stop_after < end)
         end = t->options.stop_after;
     uint64_t checkpoint_step = t->step, eval_step = UINT64_MAX; /* of the last one made */
+    t->end = end;
     t->paused = false;
     t->stopped = !t->options.rank.world && is_signalled(t);
     while (t->step < end && !t->stopped && !t->paused)

@@ -112,6 +112,7 @@ typedef struct
     const TrainerPosition *from; /* go on from here in this process: params and states are in the executor already */
     uint64_t pause_epochs;       /* trainer_run returns after so many epochs each; 0: it does not */
     uint64_t pause_steps;        /* the same after steps */
+    bool border_stays;           /* at such a pause no more layers are frozen */
     const char *extra;           /* a JSON object that goes into checkpoints; NULL: none */
     const char *const *redone;   /* events that come again when a run is gone on from (metrics_log_resume) */
     uint32_t n_redone;
@@ -134,8 +135,15 @@ void trainer_destroy(Trainer *trainer); /* NULL is allowed */
 
 /* For a program that starts from the outputs of the frozen layers (pass cache_prefix), before it runs: a store for each
  * variant of the executor, with rows of trainer_border_elems. before: of fewer layers, for @advance; NULL: none. Both
- * must outlive the trainer, which is to be destroyed after a failure, too. */
+ * must outlive the trainer, which is to be destroyed after a failure, too. Collective. */
 Status trainer_set_cache(Trainer *trainer, const FeatureStores *cache, const FeatureStores *before);
+
+/* Rows of the cache that this rank has made, also those that found no room, and runs of the frozen layers for them. */
+typedef struct
+{
+    uint64_t rows, runs;
+} TrainerCacheWork;
+TrainerCacheWork trainer_cache_work(const Trainer *trainer);
 
 /* Trains to the end (or stop_after), evaluating and writing checkpoints as the options say; *out_eval is the last
  * evaluation (n_samples 0: there was none). NON_FINITE: nothing was updated or written after the bad loss,

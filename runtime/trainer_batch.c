@@ -151,6 +151,7 @@ Status trainer_feed_finish(Trainer *t, TrainerFeed *feed)
 {
     TRY(loader_wait(t->loader, &feed->batch));
     executor_select(t->executor, feed->variant);
+    TRY(trainer_cache_write(t, feed)); /* first: what makes rows may read inputs of the same name */
     for (uint32_t i = 0; i < t->inputs.len; i++)
     {
         if (!feed->uploads[i])
@@ -158,7 +159,7 @@ Status trainer_feed_finish(Trainer *t, TrainerFeed *feed)
         TRY(executor_upload_start(feed->uploads[i], feed->variant));
         TRY(executor_upload_finish(feed->uploads[i]));
     }
-    return trainer_cache_write(t, feed);
+    return STATUS_OK;
 }
 
 Status trainer_write_scalars(Trainer *t, double lr)

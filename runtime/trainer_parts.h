@@ -1,4 +1,4 @@
-/* What the files of the trainer share: trainer.c (creation and the loop), trainer_batch.c, trainer_cache.c,
+/* What the files of the trainer share: trainer.c (creation and the loop), trainer_batch.c, trainer_cache*.c,
  * trainer_lengths.c, trainer_state.c, trainer_eval.c. */
 #ifndef PTC_RUNTIME_TRAINER_PARTS_H
 #define PTC_RUNTIME_TRAINER_PARTS_H
@@ -44,7 +44,7 @@ struct Trainer
     BatchOrder order;
     Loader *loader;
     TrainerCache *cache; /* NULL: none */
-    Arena *scratch;      /* of one batch, where the cache is written */
+    Arena *scratch;      /* of one batch, while rows are made for the cache */
     double made_s;       /* seconds in which the last batch ran frozen layers, for the cache */
     TrainerFeed train_feed, test_feed;
     const uint64_t *test_order; /* in which evaluation takes the samples; NULL: theirs */
@@ -60,6 +60,7 @@ struct Trainer
     uint64_t step;         /* done */
     uint64_t n_steps_here; /* begun by this process */
     uint64_t total_steps;
+    uint64_t end; /* of trainer_run */
     SamplerPosition position;
     MetricsLog *log;
     MetricSet *metrics;
@@ -79,6 +80,8 @@ bool trainer_is_idle(const Trainer *t);
 uint32_t trainer_first_idle(const Trainer *t);
 /* All ranks fail when one does; each with its own words, or saying that it was another. Collective. */
 Status trainer_agree(const Trainer *t, Status status);
+/* Batches of this step and later ones may not come, or not with what is frozen now. */
+uint64_t trainer_horizon(const Trainer *t);
 
 /* ---- trainer_batch.c */
 
@@ -114,6 +117,10 @@ void trainer_cache_close(Trainer *t);
 void trainer_cache_read_ahead(Trainer *t, const TrainerFeed *feed);
 /* Gives the outputs of the frozen layers for a batch to the step functions. */
 Status trainer_cache_write(Trainer *t, const TrainerFeed *feed);
+/* Some row has found no room. */
+bool trainer_cache_was_refused(const Trainer *t);
+/* No more rows are made ahead. All ranks call it at the same step, or none. */
+void trainer_cache_stop_plan(Trainer *t);
 
 /* ---- trainer_lengths.c */
 
