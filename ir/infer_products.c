@@ -96,18 +96,42 @@ bool infer_einsum(Infer *x)
     return infer_give(x, out);
 }
 
-static bool want_act(Infer *x)
+static bool want_act(Infer *x, IrAttrKey key)
 {
     static const char *const acts[] = {
 #define ACTIVATION(name, ...) #name,
 #include "ir/activations.def"
 #undef ACTIVATION
     };
-    const char *act = ir_attrs_str(x->attrs, IR_ATTR_act);
+    const char *act = ir_attrs_str(x->attrs, key);
     for (size_t i = 0; act && i < sizeof acts / sizeof *acts; i++)
         if (strcmp(act, acts[i]) == 0)
             return true;
     return act ? infer_fail(x, "there is no activation '%s'", act) : true;
+}
+
+/* aux, dact and sums are parts of a training step, each for one place in it. */
+static bool want_step_parts(Infer *x, int rank)
+{
+    const bool bias = ir_attrs_bool(x->attrs, IR_ATTR_bias), act = ir_attrs_str(x->attrs, IR_ATTR_act),
+               aux = ir_attrs_bool(x->attrs, IR_ATTR_aux), dact = ir_attrs_str(x->attrs, IR_ATTR_dact),
+               sums = ir_attrs_bool(x->attrs, IR_ATTR_sums), residual = ir_attrs_bool(x->attrs, IR_ATTR_residual);
+    if ((aux || dact || sums) && rank != 2)
+        return infer_fail(x, "aux, dact and sums are for matrices");
+    if (aux && (!act || residual))
+        return infer_fail(x, "aux goes with act, and with no residual");
+    if (dact && (bias || act || sums || residual))
+        return infer_fail(x, "dact goes with no bias, act, sums or residual");
+    if (sums && (bias || act || ir_attrs_bool(x->attrs, IR_ATTR_tb)))
+        return infer_fail(x, "sums goes with no bias, act or tb");
+    return true;
+}
+
+static bool want_operand(Infer *x, uint32_t *at, const char *what, IrType type)
+{
+    if (*at >= x->n)
+        return infer_fail(x, "the %s operand is missing", what);
+    return infer_want_type(x, (*at)++, type);
 }
 
 bool infer_matmul(Infer *x)
@@ -123,30 +147,26 @@ bool infer_matmul(Infer *x)
     if (ka != kb)
         return infer_fail(x, "cannot multiply %s by %s: %lld against %lld", infer_text(x, a), infer_text(x, b),
                           (long long)ka, (long long)kb);
-    if (!want_act(x))
+    if (!want_act(x, IR_ATTR_act) || !want_act(x, IR_ATTR_dact) || !want_step_parts(x, r))
         return false;
+    const bool sums = ir_attrs_bool(x->attrs, IR_ATTR_sums);
     IrType out = *a;
-    out.dtype = product_dtype(x);
+    out.dtype = sums ? DT_F32 : product_dtype(x);
     out.dims[r - 2] = rows;
     out.dims[r - 1] = cols;
     uint32_t at = 2;
-    if (ir_attrs_bool(x->attrs, IR_ATTR_bias))
-    {
-        if (at >= x->n)
-            return infer_fail(x, "the bias operand is missing");
-        if (!infer_want_type(x, at++, ir_type((DType)out.dtype, 1, &cols)))
-            return false;
-    }
-    if (ir_attrs_bool(x->attrs, IR_ATTR_residual))
-    {
-        if (at >= x->n)
-            return infer_fail(x, "the residual operand is missing");
-        if (!infer_want_type(x, at++, out))
-            return false;
-    }
+    if (ir_attrs_bool(x->attrs, IR_ATTR_bias) && !want_operand(x, &at, "bias", ir_type((DType)out.dtype, 1, &cols)))
+        return false;
+    if (ir_attrs_str(x->attrs, IR_ATTR_dact) && !want_operand(x, &at, "dact", out))
+        return false;
+    if (ir_attrs_bool(x->attrs, IR_ATTR_residual) && !want_operand(x, &at, "residual", out))
+        return false;
     if (at != x->n)
         return infer_fail(x, "has %u operands, its attributes say %u", x->n, at);
-    return infer_give(x, out);
+    infer_give(x, out);
+    if (ir_attrs_bool(x->attrs, IR_ATTR_aux))
+        infer_give(x, out);
+    return !sums || infer_give(x, ir_type(DT_F32, 1, &cols));
 }
 
 /* ---- composites */

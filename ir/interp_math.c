@@ -185,17 +185,47 @@ static double act_silu(double v)
     return v / (1 + exp(-v));
 }
 
-static double (*find_act(const char *name))(double)
+static double slope_relu(double v)
 {
-    static const struct
-    {
-        const char *name;
-        double (*apply)(double);
-    } acts[] = {{"relu", act_relu}, {"gelu_erf", act_gelu_erf}, {"gelu_tanh", act_gelu_tanh}, {"silu", act_silu}};
-    for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++)
+    return v > 0;
+}
+
+static double slope_gelu_erf(double v)
+{
+    return 0.5 * (1 + erf(v * M_SQRT1_2)) + v * exp(-0.5 * v * v) / sqrt(2 * M_PI);
+}
+
+static double slope_gelu_tanh(double v)
+{
+    const double k = sqrt(2 / M_PI), t = tanh(k * (v + 0.044715 * v * v * v));
+    return 0.5 * (1 + t) + 0.5 * v * (1 - t * t) * k * (1 + 3 * 0.044715 * v * v);
+}
+
+static double slope_silu(double v)
+{
+    const double s = 1 / (1 + exp(-v));
+    return s * (1 + v * (1 - s));
+}
+
+typedef struct
+{
+    const char *name;
+    double (*apply)(double);
+    double (*slope)(double);
+} Act;
+
+/* NULL for NULL. */
+static const Act *find_act(const char *name)
+{
+    static const Act acts[] = {{"relu", act_relu, slope_relu},
+                               {"gelu_erf", act_gelu_erf, slope_gelu_erf},
+                               {"gelu_tanh", act_gelu_tanh, slope_gelu_tanh},
+                               {"silu", act_silu, slope_silu}};
+    for (size_t i = 0; name && i < sizeof acts / sizeof acts[0]; i++)
         if (strcmp(acts[i].name, name) == 0)
-            return acts[i].apply;
-    BUG("matmul has no activation '%s'", name);
+            return &acts[i];
+    ENSURE(!name);
+    return NULL;
 }
 
 /* Copies n_mats matrices [n_rows, n_cols] from their transposes. */
@@ -207,6 +237,14 @@ static double *flip(Arena *arena, const double *src, int64_t n_mats, int64_t n_r
             for (int64_t k = 0; k < n_cols; k++)
                 dst[(p * n_rows + i) * n_cols + k] = src[(p * n_cols + k) * n_rows + i];
     return dst;
+}
+
+static void sum_rows(const double *src, int64_t n_rows, int64_t n_cols, double *sums)
+{
+    memset(sums, 0, (size_t)n_cols * sizeof *sums);
+    for (int64_t i = 0; i < n_rows; i++)
+        for (int64_t j = 0; j < n_cols; j++)
+            sums[j] += src[i * n_cols + j];
 }
 
 Status interp_matmul(InterpOp *x)
@@ -226,14 +264,20 @@ Status interp_matmul(InterpOp *x)
     arena_destroy(arena);
     uint32_t at = 2;
     const double *bias = ir_attrs_bool(attrs, IR_ATTR_bias) ? x->in[at++] : NULL;
+    const Act *act = find_act(ir_attrs_str(attrs, IR_ATTR_act)), *dact = find_act(ir_attrs_str(attrs, IR_ATTR_dact));
+    const double *point = dact ? x->in[at++] : NULL;
     const double *residual = ir_attrs_bool(attrs, IR_ATTR_residual) ? x->in[at++] : NULL;
-    const char *act_name = ir_attrs_str(attrs, IR_ATTR_act);
-    double (*act)(double) = act_name ? find_act(act_name) : NULL;
+    double *aux = ir_attrs_bool(attrs, IR_ATTR_aux) ? x->out[1] : NULL;
     for (int64_t i = 0; i < n_mats * n_rows * n_cols; i++)
     {
         double v = x->out[0][i] + (bias ? bias[i % n_cols] : 0);
-        x->out[0][i] = (act ? act(v) : v) + (residual ? residual[i] : 0);
+        if (aux)
+            aux[i] = v;
+        v = act ? act->apply(v) : dact ? v * dact->slope(point[i]) : v;
+        x->out[0][i] = v + (residual ? residual[i] : 0);
     }
+    if (ir_attrs_bool(attrs, IR_ATTR_sums))
+        sum_rows(x->in[1], depth, n_cols, x->out[1]);
     return STATUS_OK;
 }
 

@@ -7,36 +7,41 @@
 
 /* ---- the op table as data */
 
-#define IN(min, max)   min, max
-#define OUT(n)         n
-#define KEYS_1(a)      IR_ATTR_##a,
-#define KEYS_2(a, ...) IR_ATTR_##a, KEYS_1(__VA_ARGS__)
-#define KEYS_3(a, ...) IR_ATTR_##a, KEYS_2(__VA_ARGS__)
-#define KEYS_4(a, ...) IR_ATTR_##a, KEYS_3(__VA_ARGS__)
-#define KEYS_5(a, ...) IR_ATTR_##a, KEYS_4(__VA_ARGS__)
-#define KEYS_6(a, ...) IR_ATTR_##a, KEYS_5(__VA_ARGS__)
-#define KEYS_7(a, ...) IR_ATTR_##a, KEYS_6(__VA_ARGS__)
+#define IN(min, max)    min, max
+#define OUT(n)          n
+#define KEYS_1(a)       IR_ATTR_##a,
+#define KEYS_2(a, ...)  IR_ATTR_##a, KEYS_1(__VA_ARGS__)
+#define KEYS_3(a, ...)  IR_ATTR_##a, KEYS_2(__VA_ARGS__)
+#define KEYS_4(a, ...)  IR_ATTR_##a, KEYS_3(__VA_ARGS__)
+#define KEYS_5(a, ...)  IR_ATTR_##a, KEYS_4(__VA_ARGS__)
+#define KEYS_6(a, ...)  IR_ATTR_##a, KEYS_5(__VA_ARGS__)
+#define KEYS_7(a, ...)  IR_ATTR_##a, KEYS_6(__VA_ARGS__)
+#define KEYS_8(a, ...)  IR_ATTR_##a, KEYS_7(__VA_ARGS__)
+#define KEYS_9(a, ...)  IR_ATTR_##a, KEYS_8(__VA_ARGS__)
+#define KEYS_10(a, ...) IR_ATTR_##a, KEYS_9(__VA_ARGS__)
 #define KEYS_0()
-#define PICK(_1, _2, _3, _4, _5, _6, _7, name, ...) name
-#define KEYS(...)                                   __VA_OPT__(PICK(__VA_ARGS__, KEYS_7, KEYS_6, KEYS_5, KEYS_4, KEYS_3, KEYS_2, KEYS_1, )(__VA_ARGS__))
-#define ATTRS(...)                                  ((const IrAttrKey[]){KEYS(__VA_ARGS__) IR_ATTR_NONE})
-#define OPT                                         ATTRS
-#define TRAITS(...)                                 TRAIT_BITS(__VA_ARGS__)
-#define EWISE                                       IR_TRAIT_EWISE
-#define FLOAT                                       IR_TRAIT_FLOAT
-#define COMMUTES                                    IR_TRAIT_COMMUTES
-#define VIEW                                        IR_TRAIT_VIEW
-#define REDUCE                                      IR_TRAIT_REDUCE
-#define LEAF                                        IR_TRAIT_LEAF
-#define EFFECT                                      IR_TRAIT_EFFECT
-#define COSTLY                                      IR_TRAIT_COSTLY
-#define TEMPLATE                                    IR_TRAIT_TEMPLATE
-#define LIBRARY                                     IR_TRAIT_LIBRARY
-#define COMPOSITE                                   IR_TRAIT_COMPOSITE
-#define RANDOM                                      IR_TRAIT_RANDOM
-#define TRAIT_BITS(bits)                            (bits)
-#define EXAMPLE(types, attrs)                       types, attrs
-#define NOEXAMPLE                                   NULL, NULL
+#define PICK(_1, _2, _3, _4, _5, _6, _7, _8, _9, _10, name, ...) name
+#define KEYS(...)                                                                                                      \
+    __VA_OPT__(PICK(__VA_ARGS__, KEYS_10, KEYS_9, KEYS_8, KEYS_7, KEYS_6, KEYS_5, KEYS_4, KEYS_3, KEYS_2,              \
+                    KEYS_1, )(__VA_ARGS__))
+#define ATTRS(...)            ((const IrAttrKey[]){KEYS(__VA_ARGS__) IR_ATTR_NONE})
+#define OPT                   ATTRS
+#define TRAITS(...)           TRAIT_BITS(__VA_ARGS__)
+#define EWISE                 IR_TRAIT_EWISE
+#define FLOAT                 IR_TRAIT_FLOAT
+#define COMMUTES              IR_TRAIT_COMMUTES
+#define VIEW                  IR_TRAIT_VIEW
+#define REDUCE                IR_TRAIT_REDUCE
+#define LEAF                  IR_TRAIT_LEAF
+#define EFFECT                IR_TRAIT_EFFECT
+#define COSTLY                IR_TRAIT_COSTLY
+#define TEMPLATE              IR_TRAIT_TEMPLATE
+#define LIBRARY               IR_TRAIT_LIBRARY
+#define COMPOSITE             IR_TRAIT_COMPOSITE
+#define RANDOM                IR_TRAIT_RANDOM
+#define TRAIT_BITS(bits)      (bits)
+#define EXAMPLE(types, attrs) types, attrs
+#define NOEXAMPLE             NULL, NULL
 
 static const IrOpInfo op_infos[] = {
     {.name = "invalid", .required = ATTRS(), .optional = ATTRS()},

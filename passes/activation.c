@@ -29,7 +29,7 @@ ActivationForms *activation_forms(Arena *scratch)
     {
         const char *name, *texts[4];
     } rows[] = {
-#define ACTIVATION(name, ...) {#name, {__VA_ARGS__}},
+#define ACTIVATION(name, u, gradient, ...) {#name, {__VA_ARGS__}},
 #include "ir/activations.def"
 #undef ACTIVATION
     };
@@ -52,7 +52,7 @@ ActivationForms *activation_forms(Arena *scratch)
 typedef struct
 {
     const IrModule *m, *form_m;
-    const IrUses *uses;
+    const IrUses *uses; /* NULL: shared with others or not */
     IrValue form_x;
     IrValue x; /* 0: not met yet */
     uint32_t n_reads;
@@ -77,7 +77,7 @@ static bool match(Match *a, IrValue value, IrValue form, bool is_root)
                number = ir_attrs_float(&want->attrs, IR_ATTR_value, 0);
         return fabs(have - number) <= 1e-7 * fabs(number); /* as f32 they are the same */
     }
-    if (!is_root && ir_uses_count(a->uses, value) != 1)
+    if (!is_root && a->uses && ir_uses_count(a->uses, value) != 1)
         return false;
     const Match before = *a;
     bool same = true;

@@ -167,7 +167,9 @@ static void differentiate_op(Autodiff *a, const IrOpData *op)
 /* An op that the gradient would have to pass but that has no rule: only hand-written IR gets here. */
 static bool report_opaque(const Autodiff *a, const IrOpData *op)
 {
-    if (op->code != IR_call && op->code != IR_attention_grad)
+    const bool is_step_part = ir_attrs_bool(&op->attrs, IR_ATTR_aux) || ir_attrs_bool(&op->attrs, IR_ATTR_sums) ||
+                              ir_attrs_find(&op->attrs, IR_ATTR_dact);
+    if (op->code != IR_call && op->code != IR_attention_grad && !is_step_part)
         return false;
     for (uint32_t i = 0; i < op->n_operands; i++)
         if (a->needs[op->operands[i]])

@@ -198,28 +198,28 @@ static IrValue matmul(GradOp *x, IrValue a, bool ta, IrValue b, bool tb)
     return ir_build_op(x->b, IR_matmul, NULL, (const IrValue[]){a, b}, 2, attrs, 2);
 }
 
-/* Gradient at the activation's operand z = a b + bias, which is computed again. */
+/* Gradient at the activation's operand a b + bias, which is computed again. */
 static IrValue through_act(GradOp *x, const char *act, uint32_t n_operands)
 {
     static const struct
     {
-        const char *act, *grad;
-    } grads[] = {
-        {"relu", "select(z > 0, g, 0)"},
-        {"gelu_erf", "g * (0.5 * (1 + erf(z * 0.70710678118654752)) + z * 0.39894228040143268 * exp(-0.5 * z * z))"},
-        {"gelu_tanh",
-         "g * (0.5 * (1 + u) + 0.5 * z * (1 - u * u) * (0.79788456080286536 + 0.10703222440890037 * z * z))"},
-        {"silu", "g * sigmoid(z) * (1 + z * (1 - sigmoid(z)))"},
+        const char *act, *u, *gradient;
+    } rows[] = {
+#define ACTIVATION(name, u, gradient, ...) {#name, u, gradient},
+#include "ir/activations.def"
+#undef ACTIVATION
     };
     IrAttrs attrs = ir_attrs_copy(x->b->m->arena, x->op.attrs.data, x->op.attrs.len);
     ir_attrs_remove(&attrs, IR_ATTR_act);
     ir_attrs_remove(&attrs, IR_ATTR_residual);
     IrExprVar vars[3] = {{"g", x->g}};
-    vars[1] = (IrExprVar){"z", ir_build_op(x->b, IR_matmul, NULL, x->op.operands, n_operands, attrs.data, attrs.len)};
-    vars[2] = (IrExprVar){"u", ir_build_expr(x->b, "tanh(0.79788456080286536 * (z + 0.044715 * z * z * z))", vars, 2)};
-    for (size_t i = 0; i < sizeof grads / sizeof grads[0]; i++)
-        if (strcmp(grads[i].act, act) == 0)
-            return ir_build_expr(x->b, grads[i].grad, vars, 3);
+    vars[1] = (IrExprVar){"x", ir_build_op(x->b, IR_matmul, NULL, x->op.operands, n_operands, attrs.data, attrs.len)};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (strcmp(rows[i].act, act) == 0)
+        {
+            vars[2] = (IrExprVar){"u", ir_build_expr(x->b, rows[i].u, vars, 2)};
+            return ir_build_expr(x->b, rows[i].gradient, vars, 3);
+        }
     BUG("matmul has no activation '%s'", act);
 }
 

@@ -6,7 +6,7 @@
 #include "passes/manager.h"
 
 #include "ir/builder.h"
-#include "ir/scalar_f64.h"
+#include "ir/scalar_eval.h"
 
 #include <math.h>
 #include <string.h>
@@ -26,29 +26,6 @@ static bool is_number(const IrModule *m, IrValue value, double number)
 {
     double found;
     return is_const(m, value, &found) && found == number;
-}
-
-#define SCALAR(...)                                                                                                    \
-    *out = (__VA_ARGS__);                                                                                              \
-    return true;
-#define NOSCALAR return false;
-
-/* The op's scalar expression on numbers; false for ops that have none. */
-static bool eval_scalar(IrCode code, double a, double b, double c, double *out)
-{
-    (void)a, (void)b, (void)c;
-    switch (code)
-    {
-#define OP(name, in, out, required, optional, shape, traits, grad, scalar, ...)                                        \
-    case IR_##name:                                                                                                    \
-        scalar
-#include "ir/ops.def"
-#undef OP
-    case IR_INVALID:
-    case IR_CODE_COUNT:
-        break;
-    }
-    return false;
 }
 
 static double round_to(DType dtype, double x)
@@ -73,7 +50,7 @@ static IrValue fold_elementwise(IrBuilder *b, const IrOpData *op)
             return 0;
     double y;
     const IrType type = *ir_value_type(b->m, op->results[0]);
-    if (!eval_scalar(op->code, x[0], x[1], x[2], &y))
+    if (!ir_scalar_eval(op->code, x[0], x[1], x[2], &y))
         return 0;
     y = round_to((DType)type.dtype, y);
     return isfinite(y) ? ir_build_const(b, type, y) : 0;

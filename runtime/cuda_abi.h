@@ -69,6 +69,9 @@ enum
     BLASLT_DESC_TRANSB = 4,
     BLASLT_DESC_EPILOGUE = 7,       /* uint32 */
     BLASLT_DESC_BIAS_POINTER = 8,   /* device pointer */
+    BLASLT_DESC_AUX_POINTER = 11,   /* device pointer */
+    BLASLT_DESC_AUX_LD = 12,        /* int64, elements */
+    BLASLT_DESC_AUX_TYPE = 22,      /* int32 */
     BLASLT_DESC_BIAS_TYPE = 26,     /* int32 */
     BLASLT_LAYOUT_BATCH_COUNT = 5,  /* int32 */
     BLASLT_LAYOUT_BATCH_STRIDE = 6, /* int64, elements */
@@ -76,8 +79,11 @@ enum
     BLASLT_PREF_ALIGNMENT_A = 5,    /* uint32, bytes; B, C and D follow */
     BLASLT_EPILOGUE_NONE = 1,
     BLASLT_EPILOGUE_RELU = 2,
-    BLASLT_EPILOGUE_BIAS = 4, /* or'ed with the others */
-    BLASLT_EPILOGUE_GELU = 32 /* the tanh form */
+    BLASLT_EPILOGUE_BIAS = 4,  /* or'ed with the others */
+    BLASLT_EPILOGUE_GELU = 32, /* the tanh form */
+    BLASLT_EPILOGUE_AUX = 128, /* or'ed with GELU, BIAS: gelu's operand is a second result */
+    BLASLT_EPILOGUE_DGELU = 64 | BLASLT_EPILOGUE_AUX,
+    BLASLT_EPILOGUE_BGRADA = 256 /* sums of A over k, where the bias is otherwise */
 };
 
 /* nccl.h */

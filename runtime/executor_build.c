@@ -142,7 +142,11 @@ static GemmDesc gemm_desc_of(const IrModule *m, const IrOpData *data)
     desc.residual = ir_attrs_bool(&data->attrs, IR_ATTR_residual);
     const char *act = ir_attrs_str(&data->attrs, IR_ATTR_act);
     desc.act = act ? gemm_act_from_name(act) : GEMM_ACT_none;
-    ENSURE(desc.act != GEMM_ACT_COUNT);
+    const char *dact = ir_attrs_str(&data->attrs, IR_ATTR_dact);
+    desc.dact = dact ? gemm_act_from_name(dact) : GEMM_ACT_none;
+    desc.aux = ir_attrs_bool(&data->attrs, IR_ATTR_aux);
+    desc.sums = ir_attrs_bool(&data->attrs, IR_ATTR_sums);
+    ENSURE(desc.act != GEMM_ACT_COUNT && desc.dact != GEMM_ACT_COUNT);
     return desc;
 }
 
@@ -158,9 +162,15 @@ static Status build_matmul(Build *b, IrOp op)
     instr.args.b = b->address[data->operands[1]];
     if (desc.bias)
         instr.args.bias = b->address[data->operands[at++]];
+    if (desc.dact != GEMM_ACT_none)
+        instr.args.aux = b->address[data->operands[at++]];
     if (desc.residual)
         instr.args.residual = b->address[data->operands[at++]];
     instr.args.c = b->address[data->results[0]];
+    if (desc.aux)
+        instr.args.aux = b->address[data->results[1]];
+    if (desc.sums)
+        instr.args.sums = (float *)(void *)b->address[data->results[1]];
     instr.profile_row = executor_profile_row(
         x, arena_printf(x->arena, "matmul %lldx%lldx%lld%s%s", (long long)(desc.batch * desc.m), (long long)desc.n,
                         (long long)desc.k, desc.trans_a ? " ta" : "", desc.trans_b ? " tb" : ""));

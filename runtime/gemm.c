@@ -15,7 +15,7 @@
 enum
 {
     SCRATCH_ALIGN = 64,
-    KEY_LEN = 21
+    KEY_LEN = 24
 };
 
 /* Measured with oneDNN 2.6 on Zen 4 (tests/bench/gemm_bench.c): its f32 kernels are 48 columns wide, full speed from
@@ -56,6 +56,7 @@ struct Gemm
     int kernel_of[2][2];     /* [last row of the grid][last column] */
     bool add_after;          /* see kernels_create */
     size_t add_after_offset; /* of the product in the worker's scratch, bytes */
+    GemmAfter *after;        /* what is done with the whole product; NULL: nothing */
 };
 
 struct GemmLib
@@ -165,15 +166,19 @@ static void desc_key(const GemmDesc *d, int64_t *key)
     const int64_t values[KEY_LEN] = {d->dtype_ab, d->dtype_c,  d->dtype_bias, d->trans_a, d->trans_b, d->bias,
                                      d->residual, d->act,      d->accumulate, d->m,       d->n,       d->k,
                                      d->batch,    d->lda,      d->ldb,        d->ldc,     d->ldr,     d->stride_a,
-                                     d->stride_b, d->stride_c, d->stride_r};
+                                     d->stride_b, d->stride_c, d->stride_r,   d->aux,     d->sums,    d->dact};
     memcpy(key, values, sizeof values);
 }
 
 static void desc_check(const GemmDesc *d)
 {
+    const bool adds = d->residual || d->accumulate, acts = d->act != GEMM_ACT_none, one = d->batch == 1;
+    ENSURE(!d->aux || (acts && !adds && one && d->ldc == d->n));
+    ENSURE(d->dact == GEMM_ACT_none || (!d->bias && !acts && !d->sums && !adds && one && d->ldc == d->n));
+    ENSURE(!d->sums || (!d->bias && !acts && !d->trans_b && d->dtype_c == GEMM_F32 && one && d->ldb == d->n));
     ENSURE(d->m >= 1 && d->n >= 1 && d->k >= 1 && d->batch >= 1);
     ENSURE(d->dtype_ab < GEMM_DTYPE_COUNT && d->dtype_c < GEMM_DTYPE_COUNT && d->dtype_bias < GEMM_DTYPE_COUNT);
-    ENSURE(d->act < GEMM_ACT_COUNT);
+    ENSURE(d->act < GEMM_ACT_COUNT && d->dact < GEMM_ACT_COUNT);
     ENSURE(d->lda >= (d->trans_a ? d->m : d->k));
     ENSURE(d->ldb >= (d->trans_b ? d->k : d->n));
     ENSURE(d->ldc >= d->n);
@@ -200,6 +205,7 @@ static void gemm_destroy(Gemm *gemm)
 {
     for (int i = 0; i < gemm->n_kernels; i++)
         gemm_kernel_destroy(gemm->kernels[i]);
+    gemm_after_destroy(gemm->after);
     free(gemm);
 }
 
@@ -285,6 +291,8 @@ static Status kernels_create(Gemm *gemm)
     bool adds = tile.accumulate || tile.residual;
     gemm->add_after = adds && tile.act != GEMM_ACT_none;
     tile.residual = false;
+    if (tile.aux)
+        tile.act = GEMM_ACT_none; /* the product is what aux is to have */
     tile.accumulate = adds && !gemm->add_after;
     if (gemm->add_after)
     {
@@ -341,6 +349,8 @@ Status gemm_create(GemmLib *lib, const GemmDesc *desc, const Gemm **out_gemm)
     memcpy(gemm->key, key, sizeof key);
     gemm->tiling = tiling_make(desc);
     Status status = kernels_create(gemm);
+    if (status == STATUS_OK)
+        status = gemm_after_create(lib->pool, lib->engine, desc, &gemm->after);
     if (status != STATUS_OK)
     {
         gemm_destroy(gemm);
@@ -491,10 +501,16 @@ static void task_run(void *ctx, int64_t task, int worker)
 
 Status gemm_run(const Gemm *gemm, const GemmArgs *args)
 {
-    ENSURE(gemm->desc.bias == (args->bias != NULL) && gemm->desc.residual == (args->residual != NULL));
-    Run run = {.gemm = gemm, .args = args, .status = STATUS_OK};
+    const GemmDesc *d = &gemm->desc;
+    ENSURE(d->bias == (args->bias != NULL) && d->residual == (args->residual != NULL));
+    ENSURE((d->aux || d->dact != GEMM_ACT_none) == (args->aux != NULL) && d->sums == (args->sums != NULL));
+    GemmArgs product = *args;
+    product.c = d->aux ? args->aux : args->c;
+    Run run = {.gemm = gemm, .args = &product, .status = STATUS_OK};
     pool_run(gemm->lib->pool, gemm_n_tasks(gemm), task_run, &run);
     Status status = (Status)atomic_load_explicit(&run.status, memory_order_relaxed);
+    if (status == STATUS_OK && gemm->after)
+        status = gemm_after_run(gemm->after, args);
     if (status != STATUS_OK)
         return status_fail(status, "a contraction of (%lld, %lld, %lld) failed in the library", (long long)gemm->desc.m,
                            (long long)gemm->desc.n, (long long)gemm->desc.k);

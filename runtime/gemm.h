@@ -3,7 +3,13 @@
  *     C[b] = act(op(A[b]) * op(B[b]) + bias) + residual[b]  (+ C[b] as it was)
  *
  * with op(A) (M, K), op(B) (K, N), bias (N), residual and C (M, N), row-major, b in 0..batch-1. Either a
- * residual or accumulation into C, not both.
+ * residual or accumulation into C, not both. One contraction of matrices (batch 1, rows of C and B without gaps) may do
+ * one thing more:
+ *
+ *     aux   writes op(A) op(B) + bias, too, which act is applied to; no residual, no accumulation
+ *     dact  C = op(A) op(B) act'(aux) for another activation, aux given; nothing else with it
+ *     sums  writes the sums over K of B (K, N), (N) as f32, too; C f32, B not transposed, no bias, no act
+ *
  * Results are bit-identical for any number of threads: the tiles that workers take depend on the shape
  * only. One library (oneDNN) does the arithmetic, single-threaded inside each worker. */
 #ifndef PTC_RUNTIME_GEMM_H
@@ -45,20 +51,24 @@ typedef struct
     bool bias;
     bool residual;
     bool accumulate;
-    GemmAct act;
+    bool aux, sums;
+    GemmAct act, dact;
     int64_t m, n, k, batch; /* all >= 1 */
     int64_t lda, ldb, ldc, ldr;
     int64_t stride_a, stride_b, stride_c, stride_r;
 } GemmDesc;
 
-/* Addresses of the first elements. C overlaps neither A, B nor bias; residual may be C itself (same ld and
- * stride), else does not overlap it. bias and residual are NULL exactly when the desc has none. */
+/* Addresses of the first elements. C overlaps neither A, B, bias nor aux; residual may be C itself (same ld and
+ * stride), else does not overlap it. What the desc has not is NULL. aux (M, N) is of C's dtype, rows without gaps:
+ * written with desc.aux, read with dact. */
 typedef struct
 {
     const void *a, *b;
     void *c;
     const void *bias;
     const void *residual;
+    void *aux;
+    float *sums;
 } GemmArgs;
 
 typedef struct GemmLib GemmLib;

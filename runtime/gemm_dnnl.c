@@ -5,20 +5,11 @@
  * "number of threads" variable; with it at 1 oneDNN calls its loops directly and no team is started. It is
  * set through the OpenMP runtime that oneDNN itself has loaded (a second runtime would have a variable of
  * its own, to no effect), hence dlsym and no <omp.h>. */
-#include "runtime/gemm_kernel.h"
+#include "runtime/gemm_dnnl.h"
 
 #include <dlfcn.h>
-#include <dnnl.h>
 #include <stdlib.h>
 #include <string.h>
-
-#if DNNL_VERSION_MAJOR >= 3
-typedef dnnl_memory_desc_t MemDesc;
-#define MEM_DESC_REF(d) (d)
-#else
-typedef dnnl_memory_desc_t MemDesc;
-#define MEM_DESC_REF(d) (&(d))
-#endif
 
 /* The arguments of a run; SCRATCH last. */
 enum
@@ -32,13 +23,6 @@ enum
 };
 static const int ARG_IDS[N_ARGS] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_BIAS, DNNL_ARG_SCRATCHPAD};
 
-struct GemmEngine
-{
-    dnnl_engine_t engine;
-    dnnl_stream_t *streams; /* one per worker */
-    int n_workers;
-};
-
 struct GemmKernel
 {
     GemmEngine *engine;
@@ -49,15 +33,7 @@ struct GemmKernel
     bool bias;
 };
 
-#define TRY_DNNL(expr)                                                                                                 \
-    do                                                                                                                 \
-    {                                                                                                                  \
-        dnnl_status_t dnnl_status_ = (expr);                                                                           \
-        if (dnnl_status_ != dnnl_success)                                                                              \
-            return dnnl_fail(dnnl_status_, #expr);                                                                     \
-    } while (0)
-
-static Status dnnl_fail(dnnl_status_t status, const char *what)
+Status gemm_dnnl_fail(dnnl_status_t status, const char *what)
 {
     Status ours = status == dnnl_out_of_memory   ? STATUS_OUT_OF_MEMORY
                   : status == dnnl_unimplemented ? STATUS_UNSUPPORTED
@@ -132,7 +108,7 @@ bool gemm_has_bf16(void)
     return ((unsigned)dnnl_get_effective_cpu_isa() & wanted) == wanted;
 }
 
-static const dnnl_data_type_t DTYPES[GEMM_DTYPE_COUNT] = {[GEMM_F32] = dnnl_f32, [GEMM_BF16] = dnnl_bf16};
+const dnnl_data_type_t GEMM_DNNL_DTYPES[GEMM_DTYPE_COUNT] = {[GEMM_F32] = dnnl_f32, [GEMM_BF16] = dnnl_bf16};
 
 static Status mem_desc_make(dnnl_data_type_t dtype, int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride,
                             MemDesc *out_desc)
@@ -147,7 +123,7 @@ static Status mem_desc_make(dnnl_data_type_t dtype, int64_t rows, int64_t cols, 
     return STATUS_OK;
 }
 
-static void mem_desc_free(MemDesc *desc)
+void gemm_dnnl_desc_free(MemDesc *desc)
 {
 #if DNNL_VERSION_MAJOR >= 3
     if (*desc)
@@ -157,13 +133,7 @@ static void mem_desc_free(MemDesc *desc)
 #endif
 }
 
-typedef struct
-{
-    dnnl_alg_kind_t alg; /* dnnl_alg_kind_undef: no activation */
-    float alpha;
-} Activation;
-
-static const Activation ACTIVATIONS[GEMM_ACT_COUNT] = {
+const GemmDnnlAct GEMM_DNNL_ACTS[GEMM_ACT_COUNT] = {
     [GEMM_ACT_none] = {dnnl_alg_kind_undef, 0},       [GEMM_ACT_relu] = {dnnl_eltwise_relu, 0},
     [GEMM_ACT_gelu_erf] = {dnnl_eltwise_gelu_erf, 0}, [GEMM_ACT_gelu_tanh] = {dnnl_eltwise_gelu_tanh, 0},
     [GEMM_ACT_silu] = {dnnl_eltwise_swish, 1},
@@ -171,7 +141,7 @@ static const Activation ACTIVATIONS[GEMM_ACT_COUNT] = {
 
 static Status post_ops_fill(dnnl_post_ops_t ops, const GemmDesc *tile)
 {
-    const Activation *act = &ACTIVATIONS[tile->act];
+    const GemmDnnlAct *act = &GEMM_DNNL_ACTS[tile->act];
 #if DNNL_VERSION_MAJOR >= 3
     if (act->alg != dnnl_alg_kind_undef)
         TRY_DNNL(dnnl_post_ops_append_eltwise(ops, act->alg, act->alpha, 0));
@@ -241,12 +211,12 @@ static Status mems_make(GemmKernel *kernel, const MemDesc *descs)
 static Status kernel_init(GemmKernel *kernel, const GemmDesc *t, MemDesc *descs, dnnl_primitive_attr_t *attr,
                           dnnl_post_ops_t *ops)
 {
-    dnnl_data_type_t dtype_ab = DTYPES[t->dtype_ab];
+    dnnl_data_type_t dtype_ab = GEMM_DNNL_DTYPES[t->dtype_ab];
     TRY(mem_desc_make(dtype_ab, t->m, t->k, t->trans_a ? 1 : t->lda, t->trans_a ? t->lda : 1, &descs[ARG_A]));
     TRY(mem_desc_make(dtype_ab, t->k, t->n, t->trans_b ? 1 : t->ldb, t->trans_b ? t->ldb : 1, &descs[ARG_B]));
-    TRY(mem_desc_make(DTYPES[t->dtype_c], t->m, t->n, t->ldc, 1, &descs[ARG_C]));
+    TRY(mem_desc_make(GEMM_DNNL_DTYPES[t->dtype_c], t->m, t->n, t->ldc, 1, &descs[ARG_C]));
     if (t->bias)
-        TRY(mem_desc_make(DTYPES[t->dtype_bias], 1, t->n, t->n, 1, &descs[ARG_BIAS]));
+        TRY(mem_desc_make(GEMM_DNNL_DTYPES[t->dtype_bias], 1, t->n, t->n, 1, &descs[ARG_BIAS]));
     TRY_DNNL(dnnl_primitive_attr_create(attr));
     TRY_DNNL(dnnl_post_ops_create(ops));
     TRY(attr_fill(*attr, *ops, t));
@@ -270,7 +240,7 @@ Status gemm_kernel_create(GemmEngine *engine, const GemmDesc *tile, GemmKernel *
     dnnl_post_ops_t ops = NULL;
     Status status = kernel_init(kernel, tile, descs, &attr, &ops);
     for (int arg = 0; arg < N_ARGS; arg++)
-        mem_desc_free(&descs[arg]);
+        gemm_dnnl_desc_free(&descs[arg]);
     if (attr)
         dnnl_primitive_attr_destroy(attr);
     if (ops)

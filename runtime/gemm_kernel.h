@@ -26,4 +26,19 @@ const char *gemm_kernel_impl(const GemmKernel *kernel);
 /* Runs on the calling thread. One run at a time per (kernel, worker). */
 Status gemm_kernel_run(GemmKernel *kernel, int worker, const GemmArgs *args, void *scratch);
 
+/* An activation by itself, over n_elems dense elements: out = act(x), or, as a gradient, out = out act'(x). Runs as
+ * kernels do. */
+typedef struct GemmActKernel GemmActKernel;
+Status gemm_act_kernel_create(GemmEngine *engine, GemmAct act, bool gradient, GemmDtype dtype, int64_t n_elems,
+                              GemmActKernel **out_kernel);
+void gemm_act_kernel_destroy(GemmActKernel *kernel);
+Status gemm_act_kernel_run(GemmActKernel *kernel, int worker, const void *x, void *out);
+
+/* gemm_after.c: what aux, dact and sums of gemm.h take once the whole product is there. *out_after is NULL when the
+ * desc has none of them. Borrows pool and engine. */
+typedef struct GemmAfter GemmAfter;
+Status gemm_after_create(Pool *pool, GemmEngine *engine, const GemmDesc *desc, GemmAfter **out_after);
+void gemm_after_destroy(GemmAfter *after);
+Status gemm_after_run(const GemmAfter *after, const GemmArgs *args);
+
 #endif

@@ -1,4 +1,4 @@
-/* What the two files of cuda's contractions share. */
+/* What the files of cuda's contractions share. */
 #ifndef PTC_RUNTIME_HAL_CUDA_GEMM_H
 #define PTC_RUNTIME_HAL_CUDA_GEMM_H
 
@@ -7,7 +7,8 @@
 enum
 {
     CUDA_GEMM_WORKSPACE_BYTES = 32 << 20, /* at most, for an algorithm */
-    CUDA_GEMM_ALIGNMENT = 64              /* of operands: passes/plan_memory.c */
+    CUDA_GEMM_ALIGNMENT = 64,             /* of operands: passes/plan_memory.c */
+    CUDA_GEMM_AUX_ELEMS = 8               /* rows of aux are whole multiples, says cublasLt.h */
 };
 
 struct HalGemm
@@ -19,8 +20,9 @@ struct HalGemm
     uint32_t epilogue;
     BlasLtAlgo algo;
     size_t algo_bytes;
-    HalExecutable *executable; /* NULL: not split */
-    const HalKernel *finish;   /* (product, residual if any) -> C */
+    bool split;                /* a kernel of ours does what the epilogue does not */
+    HalExecutable *executable; /* of it */
+    const HalKernel *finish;   /* (product, residual or aux if any) -> C; or B -> sums */
     size_t product_bytes; /* of a product that is not in C: it lies in the workspace, before the algorithm's part */
 };
 
@@ -36,6 +38,9 @@ Status cuda_gemm_fail(const CudaDevice *device, CuResult result, const GemmDesc 
         if (lt_result_ != 0)                                                                                           \
             return cuda_gemm_fail(device, lt_result_, &gemm->desc, doing);                                             \
     } while (0)
+
+/* hal_cuda_finish.c: the kernel that does what a split contraction leaves. */
+Status cuda_gemm_prepare_finish(CudaDevice *device, HalGemm *gemm);
 
 /* The product alone, without the split part: with an algorithm that may be another than the gemm's. */
 CuResult cuda_gemm_product(const CudaDevice *device, const HalGemm *gemm, const GemmArgs *args, void *product,

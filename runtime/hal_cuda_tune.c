@@ -169,13 +169,21 @@ static Status open_scratch(CudaDevice *device, const HalGemm *gemm, size_t works
     const size_t b = take(s, d->batch, d->stride_b, d->trans_b ? d->n : d->k, d->ldb, d->dtype_ab);
     const size_t c = take(s, d->batch, d->stride_c, d->m, d->ldc, d->dtype_c);
     const size_t residual = take(s, d->batch, d->stride_r, d->residual ? d->m : 1, d->ldr, d->dtype_c);
-    const size_t bias = take(s, 1, 0, 1, d->n, d->dtype_bias), workspace = s->size_bytes;
+    const size_t bias = take(s, 1, 0, 1, d->n, d->dtype_bias), sums = take(s, 1, 0, 1, d->n, GEMM_F32);
+    const bool has_aux = d->aux || d->dact != GEMM_ACT_none;
+    const size_t aux = take(s, 1, 0, has_aux ? d->m : 1, d->n, d->dtype_c), workspace = s->size_bytes;
     s->size_bytes += workspace_bytes;
     *out_result = driver->memory_alloc(&s->memory, s->size_bytes);
     if (*out_result != 0)
         return STATUS_OK;
     char *base = (char *)(uintptr_t)s->memory;
-    s->args = (GemmArgs){base + a, base + b, base + c, (const float *)(const void *)(base + bias), base + residual};
+    s->args = (GemmArgs){.a = base + a,
+                         .b = base + b,
+                         .c = base + c,
+                         .bias = base + bias,
+                         .residual = base + residual,
+                         .aux = base + aux,
+                         .sums = (float *)(void *)(base + sums)};
     s->workspace = base + workspace;
     TRY(fill(device, s->memory, s->size_bytes - workspace_bytes));
     CUDA_TRY(driver, event_create(&s->begin, 0), "measuring contractions");

@@ -41,6 +41,8 @@ enum
     BIAS,
     RESIDUAL,
     C,
+    AUX,
+    SUMS,
     N_OPERANDS
 };
 
@@ -66,6 +68,8 @@ static void fill(Operands *o, const GemmDesc *d)
     place(o, BIAS, d->n);
     place(o, RESIDUAL, (d->batch - 1) * d->stride_r + d->m * d->ldr);
     place(o, C, (d->batch - 1) * d->stride_c + d->m * d->ldc);
+    place(o, AUX, d->m * d->n);
+    place(o, SUMS, d->n);
     o->before = malloc((size_t)o->n_elems * sizeof(float));
     o->after = malloc((size_t)o->n_elems * sizeof(float));
     assert_true(o->before && o->after);
@@ -75,7 +79,10 @@ static void fill(Operands *o, const GemmDesc *d)
 
 static GemmDtype dtype_of(const GemmDesc *d, int operand)
 {
-    return operand == A || operand == B ? d->dtype_ab : operand == BIAS ? d->dtype_bias : d->dtype_c;
+    return operand == A || operand == B ? d->dtype_ab
+           : operand == BIAS            ? d->dtype_bias
+           : operand == SUMS            ? GEMM_F32
+                                        : d->dtype_c;
 }
 
 /* Element i of an operand at x; one of bf16 is the upper half of an f32. */
@@ -106,8 +113,8 @@ static void fill_bf16(Operands *o, const GemmDesc *d)
     }
 }
 
-/* residual: where the residual was, in elements. */
-static double expected(const GemmDesc *d, const Operands *o, int64_t residual, int64_t item, int64_t i, int64_t j)
+/* op(A) op(B) + bias */
+static double product(const GemmDesc *d, const Operands *o, int64_t item, int64_t i, int64_t j)
 {
     const float *x = o->before;
     double sum = 0;
@@ -116,7 +123,16 @@ static double expected(const GemmDesc *d, const Operands *o, int64_t residual, i
                get(x + o->at[B], item * d->stride_b + (d->trans_b ? j * d->ldb + p : p * d->ldb + j), d->dtype_ab);
     if (d->bias)
         sum += get(x + o->at[BIAS], j, d->dtype_bias);
-    double result = gemm_act_f64(d->act, sum);
+    return sum;
+}
+
+/* residual: where the residual was, in elements. */
+static double expected(const GemmDesc *d, const Operands *o, int64_t residual, int64_t item, int64_t i, int64_t j)
+{
+    const float *x = o->before;
+    double result = gemm_act_f64(d->act, product(d, o, item, i, j));
+    if (d->dact != GEMM_ACT_none)
+        result *= gemm_act_slope_f64(d->dact, get(x + o->at[AUX], i * d->n + j, d->dtype_c));
     if (d->residual)
         result += get(x + residual, item * d->stride_r + i * d->ldr + j, d->dtype_c);
     if (d->accumulate)
@@ -124,7 +140,30 @@ static double expected(const GemmDesc *d, const Operands *o, int64_t residual, i
     return result;
 }
 
-/* Every element of C is right, everything else is as it was. */
+/* What is written besides C. */
+static void check_rest(const GemmDesc *d, const Operands *o, double bound, char *owned)
+{
+    const size_t elem_bytes = d->dtype_c == GEMM_F32 ? 4 : 2;
+    for (int64_t e = 0; d->aux && e < d->m * d->n; e++)
+    {
+        const double want = product(d, o, 0, e / d->n, e % d->n), got = get(o->after + o->at[AUX], e, d->dtype_c);
+        memset(owned + (size_t)o->at[AUX] * sizeof(float) + (size_t)e * elem_bytes, 1, elem_bytes);
+        if (!(fabs(got - want) <= bound))
+            fail_msg("aux [%lld,%lld] is %.9g, expected %.9g", (long long)(e / d->n), (long long)(e % d->n), got, want);
+    }
+    for (int64_t j = 0; d->sums && j < d->n; j++)
+    {
+        double want = 0;
+        for (int64_t p = 0; p < d->k; p++)
+            want += get(o->before + o->at[B], p * d->n + j, d->dtype_ab);
+        const double got = (double)o->after[o->at[SUMS] + j];
+        memset(owned + (size_t)(o->at[SUMS] + j) * sizeof(float), 1, sizeof(float));
+        if (!(fabs(got - want) <= 2e-6 * ((double)d->k + 2)))
+            fail_msg("sum %lld is %.9g, expected %.9g", (long long)j, got, want);
+    }
+}
+
+/* Every element of what is written is right, everything else is as it was. */
 static void check(const GemmDesc *d, const Operands *o, int64_t residual)
 {
     const size_t elem_bytes = d->dtype_c == GEMM_F32 ? 4 : 2, n_bytes = (size_t)o->n_elems * sizeof(float);
@@ -142,9 +181,10 @@ static void check(const GemmDesc *d, const Operands *o, int64_t residual)
             fail_msg("[%lld][%lld,%lld] is %.9g, expected %.9g", (long long)item, (long long)i, (long long)j, got,
                      want);
     }
+    check_rest(d, o, bound, owned);
     for (size_t i = 0; i < n_bytes; i++)
         if (!owned[i] && ((const char *)o->after)[i] != ((const char *)o->before)[i])
-            fail_msg("byte %zu, which is not of C, was written", i);
+            fail_msg("byte %zu, which is of no result, was written", i);
     free(owned);
 }
 
@@ -161,8 +201,13 @@ static void run_desc(HalDevice *device, const GemmDesc *d, bool residual_is_c)
     assert_int_equal(hal_buffer_create(device, size_bytes, &buffer), STATUS_OK);
     float *x = hal_buffer_address(buffer);
     const int64_t residual = o.at[residual_is_c ? C : RESIDUAL];
-    const GemmArgs args = {x + o.at[A], x + o.at[B], x + o.at[C], d->bias ? x + o.at[BIAS] : NULL,
-                           d->residual ? x + residual : NULL};
+    const GemmArgs args = {.a = x + o.at[A],
+                           .b = x + o.at[B],
+                           .c = x + o.at[C],
+                           .bias = d->bias ? x + o.at[BIAS] : NULL,
+                           .residual = d->residual ? x + residual : NULL,
+                           .aux = d->aux || d->dact != GEMM_ACT_none ? x + o.at[AUX] : NULL,
+                           .sums = d->sums ? x + o.at[SUMS] : NULL};
     assert_int_equal(hal_copy(device, HAL_COPY_TO_DEVICE, x, o.before, size_bytes), STATUS_OK);
     if (hal_gemm_run(device, gemm, &args) != STATUS_OK)
         fail_msg("%s", status_detail());
@@ -215,6 +260,56 @@ static void every_flag_alone_and_with_others(void **state)
     printf("%u contractions\n", n_run);
     assert_true(n_run >= 100);
     hal_device_destroy(device);
+}
+
+/* The parts of a training step: in the epilogue, or split where rows are no whole multiples of 8 or the library
+ * refuses. */
+static uint32_t run_step_parts(HalDevice *device, int64_t n, GemmDtype dtype)
+{
+    uint32_t n_run = 0;
+    for (uint32_t flags = 0; flags < 4; flags++)
+    {
+        GemmDesc d = gemm_desc_make(5, n, 11, flags & 1, flags & 2);
+        d.dtype_ab = d.dtype_c = d.dtype_bias = dtype;
+        d.act = GEMM_ACT_gelu_tanh;
+        d.aux = true;
+        d.bias = flags != 1;
+        run_desc(device, &d, false);
+        d.aux = d.bias = false;
+        d.act = GEMM_ACT_none;
+        d.dact = GEMM_ACT_gelu_tanh;
+        run_desc(device, &d, false);
+        d.dact = GEMM_ACT_none;
+        d.dtype_c = GEMM_F32;
+        d.sums = true;
+        d.accumulate = flags == 1;
+        n_run += flags & 2 ? 2 : 3;
+        if (!(flags & 2))
+            run_desc(device, &d, false);
+    }
+    return n_run;
+}
+
+static void the_parts_of_a_training_step(void **state)
+{
+    (void)state;
+    if (!fixture_has_compiler())
+        TEST_SKIP("no C++ compiler: the mock of NVRTC cannot compile");
+    static const char *const refused[] = {"160", "164", "192", "256"};
+    HalDevice *device = fixture_device();
+    uint32_t n_run = run_step_parts(device, 8, GEMM_F32) + run_step_parts(device, 8, GEMM_BF16) +
+                     run_step_parts(device, 7, GEMM_F32);
+    hal_device_destroy(device);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+    {
+        setenv("MOCK_CUDA_NO_EPILOGUE", refused[i], 1);
+        device = fixture_device();
+        n_run += run_step_parts(device, 8, GEMM_BF16);
+        hal_device_destroy(device);
+    }
+    unsetenv("MOCK_CUDA_NO_EPILOGUE");
+    printf("%u contractions\n", n_run);
+    assert_int_equal(n_run, 70);
 }
 
 static void random_strides_and_batches(void **state)
@@ -270,8 +365,21 @@ static void calls_are_as_planned(void **state)
         "A 10x784 ld 10 op 0 type 14, B 784x64 ld 784 op 0, C ld 10, D 10x64 ld 10 type 0, batch 1 strides 0 0 0 0, "
         "epilogue 1, workspace 33554432, alignment 64 64 64 64\n"
         "A 10x784 ld 10 op 0 type 0, B 784x64 ld 784 op 0, C ld 10, D 10x64 ld 10 type 0, batch 1 strides 0 0 0 0, "
-        "epilogue 1, workspace 33554432, alignment 64 64 64 64\n";
-    GemmDesc d[8];
+        "epilogue 1, workspace 33554432, alignment 64 64 64 64\n"
+        /* bias, gelu and its operand */
+        "A 16x784 ld 16 op 0 type 14, B 784x64 ld 784 op 0, C ld 16, D 16x64 ld 16 type 14, batch 1 strides 0 0 0 0, "
+        "epilogue 164, workspace 33554432, alignment 64 64 64 64, aux ld 16 type 14\n"
+        /* the gradient of gelu, B transposed */
+        "A 784x16 ld 784 op 1 type 0, B 784x64 ld 784 op 0, C ld 16, D 16x64 ld 16 type 0, batch 1 strides 0 0 0 0, "
+        "epilogue 192, workspace 33554432, alignment 64 64 64 64, aux ld 16 type 0\n"
+        /* the gradient of weights and of a bias: sums over k of our B, which is its A */
+        "A 16x784 ld 16 op 0 type 14, B 64x784 ld 64 op 1, C ld 16, D 16x64 ld 16 type 0, batch 1 strides 0 0 0 0, "
+        "epilogue 256, workspace 33554432, alignment 64 64 64 64, sums type 0\n";
+    enum
+    {
+        N_DESCS = 11
+    };
+    GemmDesc d[N_DESCS];
     for (int i = 0; i < 8; i++)
         d[i] = gemm_desc_make(64, 10, 784, false, false);
     d[1] = gemm_desc_make(784, 10, 64, true, false);
@@ -287,11 +395,16 @@ static void calls_are_as_planned(void **state)
     d[5].act = GEMM_ACT_relu;
     d[6].dtype_ab = GEMM_BF16;
     d[7].tf32 = true;
+    for (int i = 8; i < N_DESCS; i++)
+        d[i] = gemm_desc_make(64, 16, 784, i == 10, i == 9);
+    d[8].dtype_ab = d[8].dtype_c = d[8].dtype_bias = d[10].dtype_ab = GEMM_BF16;
+    d[8].bias = d[8].aux = d[10].sums = true;
+    d[8].act = d[9].dact = GEMM_ACT_gelu_tanh;
     Arena *arena = arena_create();
     HalDevice *device = fixture_device();
     const HalGemm *gemm = NULL;
     fixture_log_start();
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < N_DESCS; i++)
         if (hal_gemm_create(device, &d[i], &gemm) != STATUS_OK)
             fail_msg("%s", status_detail());
     const char *log = fixture_log_stop(arena);
@@ -391,6 +504,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_flag_alone_and_with_others),
+        cmocka_unit_test(the_parts_of_a_training_step),
         cmocka_unit_test(random_strides_and_batches),
         cmocka_unit_test(calls_are_as_planned),
         cmocka_unit_test(what_the_epilogue_cannot_do_is_split),

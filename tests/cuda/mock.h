@@ -7,7 +7,9 @@
  *   MOCK_CUDA_BAKED=1               what a graph reads of single numbers (4 bytes) stays what it was when it was made
  *   MOCK_CUDA_ASYNC=1               each stream has a thread that does its work, later
  *   MOCK_CUDA_ALGORITHMS=4:x:2      what cuBLASLt proposes: algorithms that take 4 ms, do not run, take 2 ms (one of 1
- * ms) MOCK_CUDA_DEVICES=2, MOCK_CUDA_NAME=NAME, MOCK_CUDA_ARCH=90, MOCK_CUDA_MEMORY=BYTES, MOCK_CUDA_BLASLT=130000 */
+ *                                   ms)
+ *   MOCK_CUDA_NO_EPILOGUE=256       an epilogue that cuBLASLt refuses
+ *   MOCK_CUDA_DEVICES=2, MOCK_CUDA_NAME=NAME, MOCK_CUDA_ARCH=90, MOCK_CUDA_MEMORY=BYTES, MOCK_CUDA_BLASLT=130000 */
 #ifndef PTC_TESTS_CUDA_MOCK_H
 #define PTC_TESTS_CUDA_MOCK_H
 

@@ -1,5 +1,6 @@
 /* libcublasLt on the host, from its documentation: column-major matrices, D = act(alpha op(A) op(B) + beta C + bias),
- * in f32. Asks the alignments that it was promised of what it is given. Its calls are recorded as what they mean. */
+ * in f32, gelu's operand as a second result, its gradient, and sums of A over k. $MOCK_CUDA_NO_EPILOGUE is one that it
+ * refuses. Asks the alignments that it was promised of what it is given. Its calls are recorded as what they mean. */
 #include "mock.h"
 
 #include <math.h>
@@ -19,9 +20,11 @@ struct cublasLtContext
 
 struct BlasLtMatmul
 {
-    int32_t transa, transb, bias_type;
+    int32_t transa, transb, bias_type, aux_type;
     uint32_t epilogue;
     const void *bias;
+    void *aux;
+    int64_t aux_ld;
 };
 
 struct BlasLtLayout
@@ -98,6 +101,12 @@ EXPORT CuResult cublasLtMatmulDescSetAttribute(BlasLtMatmul m, int attribute, co
         return set(&m->epilogue, sizeof m->epilogue, value, size_bytes);
     case BLASLT_DESC_BIAS_POINTER:
         return set(&m->bias, sizeof m->bias, value, size_bytes);
+    case BLASLT_DESC_AUX_POINTER:
+        return set(&m->aux, sizeof m->aux, value, size_bytes);
+    case BLASLT_DESC_AUX_LD:
+        return set(&m->aux_ld, sizeof m->aux_ld, value, size_bytes);
+    case BLASLT_DESC_AUX_TYPE:
+        return set(&m->aux_type, sizeof m->aux_type, value, size_bytes);
     case BLASLT_DESC_BIAS_TYPE:
         return set(&m->bias_type, sizeof m->bias_type, value, size_bytes);
     default:
@@ -165,6 +174,25 @@ static bool fits(const struct BlasLtMatmul *mm, const struct BlasLtLayout *a, co
            b->batch == d->batch && c->batch == d->batch && a->type == b->type && c->type == d->type;
 }
 
+/* What the documentation asks of an epilogue, and what the library answers otherwise. */
+static CuResult check_epilogue(const struct BlasLtMatmul *mm, const struct BlasLtLayout *d)
+{
+    const uint32_t act = mm->epilogue & ~(uint32_t)BLASLT_EPILOGUE_BIAS;
+    const bool sums = mm->epilogue == BLASLT_EPILOGUE_BGRADA, aux = mm->epilogue & BLASLT_EPILOGUE_AUX;
+    if (mm->epilogue == (uint32_t)mock_number("MOCK_CUDA_NO_EPILOGUE", 0) || (sums && mm->transa))
+        return BLASLT_NOT_SUPPORTED;
+    if (!sums && mm->epilogue != BLASLT_EPILOGUE_DGELU && mm->epilogue != BLASLT_EPILOGUE_BIAS &&
+        act != BLASLT_EPILOGUE_NONE && act != BLASLT_EPILOGUE_RELU && act != BLASLT_EPILOGUE_GELU &&
+        act != (BLASLT_EPILOGUE_GELU | BLASLT_EPILOGUE_AUX))
+        return INVALID_VALUE;
+    if (sums && (!mm->bias || mm->bias_type != d->type))
+        return INVALID_VALUE;
+    return aux && (!mm->aux || (uintptr_t)mm->aux % 16 || mm->aux_type != d->type || mm->aux_ld % 8 ||
+                   mm->aux_ld < d->rows || d->batch != 1)
+               ? INVALID_VALUE
+               : 0;
+}
+
 /* The number-th of $MOCK_CUDA_ALGORITHMS, if there are so many; *ms: below 0 when it does not run. */
 static bool algorithm(unsigned number, double *ms)
 {
@@ -183,22 +211,29 @@ EXPORT CuResult cublasLtMatmulAlgoGetHeuristic(BlasLtHandle handle, BlasLtMatmul
                                                BlasLtLayout c, BlasLtLayout d, BlasLtPreference preference,
                                                int n_wanted, BlasLtHeuristic *results, int *n_results)
 {
+    char vectors[64] = "";
+    if (mm->epilogue & BLASLT_EPILOGUE_AUX)
+        snprintf(vectors, sizeof vectors, ", aux ld %lld type %d", (long long)mm->aux_ld, mm->aux_type);
+    else if (mm->epilogue == BLASLT_EPILOGUE_BGRADA)
+        snprintf(vectors, sizeof vectors, ", sums type %d", mm->bias_type);
     MOCK("cublasLtMatmulAlgoGetHeuristic",
          "A %lldx%lld ld %lld op %d type %d, B %lldx%lld ld %lld op %d, C ld %lld, D %lldx%lld ld %lld type %d, batch "
          "%d "
-         "strides %lld %lld %lld %lld, epilogue %u, workspace %llu, alignment %u %u %u %u",
+         "strides %lld %lld %lld %lld, epilogue %u, workspace %llu, alignment %u %u %u %u%s",
          (long long)a->rows, (long long)a->cols, (long long)a->ld, mm->transa, a->type, (long long)b->rows,
          (long long)b->cols, (long long)b->ld, mm->transb, (long long)c->ld, (long long)d->rows, (long long)d->cols,
          (long long)d->ld, d->type, d->batch, (long long)a->batch_stride, (long long)b->batch_stride,
          (long long)c->batch_stride, (long long)d->batch_stride, mm->epilogue,
          (unsigned long long)preference->max_workspace_bytes, preference->alignment[0], preference->alignment[1],
-         preference->alignment[2], preference->alignment[3]);
+         preference->alignment[2], preference->alignment[3], vectors);
     (void)handle;
     *n_results = 0;
     if (!fits(mm, a, b, c, d) || n_wanted < 1)
         return INVALID_VALUE;
     if (preference->max_workspace_bytes < ALGO_WORKSPACE_BYTES)
         return BLASLT_NOT_SUPPORTED;
+    if (check_epilogue(mm, d) != 0)
+        return check_epilogue(mm, d);
     promised_alignment = preference->alignment[0];
     double ms;
     while (*n_results < n_wanted && algorithm((unsigned)*n_results, &ms))
@@ -218,7 +253,8 @@ EXPORT CuResult cublasLtMatmulAlgoCheck(BlasLtHandle handle, BlasLtMatmul mm, Bl
     (void)handle;
     promised_alignment = 64;
     *result = (BlasLtHeuristic){.workspace_bytes = ALGO_WORKSPACE_BYTES};
-    return algo->data[0] == ALGO_MARK && algorithm((unsigned)algo->data[1], &ms) && fits(mm, a, b, c, d)
+    return algo->data[0] == ALGO_MARK && algorithm((unsigned)algo->data[1], &ms) && fits(mm, a, b, c, d) &&
+                   check_epilogue(mm, d) == 0
                ? 0
                : INVALID_VALUE;
 }
@@ -258,6 +294,12 @@ static float activated(uint32_t epilogue, float x)
     return x;
 }
 
+static float gelu_slope(float x)
+{
+    const float k = 0.7978845608F, t = tanhf(k * (x + 0.044715F * x * x * x));
+    return 0.5F * (1 + t) + 0.5F * x * (1 - t * t) * k * (1 + 3 * 0.044715F * x * x);
+}
+
 static bool aligned(const void *address)
 {
     return (uintptr_t)address % promised_alignment == 0;
@@ -273,6 +315,18 @@ typedef struct
     void *workspace;
     size_t workspace_bytes;
 } Product;
+
+/* Sums of A's rows, not scaled, in the place of a bias. */
+static void sum_rows(const Product *p, int64_t k)
+{
+    for (int64_t row = 0; row < p->la.rows; row++)
+    {
+        double sum = 0;
+        for (int64_t i = 0; i < k; i++)
+            sum += (double)at(p->a, &p->la, 0, row, i);
+        store((void *)(uintptr_t)p->mm.bias, p->mm.bias_type, row, (float)sum);
+    }
+}
 
 static CuResult compute(const void *args)
 {
@@ -293,8 +347,14 @@ static CuResult compute(const void *args)
                     x += p->beta * at(p->c, &p->lc, item, row, col);
                 if (mm->epilogue & BLASLT_EPILOGUE_BIAS)
                     x += load(mm->bias, mm->bias_type, row);
+                if (mm->epilogue == BLASLT_EPILOGUE_DGELU)
+                    x *= gelu_slope(load(mm->aux, mm->aux_type, col * mm->aux_ld + row));
+                else if (mm->epilogue & BLASLT_EPILOGUE_AUX)
+                    store(mm->aux, mm->aux_type, col * mm->aux_ld + row, x);
                 store(p->d, p->ld.type, item * p->ld.batch_stride + col * p->ld.ld + row, activated(mm->epilogue, x));
             }
+    if (mm->epilogue == BLASLT_EPILOGUE_BGRADA)
+        sum_rows(p, k);
     return 0;
 }
 
@@ -310,7 +370,7 @@ EXPORT CuResult cublasLtMatmul(BlasLtHandle handle, BlasLtMatmul mm, const void 
     double ms = 0;
     (void)handle;
     if (algo->data[0] != ALGO_MARK || !algorithm((unsigned)algo->data[1], &ms) || ms < 0 ||
-        workspace_bytes < ALGO_WORKSPACE_BYTES || !fits(mm, la, lb, lc, ld))
+        workspace_bytes < ALGO_WORKSPACE_BYTES || !fits(mm, la, lb, lc, ld) || check_epilogue(mm, ld) != 0)
         return INVALID_VALUE;
     if (!aligned(a) || !aligned(b) || !aligned(c) || !aligned(d) || !aligned(workspace))
         return INVALID_VALUE;

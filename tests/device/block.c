@@ -99,16 +99,21 @@ static IrValue attention(Block *x, const char *scope, IrValue a)
     return ir_build2(&x->b, IR_add, a, dropout(x, out));
 }
 
-static IrValue mlp(Block *x, const char *scope, IrValue a)
+/* gelu: by erf, or, in odd layers and with rows of whole multiples of 8, by tanh, whose gradient a library has. */
+static IrValue mlp(Block *x, const char *scope, IrValue a, bool by_tanh)
 {
     const BlockSizes *s = x->sizes;
+    const int64_t hidden = by_tanh ? (s->hidden + 7) / 8 * 8 : s->hidden;
     IrValue h = layer_norm(x, named(x, scope, "norm"), a);
-    IrValue up = param(x, named(x, scope, "up"), "normal(0.2)", DIMS(s->width, s->hidden));
-    IrValue up_bias = param(x, named(x, scope, "up.bias"), "zeros", DIMS(s->hidden));
-    IrValue down = param(x, named(x, scope, "down"), "normal(0.2)", DIMS(s->hidden, s->width));
+    IrValue up = param(x, named(x, scope, "up"), "normal(0.2)", DIMS(s->width, hidden));
+    IrValue up_bias = param(x, named(x, scope, "up.bias"), "zeros", DIMS(hidden));
+    IrValue down = param(x, named(x, scope, "down"), "normal(0.2)", DIMS(hidden, s->width));
     IrValue down_bias = param(x, named(x, scope, "down.bias"), "zeros", DIMS(s->width));
     h = map(x, "x + y", einsum(x, "btw,wh->bth", h, up), up_bias);
-    h = map(x, "0.5 * x * (1 + erf(x / sqrt(2)))", h, h);
+    h = map(x,
+            by_tanh ? "0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))"
+                    : "0.5 * x * (1 + erf(x / sqrt(2)))",
+            h, h);
     h = map(x, "x + y", einsum(x, "bth,hw->btw", h, down), down_bias);
     return ir_build2(&x->b, IR_add, a, dropout(x, h));
 }
@@ -155,7 +160,7 @@ IrModule *block_module(Arena *arena, const BlockSizes *sizes)
         x->b.unit++;
         h = attention(x, arena_printf(arena, "layer%d.attention", i), h);
         x->b.unit++;
-        h = mlp(x, arena_printf(arena, "layer%d.mlp", i), h);
+        h = mlp(x, arena_printf(arena, "layer%d.mlp", i), h, i % 2 != 0);
     }
     x->b.unit++;
     loss(x, layer_norm(x, "final", h));

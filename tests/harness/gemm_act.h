@@ -23,4 +23,11 @@ static inline double gemm_act_f64(GemmAct act, double x)
     }
 }
 
+/* The derivative, as the quotient of a small difference. */
+static inline double gemm_act_slope_f64(GemmAct act, double x)
+{
+    const double h = 1e-5;
+    return (gemm_act_f64(act, x + h) - gemm_act_f64(act, x - h)) / (2 * h);
+}
+
 #endif

@@ -109,6 +109,65 @@ static void test_training_step(void **state)
     }
 }
 
+/* ---- passes over what an activation is between */
+
+typedef struct
+{
+    int64_t by_kernels, by_matmuls; /* bytes of matrices of n_elems, read and written in forward and backward pass */
+} Traffic;
+
+static int64_t traffic_of(const IrModule *m, IrValue value, int64_t n_elems)
+{
+    const IrType *type = ir_value_type(m, value);
+    return ir_type_n_elems(type) == n_elems ? ir_type_size_bytes(type) : 0;
+}
+
+static Traffic traffic_in_unit(const IrModule *m, uint32_t unit, int64_t n_elems)
+{
+    Traffic traffic = {0};
+    IR_FOR_OPS(m, ir_func_find(m, "train"), op)
+    {
+        const IrOpData *data = ir_op(m, op);
+        int64_t bytes = 0;
+        for (uint32_t i = 0; i < data->n_operands; i++)
+            bytes += traffic_of(m, data->operands[i], n_elems);
+        for (uint32_t i = 0; i < data->n_results; i++)
+            bytes += traffic_of(m, data->results[i], n_elems);
+        if (data->unit == unit && data->code == IR_call)
+            traffic.by_kernels += bytes;
+        if (data->unit == unit && data->code == IR_matmul)
+            traffic.by_matmuls += bytes;
+    }
+    return traffic;
+}
+
+/* Where the library has the activation's gradient, no kernel reads or writes a matrix between the two products. */
+static void test_activations_in_matmuls(void **state)
+{
+    (void)state;
+    static const BlockSizes sizes = {
+        .batch = 8, .tokens = 49, .patch = 16, .width = 48, .heads = 4, .hidden = 192, .classes = 10, .n_layers = 2};
+    const int64_t n_elems = sizes.batch * sizes.tokens * sizes.hidden;
+    for (int bf16 = 0; bf16 < 2; bf16++)
+    {
+        Arena *arena = arena_create();
+        IrModule *m = block_module(arena, &sizes);
+        if (bf16)
+            ir_attrs_put(arena, &ir_func(m, ir_func_find(m, "train"))->attrs, ir_attr_str(IR_ATTR_precision, "bf16"));
+        run_passes(&arena, &m, pass_pipeline_default);
+        check_all(m);
+        const Traffic by_erf = traffic_in_unit(m, 3, n_elems), by_tanh = traffic_in_unit(m, 5, n_elems);
+        const int64_t matrix = n_elems * (bf16 ? 2 : 4);
+        printf("%s: gelu by erf: kernels %lld, matmuls %lld bytes; by tanh: %lld, %lld\n", bf16 ? "bf16" : "f32",
+               (long long)by_erf.by_kernels, (long long)by_erf.by_matmuls, (long long)by_tanh.by_kernels,
+               (long long)by_tanh.by_matmuls);
+        assert_true(by_erf.by_kernels >= 5 * matrix); /* x to y; x and y's gradient to x's */
+        assert_int_equal(by_tanh.by_kernels, 0);
+        assert_int_equal(by_tanh.by_matmuls - by_erf.by_matmuls, 2 * matrix); /* x is written, and read */
+        arena_destroy(arena);
+    }
+}
+
 /* ---- traps */
 
 static IrModule *parse(Arena *arena, const char *text)
@@ -238,7 +297,8 @@ static void test_checker_can_fail(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_traps), cmocka_unit_test(test_random),
-                                       cmocka_unit_test(test_training_step), cmocka_unit_test(test_checker_can_fail)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_traps), cmocka_unit_test(test_random), cmocka_unit_test(test_training_step),
+        cmocka_unit_test(test_activations_in_matmuls), cmocka_unit_test(test_checker_can_fail)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

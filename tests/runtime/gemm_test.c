@@ -158,7 +158,11 @@ static void check_desc(const GemmDesc *d, bool residual_is_c)
         void *c = malloc(c_bytes);
         assert_non_null(c);
         memcpy(c, before, c_bytes);
-        GemmArgs args = {a, b, c, d->bias ? bias : NULL, d->residual ? (residual_is_c ? c : residual) : NULL};
+        GemmArgs args = {.a = a,
+                         .b = b,
+                         .c = c,
+                         .bias = d->bias ? bias : NULL,
+                         .residual = d->residual ? (residual_is_c ? c : residual) : NULL};
         assert_int_equal(gemm_run(gemm, &args), STATUS_OK);
         if (p > 0)
         {
