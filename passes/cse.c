@@ -1,6 +1,9 @@
 /* Common subexpressions: within a function, an op with the same code, operands, attributes and result types as an
  * earlier one is replaced by it. A merged op keeps the earlier one's phase: what the forward pass has computed the
- * backward pass reads (pass recompute may undo that where it is cheap). */
+ * backward pass reads (pass recompute may undo that where it is cheap).
+ *
+ * Views of params are merged within a unit only: they cost nothing, and a bias that layers share must reach the matmul
+ * of each layer as a bias, wherever the pipeline is cut. */
 #include "passes/manager.h"
 
 #include "base/bug.h"
@@ -11,6 +14,16 @@ static uint64_t mix(uint64_t hash, uint64_t value)
 {
     hash ^= value + 0x9e3779b97f4a7c15u + (hash << 6) + (hash >> 2);
     return hash * 0xff51afd7ed558ccdu;
+}
+
+static bool is_view_of_param(const IrModule *m, const IrOpData *op)
+{
+    if (!ir_code_has(op->code, IR_TRAIT_VIEW) || op->n_operands != 1)
+        return false;
+    const IrOpData *of = ir_op(m, ir_value(m, op->operands[0])->def);
+    if (of->code != IR_get)
+        return is_view_of_param(m, of);
+    return ir_global(m, ir_global_find(m, ir_attrs_str(&of->attrs, IR_ATTR_global)))->kind == IR_GLOBAL_PARAM;
 }
 
 static uint64_t hash_op(const IrOpData *op)
@@ -36,7 +49,7 @@ static bool same_op(const IrModule *m, const IrOpData *a, const IrOpData *b)
 {
     if (a->code != b->code || a->n_operands != b->n_operands || a->n_results != b->n_results ||
         memcmp(a->operands, b->operands, a->n_operands * sizeof *a->operands) != 0 ||
-        !ir_attrs_equal(&a->attrs, &b->attrs))
+        !ir_attrs_equal(&a->attrs, &b->attrs) || (a->unit != b->unit && is_view_of_param(m, a)))
         return false;
     for (uint32_t i = 0; i < a->n_results; i++)
         if (!ir_type_equal(ir_value_type(m, a->results[i]), ir_value_type(m, b->results[i])))

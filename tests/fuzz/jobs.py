@@ -22,7 +22,6 @@ import sys
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ZOO = os.path.join(SOURCE, "examples", "zoo")
 POLICIES = ["none", "explicit", "gradnorm", "schedule", "autofreeze", "plasticity"]
-MICRO_BATCHES = 4
 # of those dimensions that a model has
 SMALL = {"d": 32, "heads": 4, "groups": 2, "hidden": 64, "embedding": 16, "tokens": 12, "positions": 32, "vocabulary": 200}
 SMALL |= {"image": 32, "pad": 0}
@@ -86,10 +85,10 @@ def try_job(ptc, device, number, folder):
     """(ok, refused or failed; what it was; what is wrong)"""
     draw = random.Random(number)
     path, elastic, sizes = write_model(draw, folder, draw.randint(2, 4))
-    job = [*sizes, f"--set=train.batch={draw.choice([8, 12, 16])}", "--set=train.epochs=3", f"--seed={number + 1}"]
+    job = [*sizes, f"--set=train.batch={draw.choice([12, 24])}", "--set=train.epochs=3", f"--seed={number + 1}"]
     job += [f"--synthetic={draw.choice([40, 48, 51])}", f"--precision={draw.choice(['f32', 'f32', 'bf16'])}"]
-    job += [f"--device={device}", "--deterministic", f"--micro-batches={MICRO_BATCHES}"]
     ranks = draw.randint(2, 4)
+    job += [f"--device={device}", "--deterministic", f"--micro-batches={6 if ranks == 3 else 4}"]
     one, many = os.path.join(folder, "one"), os.path.join(folder, "many")
     commands = [[ptc, *job, f"--out={one}", path], [ptc, "-n", str(ranks), *job, f"--out={many}", *layout(draw, ranks), path]]
     stop = draw.choice([0, 0, 1, 2, 3, 5, 7])
