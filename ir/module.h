@@ -218,14 +218,19 @@ typedef struct
 
 typedef enum
 {
-    IR_GLOBAL_PARAM, /* a weight; persistent, in checkpoints */
-    IR_GLOBAL_STATE, /* optimizer state (attr of = its param); persistent, in checkpoints */
-    IR_GLOBAL_INPUT, /* filled by the runtime before a step: batch fields "batch.images", "batch.mask" f32[B],
-                        "batch.sample" i32[B] (position in the global batch), scalars "lr" f32[], "step" i32[]
-                        (counts from 1), "rng.key" i32[2] (seed, step) */
-    IR_GLOBAL_OUTPUT /* read by the runtime after a step: "loss", "loss.sum", "loss.weight",
+    IR_GLOBAL_PARAM,  /* a weight; persistent, in checkpoints */
+    IR_GLOBAL_STATE,  /* optimizer state (attr of = its param); persistent, in checkpoints */
+    IR_GLOBAL_INPUT,  /* filled by the runtime before a step: batch fields "batch.images", "batch.mask" f32[B],
+                         "batch.sample" i32[B] (position in the global batch), scalars "lr" f32[], "step" i32[]
+                         (counts from 1), "rng.key" i32[2] (seed, step) */
+    IR_GLOBAL_OUTPUT, /* read by the runtime after a step: "loss", "loss.sum", "loss.weight",
                          those of metrics (metrics.def), "grad_norm" */
+    IR_GLOBAL_COPY    /* a param in bf16 (attr of = the param): what sets the param sets it, too, and @refresh makes it
+                         from a param that was written from outside; not in checkpoints */
 } IrGlobalKind;
+
+/* The step function that makes all copies. */
+#define IR_REFRESH "refresh"
 
 typedef struct
 {

@@ -481,13 +481,13 @@ static bool parse_file(Parser *p)
 
 static bool parse_global(Parser *p)
 {
-    static const char *const kinds[] = {"param", "state", "input", "output"}; /* as in IrGlobalKind */
+    static const char *const kinds[] = {"param", "state", "input", "output", "copy"}; /* as in IrGlobalKind */
     Token word, name;
     uint32_t kind;
     IrType type;
     Span span;
-    if (!expect(p, TOK_NAME, "param, state, input or output", &word) ||
-        !pick(p, &word, "kind of global", kinds, 4, &kind) || !expect(p, TOK_STR, "the global's name", &name) ||
+    if (!expect(p, TOK_NAME, "param, state, input, output or copy", &word) ||
+        !pick(p, &word, "kind of global", kinds, 5, &kind) || !expect(p, TOK_STR, "the global's name", &name) ||
         !expect_punct(p, ':') || !parse_type(p, &type) || !parse_optional_attrs(p) || !parse_loc(p, &span) ||
         !expect_line_end(p))
         return false;

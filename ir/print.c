@@ -12,7 +12,8 @@ static const char *const func_kinds[] = {[IR_FUNC_STEP] = "step", [IR_FUNC_KERNE
 static const char *const global_kinds[] = {[IR_GLOBAL_PARAM] = "param",
                                            [IR_GLOBAL_STATE] = "state",
                                            [IR_GLOBAL_INPUT] = "input",
-                                           [IR_GLOBAL_OUTPUT] = "output"};
+                                           [IR_GLOBAL_OUTPUT] = "output",
+                                           [IR_GLOBAL_COPY] = "copy"};
 
 static void print_type(StrBuf *buf, const IrType *type)
 {

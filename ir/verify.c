@@ -139,8 +139,13 @@ static bool check_global(Verifier *v, IrGlobal index)
         return fail(v, "global \"%s\": there is another of that name", global->name);
     const char *of = ir_attrs_str(&global->attrs, IR_ATTR_of);
     IrGlobal param = of ? ir_global_find(v->m, of) : 0;
-    if (of && (global->kind != IR_GLOBAL_STATE || !param || ir_global(v->m, param)->kind != IR_GLOBAL_PARAM))
-        return fail(v, "global \"%s\": attribute 'of' is for a state and names a param", global->name);
+    const bool is_copy = global->kind == IR_GLOBAL_COPY;
+    if (of &&
+        ((global->kind != IR_GLOBAL_STATE && !is_copy) || !param || ir_global(v->m, param)->kind != IR_GLOBAL_PARAM))
+        return fail(v, "global \"%s\": attribute 'of' is for a state or a copy and names a param", global->name);
+    if (is_copy &&
+        (!of || !ir_type_same_shape(&global->type, &ir_global(v->m, param)->type) || global->type.dtype != DT_BF16))
+        return fail(v, "global \"%s\": a copy is the bf16 of the param that it is 'of'", global->name);
     return true;
 }
 
@@ -214,7 +219,7 @@ static bool check_global_use(Verifier *v, const IrOpData *data, bool check_to_co
     if (v->global_set[index])
         return fail(v, "global \"%s\" is set twice", name);
     v->global_set[index] = true;
-    bool kept = global->kind == IR_GLOBAL_PARAM || global->kind == IR_GLOBAL_STATE;
+    bool kept = global->kind != IR_GLOBAL_OUTPUT;
     if (kept && check_to_come)
         return fail(v, "sets what is kept before a check_finite that could refuse the step");
     return true;
@@ -239,6 +244,23 @@ static bool check_root(Verifier *v, const IrOpData *data, bool check_to_come)
     return true;
 }
 
+/* A copy is what its param is: whatever sets one sets the other. */
+static bool check_copies(Verifier *v)
+{
+    const bool refreshes = strcmp(ir_func(v->m, v->func)->name, IR_REFRESH) == 0;
+    for (IrGlobal g = 1; g < v->m->globals.len; g++)
+    {
+        const IrGlobalData *global = ir_global(v->m, g);
+        const char *of = global->kind == IR_GLOBAL_COPY ? ir_attrs_str(&global->attrs, IR_ATTR_of) : NULL;
+        const bool sets_param = of && v->global_set[ir_global_find(v->m, of)];
+        if (of && sets_param && !v->global_set[g])
+            return fail(v, "sets \"%s\" and not its copy \"%s\"", of, global->name);
+        if (of && !sets_param && v->global_set[g] && !refreshes)
+            return fail(v, "sets the copy \"%s\" and not \"%s\"", global->name, of);
+    }
+    return true;
+}
+
 static bool check_func_meaning(Verifier *v)
 {
     uint32_t n_checks = 0;
@@ -256,6 +278,8 @@ static bool check_func_meaning(Verifier *v)
     }
     v->op = 0;
     const IrFuncData *f = ir_func(v->m, v->func);
+    if (!check_copies(v))
+        return false;
     if (f->kind == IR_FUNC_KERNEL && (!f->last || ir_op(v->m, f->last)->code != IR_output))
         return fail(v, "a kernel has at least one output");
     return true;

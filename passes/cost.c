@@ -175,7 +175,7 @@ static void add_params(Cost *c)
     for (IrGlobal g = 1; g < m->globals.len; g++)
     {
         const IrGlobalData *global = ir_global(m, g), *param = global;
-        if (global->kind == IR_GLOBAL_STATE)
+        if (global->kind == IR_GLOBAL_STATE || global->kind == IR_GLOBAL_COPY)
         {
             const char *of = ir_attrs_str(&global->attrs, IR_ATTR_of); /* NULL: of the unit itself, as grad_sq is */
             param = of ? ir_global(m, ir_global_find(m, of)) : global;
@@ -186,6 +186,8 @@ static void add_params(Cost *c)
         UnitCost *cost = &c->units[unit >= 1 && unit <= c->n_units ? unit : 1];
         if (global->kind == IR_GLOBAL_STATE)
             cost->state_bytes += bytes;
+        else if (global->kind == IR_GLOBAL_COPY)
+            cost->copy_bytes += bytes;
         else
         {
             cost->param_bytes += bytes;

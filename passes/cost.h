@@ -33,6 +33,7 @@ typedef struct
     double forward_flops, backward_flops; /* of contractions */
     uint64_t n_params;                    /* numbers */
     int64_t param_bytes, state_bytes, grad_bytes;
+    int64_t copy_bytes;    /* of params, in bf16 */
     int64_t kept_bytes;    /* made by a forward pass and read by this unit's backward pass */
     int64_t border_bytes;  /* sent when the pipeline is cut behind this unit; the same goes back */
     int64_t largest_bytes; /* of one result: what temporaries take at least */

@@ -148,7 +148,7 @@ void forecast_by_paper(Arena *arena, const ForecastJob *job, uint32_t last, bool
     const UnitCost *starts = left_of(arena, job, job->starts, last, false);
     PipelineStage *stages = planner_stages(arena, &plan, costs, starts, job->n_units, job->cost_rows, rows, &machine);
     for (uint32_t u = 1; u <= cut_behind; u++)
-        stages[0].fixed_bytes += costs[u].param_bytes;
+        stages[0].fixed_bytes += costs[u].param_bytes + costs[u].copy_bytes;
     PipelineList *lists = pipeline_build(arena, PIPELINE_gpipe, n_micro, stages, k);
     const PipelineTimes times = pipeline_simulate(arena, lists, stages, k, BUFFERS_OF_PAPER);
     ENSURE(!times.deadlock);

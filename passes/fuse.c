@@ -361,6 +361,8 @@ static bool is_small_work(const Fuser *f, const FuseGroup *group)
 {
     const IrModule *m = f->plan->m;
     const IrOpData *first = ir_op(m, group->ops.data[0]);
+    if (first->phase == IR_PHASE_OPTIMIZER && first->code == IR_cast)
+        return false; /* of a param that another rank updates, which may wait for what this one updates */
     if (first->phase == IR_PHASE_OPTIMIZER)
         return group->n_elems > 1 && group->n_elems < SMALL_UPDATE_ELEMS && !group->reduces;
     if (group->ops.len > 1)

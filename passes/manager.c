@@ -13,7 +13,7 @@
 
 const char *const pass_pipeline_default =
     "canonicalise,cse,dce,pack,make_eval,freeze,cache_prefix,micro_batch,autodiff,optimizer,precision,partition,"
-    "replicate,decompose,canonicalise,cse,dce,epilogue,dce,recompute,dce,fuse,"
+    "replicate,decompose,canonicalise,cse,dce,epilogue,dce,recompute,dce,copies,fuse,"
     "schedule,plan_memory";
 
 #define NEEDS(bits)      PROPERTIES(bits)

@@ -181,7 +181,7 @@ static bool may_overwrite(const Planner *p, IrValue value, const char *global)
     const IrModule *m = p->m;
     IrOp writer = ir_value(m, value)->def;
     IrGlobalKind kind = ir_global(m, ir_global_find(m, global))->kind;
-    bool kept = kind == IR_GLOBAL_PARAM || kind == IR_GLOBAL_STATE;
+    bool kept = kind != IR_GLOBAL_OUTPUT;
     IR_FOR_OPS(m, p->func, op)
     {
         const IrOpData *data = ir_op(m, op);

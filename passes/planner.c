@@ -83,7 +83,7 @@ PipelineStage *planner_stages(Arena *arena, const Plan *plan, const UnitCost *co
             stage->weight_s += unit.weight_s;
             stage->update_s += unit.update_s / n_replicas; /* of the params that it owns */
             stage->kept_bytes += (int64_t)((double)unit.kept_bytes * scale);
-            stage->fixed_bytes += unit.param_bytes + unit.state_bytes / n_replicas + unit.grad_bytes;
+            stage->fixed_bytes += unit.param_bytes + unit.copy_bytes + unit.state_bytes / n_replicas + unit.grad_bytes;
             reduced += unit.grad_bytes;
             if (unit.largest_bytes > largest)
                 largest = unit.largest_bytes;
@@ -138,7 +138,7 @@ static bool cut_well(Planner *p, Plan *plan, uint32_t rows)
         /* a replica's micro-batches, and its part of one update for all of them */
         cost_s[i] = unit.forward_s + unit.backward_s + unit.update_s / plan->n_micro;
         link_s[i] = p->machine.link_s + (double)unit.border_bytes * scale / p->machine.link_bytes_per_s;
-        bytes[i] = unit.param_bytes + unit.state_bytes / plan->n_replicas + unit.grad_bytes +
+        bytes[i] = unit.param_bytes + unit.copy_bytes + unit.state_bytes / plan->n_replicas + unit.grad_bytes +
                    (int64_t)((double)unit.kept_bytes * scale * kept);
     }
     bool *may_cut = ARENA_ARRAY(p->arena, bool, n);

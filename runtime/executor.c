@@ -5,6 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+static uint32_t count_copies(const IrModule *m)
+{
+    uint32_t n = 0;
+    for (IrGlobal g = 1; g < m->globals.len; g++)
+        n += ir_global(m, g)->kind == IR_GLOBAL_COPY;
+    return n;
+}
+
 static Executor *create(HalDevice *device, const ExecutorModule *modules, uint32_t n_modules)
 {
     ENSURE(n_modules >= 1);
@@ -15,6 +23,9 @@ static Executor *create(HalDevice *device, const ExecutorModule *modules, uint32
     for (uint32_t i = 0; i < n_modules; i++)
         x->variants[i] = (ExecutorVariant){.m = modules[i].m, .label = n_modules > 1 ? modules[i].label : NULL};
     executor_select(x, n_modules - 1);
+    for (uint32_t i = 0; i < n_modules; i++)
+        x->copies_differ = x->copies_differ || count_copies(modules[i].m) != count_copies(x->m);
+    x->stale = true;
     return x;
 }
 
@@ -74,6 +85,7 @@ void executor_destroy(Executor *x)
 void executor_select(Executor *x, uint32_t variant)
 {
     ENSURE(variant < x->n_variants);
+    x->stale = x->stale || (x->copies_differ && x->now != &x->variants[variant]);
     x->now = &x->variants[variant];
     x->m = x->now->m;
 }
@@ -154,6 +166,7 @@ Status executor_write_global(Executor *x, const char *name, const void *data)
 {
     IrGlobal global = must_find(x, name);
     const IrType *type = &ir_global(x->m, global)->type;
+    x->stale = x->stale || ir_global(x->m, global)->kind == IR_GLOBAL_PARAM;
     if (x->env)
     {
         convert((DType)type->dtype, ir_type_n_elems(type), data, ir_interp_find(x->env, name));

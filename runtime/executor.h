@@ -68,7 +68,8 @@ bool executor_has_global(const Executor *executor, const char *name);
 /* How many numbers it has, in the selected variant and in any. */
 uint64_t executor_n_elems(const Executor *executor, const char *name);
 uint64_t executor_variant_elems(const Executor *executor, uint32_t variant, const char *name);
-/* Whole globals, to and from the host. The name must be one that executor_has_global (BUG). */
+/* Whole globals, to and from the host. The name must be one that executor_has_global (BUG). Copies of params that are
+ * written are made again before a step function runs (@refresh). */
 Status executor_write_global(Executor *executor, const char *name, const void *data);
 Status executor_read_global(Executor *executor, const char *name, void *data);
 /* The next contents of an input, for steps that are run again and again: the caller fills `host` while a step runs.
@@ -87,7 +88,8 @@ Status executor_read_scalar(Executor *executor, const char *name, double *out_va
 /* Bytes on the device, as planned. */
 typedef struct
 {
-    int64_t param_bytes, state_bytes, input_bytes, output_bytes;
+    int64_t param_bytes; /* with their copies in bf16 */
+    int64_t state_bytes, input_bytes, output_bytes;
     int64_t arena_bytes;     /* activations and gradients: the largest step function's */
     int64_t workspace_bytes; /* of kernels and the contraction library */
     int64_t comm_bytes;      /* buffers of messages and sums that this rank shares with others of its host */

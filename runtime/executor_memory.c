@@ -66,6 +66,7 @@ static int64_t *size_of_kind(ExecutorMemory *sizes, IrGlobalKind kind)
     switch (kind)
     {
     case IR_GLOBAL_PARAM:
+    case IR_GLOBAL_COPY:
         return &sizes->param_bytes;
     case IR_GLOBAL_STATE:
         return &sizes->state_bytes;

@@ -117,6 +117,8 @@ struct Executor
     uint32_t n_variants;
     ExecutorVariant *now;       /* the selected one */
     const IrModule *m;          /* its module */
+    bool stale;                 /* params have been written, copies of them not */
+    bool copies_differ;         /* one variant has copies that another has not */
     const ExecutorComm *comm;   /* NULL: none */
     DeviceLinks *links;         /* NULL: none, or they have gone with comm->device */
     ExecutorTensorList tensors; /* params and states */

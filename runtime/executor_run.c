@@ -198,7 +198,7 @@ static Status run_program(Executor *x, const Program *program, bool timed)
     return timed ? read_marks(x, program, start_clock_s) : STATUS_OK;
 }
 
-Status executor_run(Executor *x, const char *func)
+static Status run_function(Executor *x, const char *func)
 {
     if (x->env)
         return ir_interp_run(x->env, x->m, ir_func_find(x->m, func));
@@ -212,4 +212,12 @@ Status executor_run(Executor *x, const char *func)
     if (named)
         hal_range_end(x->device);
     return status;
+}
+
+Status executor_run(Executor *x, const char *func)
+{
+    if (x->stale && ir_func_find(x->m, IR_REFRESH))
+        TRY(run_function(x, IR_REFRESH));
+    x->stale = false;
+    return run_function(x, func);
 }

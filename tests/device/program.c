@@ -94,6 +94,11 @@ HalDevice *device_open(const char *backend, int n_threads)
 
 Executor *device_executor(HalDevice *device, const DeviceProgram *program)
 {
+    return device_executor_from(device, program, NULL);
+}
+
+Executor *device_executor_from(HalDevice *device, const DeviceProgram *program, ExecutorTensors *from)
+{
     Executor *executor = NULL;
     const IrModule *m = program->m;
     HalKernelFile kernels;
@@ -101,7 +106,7 @@ Executor *device_executor(HalDevice *device, const DeviceProgram *program)
     if (hal_kernels_build(arena, hal_device_name(device), &m, 1, 1, &kernels) != STATUS_OK)
         fail_msg("%s: %s", m->name, status_detail());
     const ExecutorModule module = {.m = m, .kernels_path = kernels.path};
-    if (executor_create(device, &module, 1, NULL, NULL, &executor) != STATUS_OK)
+    if (executor_create(device, &module, 1, NULL, from, &executor) != STATUS_OK)
         fail_msg("%s", status_detail());
     arena_destroy(arena);
     return executor;

@@ -25,6 +25,8 @@ void device_program_destroy(DeviceProgram *program);
 HalDevice *device_open(const char *backend, int n_threads);
 /* Compiles the kernels for the device. */
 Executor *device_executor(HalDevice *device, const DeviceProgram *program);
+/* The same, taking over params and states. */
+Executor *device_executor_from(HalDevice *device, const DeviceProgram *program, ExecutorTensors *from);
 
 /* Globals of m between the interpreter's doubles and a device's storage. */
 void device_write_global(Executor *executor, const IrModule *m, IrGlobal global, const double *values);
