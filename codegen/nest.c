@@ -12,8 +12,9 @@ typedef struct
     IrFunc func;
     Nest *nest;
     VEC(IrValue) outputs;
-    int32_t *depth; /* by value: row reductions in sequence before it */
-    uint8_t *final; /* by value: bits 1 << NEST_COLUMNS, 1 << NEST_WHOLE of the sums that it depends on */
+    VEC(int64_t) pitches; /* by output; 0: its rows lie one behind another */
+    int32_t *depth;       /* by value: row reductions in sequence before it */
+    uint8_t *final;       /* by value: bits 1 << NEST_COLUMNS, 1 << NEST_WHOLE of the sums that it depends on */
     const char *why;
 } Build;
 
@@ -41,6 +42,7 @@ static bool collect(Build *b)
         if (data->code == IR_output)
         {
             vec_push(b->arena, &b->outputs, data->operands[0]);
+            vec_push(b->arena, &b->pitches, ir_attrs_int(&data->attrs, IR_ATTR_pitch, 0));
             vec_push(b->arena, &outputs, *ir_value_type(b->m, data->operands[0]));
         }
         else if (!pull_has_rule(data->code))
@@ -253,13 +255,24 @@ static bool order(Build *b)
     return true;
 }
 
+/* Where the element at linear position a of an output lies. */
+static Idx place_of(const Build *b, IdxTable *idx, uint32_t output, Idx at)
+{
+    const IrType *type = ir_value_type(b->m, b->outputs.data[output]);
+    Idx row, in_row;
+    if (!b->pitches.data[output])
+        return at;
+    idx_divmod(idx, at, type->dims[type->rank - 1], &row, &in_row);
+    return idx_add(idx, idx_scale(idx, row, b->pitches.data[output]), in_row);
+}
+
 static bool add_store(Build *b, Pull *p, uint32_t output, Idx at, bool inner)
 {
     IrValue value = b->outputs.data[output];
     NestStore store = {.output = output,
                        .dtype = (DType)ir_value_type(b->m, value)->dtype,
                        .source = pull_value(p, value, at),
-                       .index = at,
+                       .index = place_of(b, &p->stage->idx, output, at),
                        .inner = inner,
                        .phase = p->phase};
     if (!store.source)

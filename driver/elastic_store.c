@@ -37,20 +37,29 @@ static Status digest_program(Session *s, uint64_t *out_digest)
     return STATUS_OK;
 }
 
-/* A param also by way of its copy. */
-static bool prefix_reads(const IrModule *m, const char *global)
+static bool prefix_gets(const IrModule *m, const char *global)
 {
     IR_FOR_OPS(m, ir_func_find(m, "prefix"), op)
     {
         const IrOpData *data = ir_op(m, op);
-        if (data->code != IR_get)
-            continue;
-        const IrGlobalData *got = ir_global(m, ir_global_find(m, ir_attrs_str(&data->attrs, IR_ATTR_global)));
-        const char *name = got->kind == IR_GLOBAL_COPY ? ir_attrs_str(&got->attrs, IR_ATTR_of) : got->name;
-        if (strcmp(name, global) == 0)
+        if (data->code == IR_get && strcmp(ir_attrs_str(&data->attrs, IR_ATTR_global), global) == 0)
             return true;
     }
     return false;
+}
+
+/* A param also by way of its copy. */
+static bool prefix_reads(const IrModule *m, const char *global)
+{
+    bool reads = prefix_gets(m, global);
+    for (IrGlobal g = 1; g < m->globals.len && !reads; g++)
+    {
+        const IrGlobalData *copy = ir_global(m, g);
+        const char *of = ir_attrs_str(&copy->attrs, IR_ATTR_of), *within = ir_attrs_str(&copy->attrs, IR_ATTR_within);
+        reads = copy->kind == IR_GLOBAL_COPY && of && strcmp(of, global) == 0 &&
+                prefix_gets(m, within ? within : copy->name);
+    }
+    return reads;
 }
 
 /* Of all that @prefix reads and that training could have changed; the order of globals does not matter. */

@@ -110,6 +110,15 @@ bool infer_set(Infer *x)
     return infer_want_type(x, 0, ir_global(x->m, global)->type);
 }
 
+bool infer_output(Infer *x)
+{
+    const IrAttr *pitch = ir_attrs_find(x->attrs, IR_ATTR_pitch);
+    if (pitch && (x->in[0]->rank < 2 || pitch->i < x->in[0]->dims[x->in[0]->rank - 1]))
+        return infer_fail(x, "rows of %s do not fit into a pitch of %lld", infer_text(x, x->in[0]),
+                          (long long)pitch->i);
+    return true;
+}
+
 bool infer_none(Infer *x)
 {
     (void)x;

@@ -41,9 +41,8 @@ struct InterpEnv
 
 typedef struct
 {
-    const char *name;
+    IrGlobal global;
     const double *data;
-    size_t size_bytes;
 } PendingSet;
 
 struct InterpFrame
@@ -250,10 +249,9 @@ Status interp_get(InterpOp *x)
 
 Status interp_set(InterpOp *x)
 {
-    const char *name = ir_attrs_str(&x->op->attrs, IR_ATTR_global);
+    const IrGlobal global = ir_global_find(x->m, ir_attrs_str(&x->op->attrs, IR_ATTR_global));
     size_t size_bytes = sizeof(double) * (size_t)ir_type_n_elems(interp_in_type(x, 0));
-    const double *copy = arena_memdup(x->scratch, x->in[0], size_bytes);
-    vec_push(x->scratch, &x->frame->sets, (PendingSet){name, copy, size_bytes});
+    vec_push(x->scratch, &x->frame->sets, (PendingSet){global, arena_memdup(x->scratch, x->in[0], size_bytes)});
     return STATUS_OK;
 }
 
@@ -404,13 +402,25 @@ static void reset(InterpEnv *env)
     memset(&env->free_lists, 0, sizeof env->free_lists);
 }
 
+/* A copy that lies in another one is written there. */
+static void write_set(const InterpEnv *env, const IrModule *m, const PendingSet *set)
+{
+    const int64_t n = ir_type_n_elems(&ir_global(m, set->global)->type);
+    IrWindow window = {.whole = set->global};
+    ir_global_window(m, set->global, &window);
+    double *to = bound(env, ir_global(m, window.whole)->name) + window.start;
+    const int64_t row = window.pitch ? window.row : n;
+    for (int64_t i = 0; i < n; i += row, to += window.pitch)
+        memcpy(to, set->data + i, sizeof *to * (size_t)row);
+}
+
 Status ir_interp_run(InterpEnv *env, const IrModule *m, IrFunc func)
 {
     reset(env);
     InterpFrame frame = {.env = env};
     Status status = run_ops(&frame, m, func);
     for (uint32_t i = 0; i < frame.sets.len; i++)
-        memcpy(bound(env, frame.sets.data[i].name), frame.sets.data[i].data, frame.sets.data[i].size_bytes);
+        write_set(env, m, &frame.sets.data[i]);
     return status;
 }
 

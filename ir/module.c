@@ -108,6 +108,27 @@ IrFunc ir_func_find(const IrModule *m, const char *name)
     return 0;
 }
 
+bool ir_global_window(const IrModule *m, IrGlobal global, IrWindow *out_window)
+{
+    const IrGlobalData *data = ir_global(m, global);
+    const char *within = ir_attrs_str(&data->attrs, IR_ATTR_within);
+    const IrGlobal whole = within ? ir_global_find(m, within) : 0;
+    if (!whole)
+        return false;
+    const IrType *part = &data->type, *all = &ir_global(m, whole)->type;
+    const int last = part->rank - 1;
+    const int64_t at = ir_attrs_int(&data->attrs, IR_ATTR_at, 0);
+    *out_window = (IrWindow){.whole = whole, .start = at};
+    if (last > 0 && part->dims[last] != all->dims[last])
+    {
+        out_window->row = part->dims[last];
+        out_window->pitch = all->dims[last];
+    }
+    else
+        out_window->start = at * (ir_type_n_elems(part) / part->dims[0]);
+    return true;
+}
+
 IrFunc ir_func_add(IrModule *m, IrFuncKind kind, const char *name)
 {
     if (ir_func_find(m, name))

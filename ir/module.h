@@ -226,7 +226,8 @@ typedef enum
     IR_GLOBAL_OUTPUT, /* read by the runtime after a step: "loss", "loss.sum", "loss.weight",
                          those of metrics (metrics.def), "grad_norm" */
     IR_GLOBAL_COPY    /* a param in bf16 (attr of = the param): what sets the param sets it, too, and @refresh makes it
-                         from a param that was written from outside; not in checkpoints */
+                         from a param that was written from outside; not in checkpoints. Several may lie side by
+                         side in one without `of` (attrs within, at), which is read in their place */
 } IrGlobalKind;
 
 /* The step function that makes all copies. */
@@ -286,6 +287,15 @@ static inline IrCode ir_value_code(const IrModule *m, IrValue value)
 IrGlobal ir_global_add(IrModule *m, IrGlobalKind kind, const char *name, IrType type, const IrAttr *attrs,
                        uint32_t n_attrs, Span span);
 IrGlobal ir_global_find(const IrModule *m, const char *name); /* 0 when absent */
+/* Where a copy lies in the one that it is within, in elements. */
+typedef struct
+{
+    IrGlobal whole;
+    int64_t start;
+    int64_t row, pitch; /* from one row of `row` elements to the next; pitch 0: it is one run */
+} IrWindow;
+/* False when the global is not within another. */
+bool ir_global_window(const IrModule *m, IrGlobal global, IrWindow *out_window);
 IrFunc ir_func_add(IrModule *m, IrFuncKind kind, const char *name);
 IrFunc ir_func_find(const IrModule *m, const char *name); /* 0 when absent */
 void ir_func_remove(IrModule *m, IrFunc func);

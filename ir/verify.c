@@ -130,6 +130,27 @@ static bool check_func_structure(Verifier *v)
     return true;
 }
 
+/* Along one axis, the first or the last. */
+static bool check_window(Verifier *v, const IrGlobalData *copy)
+{
+    const char *within = ir_attrs_str(&copy->attrs, IR_ATTR_within);
+    const IrGlobal whole = within ? ir_global_find(v->m, within) : 0;
+    const IrGlobalData *all = ir_global(v->m, whole);
+    const int64_t at = ir_attrs_int(&copy->attrs, IR_ATTR_at, 0);
+    int n_shorter = 0;
+    if (!within)
+        return true;
+    bool fits = whole && all->kind == IR_GLOBAL_COPY && !ir_attrs_find(&all->attrs, IR_ATTR_of) &&
+                ir_attrs_find(&copy->attrs, IR_ATTR_of) && all->type.rank == copy->type.rank;
+    for (int i = 0; fits && i < copy->type.rank; i++)
+    {
+        const int64_t room = all->type.dims[i] - copy->type.dims[i];
+        n_shorter += room != 0;
+        fits = room == 0 || (at >= 0 && at <= room && (i == 0 || i == copy->type.rank - 1));
+    }
+    return (fits && n_shorter == 1) || fail(v, "global \"%s\" does not lie in \"%s\"", copy->name, within);
+}
+
 static bool check_global(Verifier *v, IrGlobal index)
 {
     const IrGlobalData *global = ir_global(v->m, index);
@@ -144,9 +165,9 @@ static bool check_global(Verifier *v, IrGlobal index)
         ((global->kind != IR_GLOBAL_STATE && !is_copy) || !param || ir_global(v->m, param)->kind != IR_GLOBAL_PARAM))
         return fail(v, "global \"%s\": attribute 'of' is for a state or a copy and names a param", global->name);
     if (is_copy &&
-        (!of || !ir_type_same_shape(&global->type, &ir_global(v->m, param)->type) || global->type.dtype != DT_BF16))
+        (global->type.dtype != DT_BF16 || (of && !ir_type_same_shape(&global->type, &ir_global(v->m, param)->type))))
         return fail(v, "global \"%s\": a copy is the bf16 of the param that it is 'of'", global->name);
-    return true;
+    return !is_copy || check_window(v, global);
 }
 
 /* ---- meaning */
@@ -214,8 +235,12 @@ static bool check_global_use(Verifier *v, const IrOpData *data, bool check_to_co
     const char *name = ir_attrs_str(&data->attrs, IR_ATTR_global);
     IrGlobal index = ir_global_find(v->m, name); /* there: the SHAPE rules have looked */
     const IrGlobalData *global = ir_global(v->m, index);
+    if (data->code == IR_get && ir_attrs_find(&global->attrs, IR_ATTR_within))
+        return fail(v, "global \"%s\" is read with what it lies in", name);
     if (data->code == IR_get)
         return global->kind == IR_GLOBAL_OUTPUT ? fail(v, "global \"%s\" is an output", name) : true;
+    if (global->kind == IR_GLOBAL_COPY && !ir_attrs_find(&global->attrs, IR_ATTR_of))
+        return fail(v, "global \"%s\" is set by what lies in it", name);
     if (v->global_set[index])
         return fail(v, "global \"%s\" is set twice", name);
     v->global_set[index] = true;

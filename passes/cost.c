@@ -175,6 +175,8 @@ static void add_params(Cost *c)
     for (IrGlobal g = 1; g < m->globals.len; g++)
     {
         const IrGlobalData *global = ir_global(m, g), *param = global;
+        if (global->kind == IR_GLOBAL_COPY && !ir_attrs_find(&global->attrs, IR_ATTR_of))
+            continue; /* its parts are copies, too */
         if (global->kind == IR_GLOBAL_STATE || global->kind == IR_GLOBAL_COPY)
         {
             const char *of = ir_attrs_str(&global->attrs, IR_ATTR_of); /* NULL: of the unit itself, as grad_sq is */

@@ -25,6 +25,7 @@ typedef struct
     Arena *scratch;
     bool *needed;      /* by old value: something outside its group reads it */
     IrValue *step_map; /* old value -> value in the new body */
+    int64_t *pitch;    /* by old value: of the copy that it is set to, which lies in another; 0: none */
     bool *emitted;     /* by op: stays and is in its new place */
     bool *group_emitted;
     IrOp check;         /* the function's first check_finite, before all that updates; 0 = none */
@@ -53,6 +54,14 @@ static void need_operands(Outliner *o, IrOp op, uint32_t reader_group, bool read
         else if (!reader_in_group || o->plan->group_of[def] != reader_group)
             o->needed[data->operands[i]] = true;
     }
+}
+
+static void note_pitch(Outliner *o, const IrOpData *op)
+{
+    IrWindow window;
+    if (op->code == IR_set &&
+        ir_global_window(o->m, ir_global_find(o->m, ir_attrs_str(&op->attrs, IR_ATTR_global)), &window))
+        o->pitch[op->operands[0]] = window.pitch;
 }
 
 /* ---- the step function's new body */
@@ -272,7 +281,8 @@ static void emit_group(Outliner *o, uint32_t id)
             if (!o->needed[result] && !template_result)
                 continue;
             vec_push(o->scratch, &results, result);
-            ir_op_insert(m, k.func, 0, IR_output, &o->kernel_map[result], 1, NULL, 0, NULL, 0);
+            const IrAttr pitch = ir_attr_int(IR_ATTR_pitch, o->pitch[result]);
+            ir_op_insert(m, k.func, 0, IR_output, &o->kernel_map[result], 1, NULL, 0, &pitch, o->pitch[result] != 0);
         }
     }
     int64_t stream;
@@ -323,6 +333,7 @@ void fuse_outline(FusePlan *plan)
                   .step_map = ARENA_ARRAY(plan->scratch, IrValue, m->values.len),
                   .kernel_map = ARENA_ARRAY(plan->scratch, IrValue, m->values.len),
                   .kernel_map_of = ARENA_ARRAY(plan->scratch, uint32_t, m->values.len),
+                  .pitch = ARENA_ARRAY(plan->scratch, int64_t, m->values.len),
                   .emitted = ARENA_ARRAY(plan->scratch, bool, m->ops.len),
                   .before_check = ARENA_ARRAY(plan->scratch, bool, m->ops.len),
                   .group_emitted = ARENA_ARRAY(plan->scratch, bool, plan->groups.len)};
@@ -333,6 +344,7 @@ void fuse_outline(FusePlan *plan)
         if (ir_op(m, op)->code == IR_check_finite && !o.check)
             o.check = op;
         o.before_check[op] = !o.check;
+        note_pitch(&o, ir_op(m, op));
         if (plan->fate[op] != FUSE_CLONED)
             need_operands(&o, op, plan->group_of[op], plan->group_of[op] != 0);
     }

@@ -180,8 +180,10 @@ static bool may_overwrite(const Planner *p, IrValue value, const char *global)
 {
     const IrModule *m = p->m;
     IrOp writer = ir_value(m, value)->def;
-    IrGlobalKind kind = ir_global(m, ir_global_find(m, global))->kind;
-    bool kept = kind != IR_GLOBAL_OUTPUT;
+    IrWindow window = {.whole = ir_global_find(m, global)};
+    bool kept = ir_global(m, window.whole)->kind != IR_GLOBAL_OUTPUT;
+    if (ir_global_window(m, window.whole, &window))
+        global = ir_global(m, window.whole)->name; /* that is what is read */
     IR_FOR_OPS(m, p->func, op)
     {
         const IrOpData *data = ir_op(m, op);

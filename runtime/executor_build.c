@@ -192,6 +192,7 @@ static void build_set(Build *b, IrOp op)
                    .size_bytes = (size_t)ir_type_size_bytes(&ir_global(x->m, global)->type)};
     if (instr.src == instr.dst)
         return;
+    ENSURE(!ir_attrs_find(&ir_global(x->m, global)->attrs, IR_ATTR_within)); /* its rows are not one run */
     instr.profile_row = executor_profile_row(x, "copy");
     if (executor_needs_staging(x->m, b->func, data))
     {

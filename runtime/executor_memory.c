@@ -78,7 +78,7 @@ static int64_t *size_of_kind(ExecutorMemory *sizes, IrGlobalKind kind)
     BUG("global kind %d", (int)kind);
 }
 
-/* By global: the step functions of this rank touch it; the rest lives on other ranks. */
+/* By global: the step functions of this rank touch it; the rest lives on other ranks, or within another. */
 static const bool *used_globals(Arena *arena, const IrModule *m)
 {
     bool *used = ARENA_ARRAY(arena, bool, m->globals.len);
@@ -87,7 +87,11 @@ static const bool *used_globals(Arena *arena, const IrModule *m)
     {
         const IrOpData *data = ir_op(m, op);
         if (data->code == IR_get || data->code == IR_set)
-            used[ir_global_find(m, ir_attrs_str(&data->attrs, IR_ATTR_global))] = true;
+        {
+            IrWindow window = {.whole = ir_global_find(m, ir_attrs_str(&data->attrs, IR_ATTR_global))};
+            ir_global_window(m, window.whole, &window);
+            used[window.whole] = true;
+        }
     }
     return used;
 }
@@ -268,6 +272,12 @@ static Status place_globals(Executor *x, const Layout *l, const ExecutorShare *s
             addresses[g] = together;
             together += l->size_bytes[g];
         }
+    }
+    for (IrGlobal g = 1; g < last->globals.len; g++)
+    {
+        IrWindow window;
+        if (ir_global_window(last, g, &window) && addresses[window.whole])
+            addresses[g] = addresses[window.whole] + window.start * dtype_size_bytes(DT_BF16);
     }
     for (uint32_t v = 0; v < x->n_variants; v++)
     {

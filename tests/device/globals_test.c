@@ -58,6 +58,31 @@ static const char *const narrow = "module \"narrow\"\n"
                                   "  set %6 {global=\"a\"} opt\n"
                                   "}\n";
 
+/* Two params whose copies lie side by side. */
+static const char *const packed = "module \"packed\"\n"
+                                  "global param \"a\" : f32[2x3]\n"
+                                  "global param \"c\" : f32[2x3]\n"
+                                  "global input \"x\" : f32[2x6]\n"
+                                  "global input \"b\" : f32[]\n"
+                                  "global output \"y\" : f32[2x6]\n"
+                                  "func step @train {\n"
+                                  "  %0 = get {global=\"a\"} : f32[2x3]\n"
+                                  "  %1 = get {global=\"c\"} : f32[2x3]\n"
+                                  "  %2 = get {global=\"x\"} : f32[2x6]\n"
+                                  "  %3 = get {global=\"b\"} : f32[]\n"
+                                  "  %4 = concat %0, %1 {axis=1} : f32[2x6]\n"
+                                  "  %5 = cast %4 : bf16[2x6]\n"
+                                  "  %6 = cast %5 : f32[2x6]\n"
+                                  "  %7 = mul %6, %2 : f32[2x6]\n"
+                                  "  set %7 {global=\"y\"}\n"
+                                  "  check_finite %3 opt\n"
+                                  "  %8 = slice %7 {starts=[0,3]} : f32[2x3] opt\n"
+                                  "  %9 = sub %0, %8 : f32[2x3] opt\n"
+                                  "  set %9 {global=\"a\"} opt\n"
+                                  "  %10 = add %1, %1 : f32[2x3] opt\n"
+                                  "  set %10 {global=\"c\"} opt\n"
+                                  "}\n";
+
 static DeviceProgram compile(Arena *arena, const char *text, const char *passes)
 {
     Diag *diag = diag_create(arena);
@@ -158,7 +183,7 @@ static void twins_write(Twins *t, const char *name, const float *values)
 /* Both do the same to the bit, and what the copy holds then is the rounded param. */
 static void twins_run(Twins *t, float b)
 {
-    float a[2][3], y[2][3];
+    float a[2][6] = {0}, y[2][12] = {0};
     uint16_t copy[3];
     twins_write(t, "b", &b);
     for (int i = 0; i < 2; i++)
@@ -170,7 +195,7 @@ static void twins_run(Twins *t, float b)
     }
     assert_memory_equal(a[0], a[1], sizeof a[0]);
     assert_memory_equal(y[0], y[1], sizeof y[0]);
-    if (!t->device)
+    if (!t->device || executor_has_global(t->executors[1], "c"))
         return;
     executor_read_global(t->executors[1], "bf16:a", copy);
     for (int i = 0; i < 3; i++)
@@ -181,17 +206,20 @@ static void twins_run(Twins *t, float b)
     }
 }
 
-static void run_twins(const char *backend)
+static void run_twins(const char *backend, const char *text)
 {
     Arena *arena = arena_create();
     Twins t = {.device = backend ? device_open(backend, 1) : NULL};
-    const float first[] = {1.01f, -2.003f, 3.1f}, second[] = {0.7f, 1e-3f, -12.6f}, x[] = {0.013f, -0.4f, 0.21f};
+    const float first[] = {1.01f, -2.003f, 3.1f, 0.1f, 0.2f, 0.3f}, second[] = {0.7f, 1e-3f, -12.6f, 3.3f, 0.9f, -0.7f};
+    const float x[] = {0.013f, -0.4f, 0.21f, 1.1f, -1.7f, 0.3f, 0.33f, -0.9f, 0.011f, 1.3f, 0.6f, -0.2f};
     ExecutorTensors *kept[2] = {NULL, NULL};
-    t.programs[0] = compile(arena, narrow, "fuse,plan_memory");
-    t.programs[1] = compile(arena, narrow, "copies,fuse,plan_memory");
+    t.programs[0] = compile(arena, text, "fuse,plan_memory");
+    t.programs[1] = compile(arena, text, "copies,fuse,plan_memory");
     twins_start(&t, kept);
     twins_write(&t, "x", x);
     twins_write(&t, "a", first);
+    if (executor_has_global(t.executors[0], "c"))
+        twins_write(&t, "c", second);
     for (int step = 0; step < 3; step++)
         twins_run(&t, 0);
     twins_run(&t, INFINITY);
@@ -219,13 +247,15 @@ static void run_twins(const char *backend)
 static void test_copies(void **state)
 {
     (void)state;
-    run_twins("cpu");
+    run_twins("cpu", narrow);
+    run_twins("cpu", packed);
 }
 
 static void test_copies_interpreted(void **state)
 {
     (void)state;
-    run_twins(NULL);
+    run_twins(NULL, narrow);
+    run_twins(NULL, packed);
 }
 
 int main(void)
