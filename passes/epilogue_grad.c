@@ -1,12 +1,12 @@
-/* What a training step has in its matmuls besides bias, residual and activation: the activation's operand as a second
- * result, the gradient of the activation, the gradient of a bias. Each is taken where it saves a pass over a matrix:
+/* What a training step has in its matmuls besides bias, residual and activation. Each is taken where it saves a pass
+ * over a matrix:
  *
- *   aux    y = act(x) goes into matmuls alone and the backward pass reads x: without it the product is written, read
- *          by a kernel, and y written with what the gradient needs; with it x and y are written. Of relu only the sign
- * of x is read, which y has dact   g act'(x), g from a matmul, goes into matmuls and sums of rows alone: the product
- * need not be read again. aux and dact go together: with one of them alone there is still a kernel that reads x sums of
- * rows that no kernel of ours makes, or that lie in memory in another order: the matmul that makes the gradient of the
- * weights reads them anyway. Rows that a kernel makes are added there for nothing
+ *   aux    the activation's operand x as a second result, and
+ *   dact   g act'(x) in the product that gives g: where y = act(x) goes into matmuls alone, and g act'(x) into
+ *          matmuls and sums of rows. No kernel reads or writes x, y, g or the gradient then. Of relu only the sign
+ *          of x is read, which y has
+ *   sums   the gradient of a bias, from the matmul that makes the gradient of the weights: of rows that no kernel
+ *          of ours makes, or that lie in memory in another order. Rows that a kernel makes it adds for nothing
  *
  * Gradients of activations are recognised by what they compute, since what autodiff writes is rearranged and shared
  * with the forward pass by the time this runs: two formulas that agree at ten points are the same. */

@@ -1,6 +1,6 @@
 /* What a contraction on the CPU does besides its product (aux, dact and sums of gemm.h). The library has no epilogue
- * for these: an activation goes over the product once that is there, in pieces; sums of rows are by blocks of columns,
- * each in the order of rows. Both are functions of the shape, whatever the number of threads. */
+ * for these: an activation goes over the product once that is there, in pieces; rows are added up by blocks of
+ * columns, in groups. Both are functions of the shape, whatever the number of threads. */
 #include "runtime/gemm_kernel.h"
 
 #include <stdatomic.h>
