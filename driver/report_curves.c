@@ -160,23 +160,24 @@ static void draw_layout(StrBuf *page, const ReportRun *run)
 /* ---- the cache */
 
 /* Counters are of one store; a transition makes another. */
-static Points hit_shares(Arena *arena, const ReportRun *run)
+static Points cache_shares(Arena *arena, const ReportRun *run, const char *field)
 {
     Points shares = {0};
-    double hits = 0, misses = 0;
+    double hits = 0, misses = 0, part = 0;
     for (uint32_t i = 0; i < run->events.len; i++)
     {
         const ReportEvent *event = &run->events.data[i];
         if (strcmp(event->name, "layout") == 0)
-            hits = misses = 0;
+            hits = misses = part = 0;
         const double new_hits = report_number_of(event, "cache_hits"),
-                     new_misses = report_number_of(event, "cache_misses");
+                     new_misses = report_number_of(event, "cache_misses"), new_part = report_number_of(event, field);
         const double n = new_hits - hits + new_misses - misses;
-        if (!(n > 0)) /* no counters, or nothing was read */
+        if (!(n > 0 && new_part >= part)) /* no counters, or nothing was read */
             continue;
-        vec_push(arena, &shares, ((ReportPoint){event->step, 100 * (new_hits - hits) / n}));
+        vec_push(arena, &shares, ((ReportPoint){event->step, 100 * (new_part - part) / n}));
         hits = new_hits;
         misses = new_misses;
+        part = new_part;
     }
     return shares;
 }
@@ -184,16 +185,18 @@ static Points hit_shares(Arena *arena, const ReportRun *run)
 static void draw_cache(StrBuf *page, const ReportRun *run)
 {
     const double mib = 1024 * 1024;
-    const Points shares = hit_shares(page->arena, run);
+    const Points found = cache_shares(page->arena, run, "cache_hits");
+    const Points made = cache_shares(page->arena, run, "cache_made");
     const Points memory = field_of(page->arena, run, "resources", "cache_memory_bytes", 1 / mib);
     const Points disk = field_of(page->arena, run, "resources", "cache_disk_bytes", 1 / mib);
-    const ReportLine share = {.label = "found", .colour = 3, .points = shares.data, .n = shares.len, .dots = true};
+    const ReportLine shares[] = {{.label = "found", .colour = 3, .points = found.data, .n = found.len, .dots = true},
+                                 {.label = "made", .colour = 4, .points = made.data, .n = made.len, .dots = true}};
     draw(page, run,
          (ReportChart){.title = "Cache hits",
                        .unit = "% of the samples since the pause before",
                        .from_zero = true,
-                       .lines = &share,
-                       .n_lines = 1});
+                       .lines = shares,
+                       .n_lines = 2});
     const ReportLine lines[] = {{.label = "memory", .colour = 3, .points = memory.data, .n = memory.len, .dots = true},
                                 {.label = "disk", .colour = 4, .points = disk.data, .n = disk.len, .dots = true}};
     draw(page, run,
