@@ -6,6 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum
+{
+    N_EPOCHS = 4 /* that are looked at ahead: more would hardly fill more runs */
+};
+
 typedef struct
 {
     uint64_t sample, step;
@@ -46,7 +51,7 @@ RowPlan *row_plan_create(Arena *arena, const RowPlanSpec *spec)
                    .samples = ARENA_ARRAY(arena, uint64_t, spec->order.batch),
                    .needed = ARENA_ARRAY(arena, uint32_t, spec->n_ranks * ROW_MAKERS),
                    .costs = ARENA_ARRAY(arena, double, spec->n_ranks),
-                   .window = sampler_batches_per_epoch(&spec->order.sampler, spec->order.batch)};
+                   .window = N_EPOCHS * sampler_batches_per_epoch(&spec->order.sampler, spec->order.batch)};
     for (uint32_t variant = 0; variant < spec->n_variants; variant++)
         for (uint64_t sample = 0; sample < n_samples; sample++)
             p->states[variant * n_samples + sample] = (uint8_t)spec->state_of(spec->context, variant, sample);
