@@ -94,6 +94,7 @@ static void watch_step(void *context, const TrainerStep *step)
         watch->real_bytes = session_real_bytes(watch->session);
     if (watch->shown.step)
         watch->shown.step(watch->shown.context, step);
+    prebuild_prepare(watch->session->prebuild);
 }
 
 static void watch_eval(void *context, uint64_t step, const TrainerEval *eval)

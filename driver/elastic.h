@@ -3,11 +3,10 @@
 #ifndef PTC_DRIVER_ELASTIC_H
 #define PTC_DRIVER_ELASTIC_H
 
+#include "driver/move.h"
 #include "frontend/frontend.h"
 #include "passes/freeze_policy.h"
 #include "runtime/trainer.h"
-
-typedef struct Session Session;
 
 typedef struct
 {
@@ -72,9 +71,12 @@ uint64_t elastic_steps_behind(const Session *s, const Trainer *trainer);
 Status elastic_decide(Session *s, Trainer *trainer, const TrainerEval *eval, bool *out_changed);
 typedef struct
 {
+    uint64_t step;             /* behind it */
     double regroup_s, build_s; /* planning and splitting the world; passes, kernels and executor */
+    double copy_s;             /* params and states, what they were in included */
     double trial_s;            /* finding out whether the cache is worth it */
-    bool ahead;                /* passes and kernels were made while the job trained */
+    Moved moved;
+    bool ahead; /* passes and kernels were made while the job trained */
 } ElasticTimes;
 
 /* Plans and builds the job with what is frozen now, from the cache where that is worth it. The session has its data,

@@ -15,8 +15,10 @@
 enum
 {
     MAX_GUESSES = 8,
-    NICE = 15
+    NICE = 15,
+    WORKSPACE_BYTES = 64 << 20 /* that an algorithm may want, beside its operands */
 };
+#define PREPARE_S 2e-3 /* between two steps, but one that is begun is ended */
 
 /* A session with another plan: what it has compiled is its own, all else is lent. */
 typedef struct
@@ -24,6 +26,7 @@ typedef struct
     Session session;
     uint64_t key; /* of the job that was compiled */
     bool taken;
+    VEC(GemmDesc) contractions; /* of all its programs, as often as they come */
 } Built;
 
 struct Prebuild
@@ -33,7 +36,8 @@ struct Prebuild
     uint32_t guesses[MAX_GUESSES]; /* frozen layers, the likeliest first */
     uint32_t n_guesses;
     Built built[MAX_GUESSES];
-    uint32_t n_built;
+    atomic_uint n_built;
+    uint32_t preparing, n_prepared; /* the program whose turn it is, and how many of its contractions have had theirs */
     atomic_bool ends;
     pthread_t thread;
     bool runs;
@@ -83,6 +87,18 @@ static void drop(Built *b)
     arena_destroy(b->session.arena);
 }
 
+static void list_contractions(Built *b)
+{
+    const Session *s = &b->session;
+    for (uint32_t i = 0; i <= s->variants.n_shorter; i++)
+    {
+        uint32_t n;
+        const GemmDesc *descs = executor_contractions(s->arena, variants_module(s, i), &n);
+        for (uint32_t k = 0; k < n; k++)
+            vec_push(s->arena, &b->contractions, descs[k]);
+    }
+}
+
 /* The session as it would be with so many layers frozen. */
 static void build_for(Prebuild *p, uint32_t frozen)
 {
@@ -112,7 +128,10 @@ static void build_for(Prebuild *p, uint32_t frozen)
     if (status == STATUS_OK)
         status = session_build_kernels(shadow, 1);
     if (status == STATUS_OK)
-        p->n_built++;
+    {
+        list_contractions(b);
+        atomic_fetch_add(&p->n_built, 1);
+    }
     else
         drop(b);
     status_clear(); /* what is wrong will be told when it matters */
@@ -150,6 +169,37 @@ void prebuild_wait(Prebuild *p)
     atomic_store(&p->ends, true);
     pthread_join(p->thread, NULL);
     p->runs = false;
+}
+
+/* ---- contractions */
+
+/* Without room for it nothing would be measured now, but later there may be. */
+static bool has_room(const HalDevice *device, const GemmDesc *d)
+{
+    const int64_t numbers = d->batch * (d->m * d->k + d->k * d->n + 2 * d->m * d->n);
+    return hal_memory_info(device).free_bytes > numbers * (int64_t)sizeof(float) + WORKSPACE_BYTES;
+}
+
+void prebuild_prepare(Prebuild *p)
+{
+    HalDevice *device = p ? p->session->device : NULL;
+    const double start_s = driver_now_s();
+    if (!device || hal_device_uses_host_memory(device))
+        return;
+    while (p->preparing < atomic_load(&p->n_built) && driver_now_s() - start_s < PREPARE_S)
+    {
+        const Built *b = &p->built[p->preparing];
+        const HalGemm *gemm;
+        if (p->n_prepared == b->contractions.len)
+        {
+            p->preparing++;
+            p->n_prepared = 0;
+            continue;
+        }
+        const GemmDesc *desc = &b->contractions.data[p->n_prepared++];
+        if (has_room(device, desc) && hal_gemm_create(device, desc, &gemm) != STATUS_OK)
+            status_clear(); /* likewise */
+    }
 }
 
 /* ---- giving them away */

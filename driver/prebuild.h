@@ -12,6 +12,9 @@ typedef struct Prebuild Prebuild;
 /* Starts a thread, which gives way to all others, for the plans that are likely after the next decision; NULL when
  * there are none. The session must not change until prebuild_wait. */
 Prebuild *prebuild_start(const Session *s, const Trainer *trainer);
+/* Between two steps: prepares contractions of the programs that are there, for a short time. Where the device measures
+ * its algorithms, a transition then finds what it has measured. */
+void prebuild_prepare(Prebuild *prebuild);
 /* Waits for the plan under way, and gives up the rest. NULL is allowed, as below. */
 void prebuild_wait(Prebuild *prebuild);
 /* The session has its job for another plan, and nothing compiled. If that very program is there, it becomes the

@@ -298,6 +298,15 @@ void ranks_hold(Session *s, uint64_t steps_left)
         return;
     s->ranks.now = s->ranks.choice.chosen->plan;
     s->ranks.steps_left = steps_left;
+    s->ranks.stays = NULL;
+}
+
+bool ranks_stay(Session *s, const char *why)
+{
+    if (!s->ranks.costs || s->ranks.stays || plan_is_same(&s->ranks.now, &s->ranks.choice.chosen->plan))
+        return false;
+    s->ranks.stays = why;
+    return true;
 }
 
 Status ranks_replan(Session *s)
@@ -310,10 +319,13 @@ Status ranks_replan(Session *s)
     ranks->comm.data = ranks->comm.pipe = NULL;
     PlanRequest request = ranks->request;
     const uint32_t frozen = elastic_frozen_unit(s), n_held = s->options->no_replicate ? ranks->start.n_replicas : 0;
-    if (s->job->cluster.paper && !s->options->no_repipe)
+    const bool is_held = ranks->stays || s->options->no_repipe;
+    if (s->job->cluster.paper && !is_held)
         TRY(ask_by_paper(s, &request, frozen, n_held));
-    planner_hold(&request, &ranks->start, s->options->no_repipe, s->options->no_replicate);
-    TRY(choose_plan(s, request, frozen, ranks->steps_left && !s->options->no_repipe && !s->job->cluster.paper));
+    planner_hold(&request, ranks->stays ? &ranks->now : &ranks->start, is_held, s->options->no_replicate);
+    TRY(choose_plan(s, request, frozen, ranks->steps_left && !is_held && !s->job->cluster.paper));
+    if (ranks->stays)
+        ranks->choice.why = arena_printf(s->arena, "kept: for another plan %s", ranks->stays);
     return adopt_plan(s);
 }
 

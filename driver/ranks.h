@@ -16,6 +16,7 @@ typedef struct
     Plan start;              /* as it was chosen with nothing frozen */
     Plan now;                /* at a decision: the plan that holds */
     uint64_t steps_left;     /* at a decision; 0: nothing is in place yet */
+    const char *stays;       /* why another plan than `now` is not to be had; NULL: it may be */
     PlanChoice choice;
     PlanRequest request;
     const UnitCost *costs; /* [1..n_units], of micro-batches of cost_rows samples */
@@ -43,6 +44,8 @@ Status ranks_plan(Session *s);
 Status ranks_replan(Session *s);
 /* A decision is made: so many steps are left, and the plan as it is holds until the next one. */
 void ranks_hold(Session *s, uint64_t steps_left);
+/* After ranks_replan: the next one is to give the plan that holds, for this reason. False when it just has. */
+bool ranks_stay(Session *s, const char *why);
 /* Writes this rank's part of the plan into the attributes of another module of the same job. */
 void ranks_apply_plan(Session *s, IrModule *m);
 /* Ranks that the plan leaves without a stage; ", 1 rank idle", or "" when there is none. */

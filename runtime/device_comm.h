@@ -28,6 +28,21 @@ Status device_comm_create(HalDevice *device, Comm *world, char out_way[DEVICE_CO
  */
 void device_comm_destroy(DeviceComm *comm, bool failed);
 
+/* ---- between programs */
+
+typedef struct
+{
+    bool sends;
+    uint32_t peer; /* of the world */
+    void *at;      /* on the device */
+    size_t size_bytes;
+} DeviceMove;
+
+/* Messages from memory of one device to that of another, all at once; those between two ranks are meant in their order.
+ * They see what was called before, and have arrived on return. all_bytes: of the messages of all ranks. Collective over
+ * the world, also for ranks without a message. */
+Status device_comm_move(DeviceComm *comm, const DeviceMove *moves, uint32_t n, size_t all_bytes);
+
 /* ---- telling. Each function returns the number by which what was told is meant later. */
 
 /* pipe, data: groups of world; lent. */

@@ -35,13 +35,19 @@ typedef struct
 typedef struct ExecutorTensors ExecutorTensors;
 ExecutorTensors *executor_tensors_create(void);
 void executor_tensors_destroy(ExecutorTensors *tensors); /* before the device; NULL is allowed */
-/* What is in it. */
+
+typedef struct
+{
+    const char *name;
+    size_t size_bytes;
+} ExecutorTensorInfo;
 uint32_t executor_tensors_count(const ExecutorTensors *tensors);
-const char *executor_tensors_name(const ExecutorTensors *tensors, uint32_t i);
-/* Its bytes; 0: it is not there (any more). */
-size_t executor_tensors_bytes(const ExecutorTensors *tensors, const char *name);
-/* To the host. The name must be one that is there (BUG). */
-Status executor_tensors_read(const ExecutorTensors *tensors, const char *name, void *data);
+ExecutorTensorInfo executor_tensors_info(const ExecutorTensors *tensors, uint32_t i);
+/* Where it lies on the device that it is of. The name must be one that is there (BUG), as below. */
+void *executor_tensors_address(const ExecutorTensors *tensors, const char *name);
+/* One more, of zeros, of a device. */
+Status executor_tensors_add(ExecutorTensors *tensors, HalDevice *device, const char *name, size_t size_bytes);
+void executor_tensors_remove(ExecutorTensors *tensors, const char *name);
 
 /* Several modules are variants of one: the same globals by name, of which inputs and rows of metrics may have other
  * extents, the largest ones in the last module. Each global, and the arena, is one piece of memory for all of them. The
@@ -51,6 +57,10 @@ Status executor_tensors_read(const ExecutorTensors *tensors, const char *name, v
  * states are zero, or what they were in `from` (NULL: nothing), which they leave. */
 Status executor_create(HalDevice *device, const ExecutorModule *modules, uint32_t n_modules, const ExecutorComm *comm,
                        ExecutorTensors *from, Executor **out_executor);
+/* The params and states that it will have, in the arena; no device is wanted for that. */
+ExecutorTensorInfo *executor_needs(Arena *arena, const ExecutorModule *modules, uint32_t n_modules, uint32_t *out_n);
+/* The contractions that it will prepare, as often as they come, in the arena; no device is wanted for that. */
+const GemmDesc *executor_contractions(Arena *arena, const IrModule *m, uint32_t *out_n);
 /* The reference interpreter in place of a device: modules in any stage of lowering, numbers kept in f64. */
 Status executor_create_interp(const ExecutorModule *modules, uint32_t n_modules, ExecutorTensors *from,
                               Executor **out_executor);

@@ -150,6 +150,19 @@ static GemmDesc gemm_desc_of(const IrModule *m, const IrOpData *data)
     return desc;
 }
 
+const GemmDesc *executor_contractions(Arena *arena, const IrModule *m, uint32_t *out_n)
+{
+    VEC(GemmDesc) descs = {0};
+    IR_FOR_FUNCS(m, f)
+    IR_FOR_OPS(m, f, op)
+    {
+        if (ir_op(m, op)->code == IR_matmul)
+            vec_push(arena, &descs, gemm_desc_of(m, ir_op(m, op)));
+    }
+    *out_n = descs.len;
+    return descs.data;
+}
+
 static Status build_matmul(Build *b, IrOp op)
 {
     Executor *x = b->x;

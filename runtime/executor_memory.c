@@ -169,6 +169,24 @@ static int64_t *sizes_of_globals(Arena *arena, const ExecutorVariant *variants, 
     return size_bytes;
 }
 
+ExecutorTensorInfo *executor_needs(Arena *arena, const ExecutorModule *modules, uint32_t n_modules, uint32_t *out_n)
+{
+    const IrModule *last = modules[n_modules - 1].m;
+    ExecutorVariant *variants = ARENA_ARRAY(arena, ExecutorVariant, n_modules);
+    for (uint32_t v = 0; v < n_modules; v++)
+        variants[v].m = modules[v].m;
+    const int64_t *size_bytes = sizes_of_globals(arena, variants, n_modules);
+    ExecutorTensorInfo *needs = ARENA_ARRAY(arena, ExecutorTensorInfo, last->globals.len);
+    *out_n = 0;
+    for (IrGlobal g = 1; g < last->globals.len; g++)
+    {
+        const IrGlobalData *global = ir_global(last, g);
+        if (size_bytes[g] && executor_is_tensor(global))
+            needs[(*out_n)++] = (ExecutorTensorInfo){global->name, (size_t)ir_type_size_bytes(&global->type)};
+    }
+    return needs;
+}
+
 /* Of the globals of the last variant, and of all variants together. */
 typedef struct
 {

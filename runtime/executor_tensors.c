@@ -43,9 +43,10 @@ uint32_t executor_tensors_count(const ExecutorTensors *tensors)
     return tensors->list.len;
 }
 
-const char *executor_tensors_name(const ExecutorTensors *tensors, uint32_t i)
+ExecutorTensorInfo executor_tensors_info(const ExecutorTensors *tensors, uint32_t i)
 {
-    return tensors->list.data[i].name;
+    const ExecutorTensor *tensor = &tensors->list.data[i];
+    return (ExecutorTensorInfo){tensor->name, tensor->size_bytes};
 }
 
 static ExecutorTensor *find(const ExecutorTensors *tensors, const char *name)
@@ -56,10 +57,17 @@ static ExecutorTensor *find(const ExecutorTensors *tensors, const char *name)
     return NULL;
 }
 
-size_t executor_tensors_bytes(const ExecutorTensors *tensors, const char *name)
+static ExecutorTensor *must_find(const ExecutorTensors *tensors, const char *name)
 {
-    const ExecutorTensor *tensor = find(tensors, name);
-    return tensor ? tensor->size_bytes : 0;
+    ExecutorTensor *tensor = find(tensors, name);
+    if (!tensor)
+        BUG("no tensor '%s'", name);
+    return tensor;
+}
+
+void *executor_tensors_address(const ExecutorTensors *tensors, const char *name)
+{
+    return must_find(tensors, name)->address;
 }
 
 char *executor_tensors_shared(const ExecutorTensors *tensors, const char *name)
@@ -68,21 +76,29 @@ char *executor_tensors_shared(const ExecutorTensors *tensors, const char *name)
     return tensor && !tensor->buffer ? tensor->address : NULL;
 }
 
-Status executor_tensors_read(const ExecutorTensors *tensors, const char *name, void *data)
-{
-    const ExecutorTensor *tensor = find(tensors, name);
-    if (!tensor)
-        BUG("no tensor '%s'", name);
-    if (!tensor->copy)
-        return hal_copy(tensors->device, HAL_COPY_FROM_DEVICE, data, tensor->address, tensor->size_bytes);
-    memcpy(data, tensor->copy, tensor->size_bytes);
-    return STATUS_OK;
-}
-
 /* It has gone to an executor. */
 static void take_out(ExecutorTensors *tensors, ExecutorTensor *tensor)
 {
     *tensor = tensors->list.data[--tensors->list.len];
+}
+
+Status executor_tensors_add(ExecutorTensors *tensors, HalDevice *device, const char *name, size_t size_bytes)
+{
+    ENSURE(!find(tensors, name) && (!tensors->device || tensors->device == device));
+    ExecutorTensor tensor = {.name = arena_strdup(tensors->arena, name), .size_bytes = size_bytes};
+    TRY(hal_buffer_create(device, (size_t)executor_align((int64_t)size_bytes), &tensor.buffer));
+    tensor.address = hal_buffer_address(tensor.buffer);
+    tensors->device = device;
+    vec_push(tensors->arena, &tensors->list, tensor);
+    return STATUS_OK;
+}
+
+void executor_tensors_remove(ExecutorTensors *tensors, const char *name)
+{
+    ExecutorTensor *tensor = must_find(tensors, name);
+    hal_buffer_destroy(tensor->buffer);
+    free(tensor->copy);
+    take_out(tensors, tensor);
 }
 
 Status executor_take_tensor(Executor *x, const IrGlobalData *global, ExecutorTensors *from, char *at,

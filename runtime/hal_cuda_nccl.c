@@ -170,6 +170,36 @@ Status cuda_nccl_wait(DeviceLinks *l, CuEvent event)
     return status == STATUS_OK ? status : cuda_nccl_give_up(l->comm, status);
 }
 
+typedef struct
+{
+    DeviceComm *comm;
+    CuEvent event;
+    const CommOutside *operation;
+} Finishing;
+
+static Status is_finished(void *context, bool *out_done, const CommOutside **out_now)
+{
+    const Finishing *f = context;
+    DeviceComm *c = f->comm;
+    bool is_busy;
+    const CuResult result = c->device->driver.event_query(f->event);
+    if (result != 0 && result != CUDA_NOT_READY)
+        return cuda_fail(&c->device->driver, result, "exchanging on cuda:%d", c->device->index);
+    *out_done = result == 0;
+    *out_now = f->operation;
+    return *out_done ? STATUS_OK : look_at(c, &c->all, f->operation, &is_busy);
+}
+
+Status cuda_nccl_finish(DeviceComm *c, CommOutside *operation, CuEvent event)
+{
+    Finishing finishing = {c, event, operation};
+    const Status status = comm_outside_wait(c->world, is_finished, &finishing);
+    if (status != STATUS_OK)
+        return cuda_nccl_give_up(c, status);
+    comm_outside_complete(operation);
+    return STATUS_OK;
+}
+
 /* ---- groups */
 
 static NcclConfig make_config(void)
@@ -336,6 +366,10 @@ void device_comm_destroy(DeviceComm *c, bool failed)
     cuda_nccl_begin_to_leave(c, &c->all);
     if (c->all.comm)
         end(c, &c->all);
+    if (c->moved)
+        c->device->driver.event_destroy(c->moved);
+    if (c->all.stream)
+        c->device->driver.stream_destroy(c->all.stream);
     cuda_nccl_close(&c->nccl);
     free(c);
 }

@@ -3,7 +3,8 @@
  *   hal_cuda_nccl.c   the process: who takes part, NCCL's start and end, its errors, waiting
  *   hal_cuda_links.c  the programs of an executor: communicators and memory for what they say
  *   hal_cuda_lane.c   messages
- *   hal_cuda_sum.c    sums over replicas, and their kernel */
+ *   hal_cuda_sum.c    sums over replicas, and their kernel
+ *   hal_cuda_move.c   messages between programs */
 #ifndef PTC_RUNTIME_HAL_CUDA_NCCL_H
 #define PTC_RUNTIME_HAL_CUDA_NCCL_H
 
@@ -24,7 +25,8 @@ struct DeviceComm
     CudaDevice *device;
     Comm *world;
     CudaNccl nccl;
-    CudaGroup all; /* the world; its stream is not used */
+    CudaGroup all; /* the world; with a stream once something moves */
+    CuEvent moved; /* of that stream, likewise */
     CudaGroup *groups;
     DeviceLinks *links; /* all */
     bool aborted;
@@ -142,6 +144,8 @@ void cuda_nccl_leave(DeviceComm *comm, CudaGroup *group);
 Status cuda_nccl_give_up(DeviceComm *comm, Status status);
 /* Waits until the event has happened. */
 Status cuda_nccl_wait(DeviceLinks *links, CuEvent event);
+/* The same for one operation that has begun, beside any links. */
+Status cuda_nccl_finish(DeviceComm *comm, CommOutside *operation, CuEvent event);
 void cuda_nccl_pending(DeviceLinks *links, CommOutside operation, CuEvent event);
 /* The work of the device waits for the event from here on. */
 void cuda_nccl_await(DeviceLinks *links, CuEvent event);

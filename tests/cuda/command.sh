@@ -168,7 +168,7 @@ elastic_rows() # OUT FLAG...
     local out=$1
     shift
     rm -rf "$out"
-    $PTC "$PTC_SOURCE_DIR/tests/ranks/tied.xml" --device=cuda --set=layers=2 --set=train.epochs=4 --set=train.eval_every=1 \
+    $PTC "${model:-$PTC_SOURCE_DIR/tests/ranks/tied.xml}" --device=cuda --set=layers=2 --set=train.epochs=4 --set=train.eval_every=1 \
         --set=freeze.policy=schedule --set=freeze.alpha=0.5 --set=cache.use=on --deterministic --micro-batches=4 \
         --costs=model --out="$out" "$@" &&
         grep -oE '"loss":[-0-9.e]+' "$out/metrics.jsonl" >"$out.rows"
@@ -179,10 +179,47 @@ cached_alike()
         grep -q '"cache_hits":[1-9]' cached/metrics.jsonl && diff cached.rows plain.rows
 }
 check "cached layers: the same bits" cached_alike
+# From two stages to a single one: what moves goes from GPU to GPU, and what stays is not touched.
+sed 's|<train |<cluster planner="paper"/>\n  <train |' "$PTC_SOURCE_DIR/tests/ranks/tied.xml" >paper.xml
+moved() # OUT FIELD: of all transitions
+{
+    grep '"event":"transition"' "$1/metrics.jsonl" | grep -oE "\"$2\":[^,}]*" | cut -d: -f2
+}
+copied() # what the device is asked for between two programs, by kind, of all ranks
+{
+    awk '/^cuModuleUnload/ { split("", n); inside = 1 } { n[$1] += $2 } /^cuModuleLoadData/ && inside {
+        for (kind in n) sum[kind] += n[kind]; inside = 0; between++ }
+        END { print "sent", sum["ncclSend"] + 0, "host", sum["cuMemcpyHtoDAsync_v2"] + sum["cuMemcpyDtoHAsync_v2"],
+        "device", sum["cuMemcpyDtoDAsync_v2"] + 0 }' log-*
+}
 elastic_by_nccl()
 {
-    MOCK_CUDA_ASYNC=1 elastic_rows gpus -n 2 --stages=2 && [ "$(grep -c '"event":"transition"' gpus/metrics.jsonl)" = 2 ] &&
-        diff cached.rows gpus.rows && same_weights cached gpus
+    MOCK_CUDA_ASYNC=1 MOCK_CUDA_LOG=$work/log- MOCK_CUDA_LOG_ONLY=cuMemcpy:cuModuleUnload:cuModuleLoad:ncclSend \
+        elastic_rows gpus -n 2 && [ "$(moved gpus stages | tr '\n' ' ')" = "1 1 " ] &&
+        [ "$(moved gpus moved_by | sort -u)" = '"nccl"' ] && diff cached.rows gpus.rows && same_weights cached gpus &&
+        copied && [ "$(copied)" = "sent $(moved gpus moved_bytes | awk '{ n += $1 } END { print n }') host 0 device 0" ]
 }
-[ -z "${RANKS_PLUGIN:-}" ] || check "cached layers, 2 stages by NCCL: the same bits" elastic_by_nccl
+elastic_by_host() # one GPU for both
+{
+    elastic_rows shared -n 2 --device=cuda:0 && [ "$(moved shared moved_by | sort -u)" = '"host"' ] &&
+        diff cached.rows shared.rows && same_weights cached shared
+}
+elastic_lost() # a rank ends while the other one moves tensors; what is left goes on from the last checkpoint
+{
+    MOCK_CUDA_ASYNC=1 PTC_FAULT=transition:1:10 elastic_rows lost -n 2 --max-restarts=1 --set=train.checkpoint_every=5 &&
+        grep -A 9 '"op": "move"' lost/rank-0.json | grep '"state": "started"' && grep '"reason": ".*lost rank 1 ' lost/rank-0.json &&
+        same_rows cached lost train && same_weights cached lost
+}
+elastic_without_room() # for all on one rank
+{
+    MOCK_CUDA_ASYNC=1 MOCK_CUDA_MEMORY=${ROOM:-160000}:0 elastic_rows small -n 2 --no-replicate --no-cache && diff cached.rows small.rows &&
+        moved small stages && grep -o '"plan_why":"kept: for another plan rank 0 would need .* MiB on its device' small/metrics.jsonl
+}
+if [ -n "${RANKS_PLUGIN:-}" ]; then
+    model=$work/paper.xml
+    check "two stages become one by NCCL: the same bits" elastic_by_nccl
+    check "two stages on one GPU become one" elastic_by_host
+    check "a rank is lost in a transition" elastic_lost
+    check "no room for the next plan: the one before stays" elastic_without_room
+fi
 finish

@@ -220,6 +220,59 @@ static Status check_sums(const Sum *sums, uint32_t round)
     return STATUS_OK;
 }
 
+/* ---- messages between programs: around a ring, then from one rank to the next while the others have none */
+
+enum
+{
+    N_MOVED = 3
+};
+static const size_t MOVED[N_MOVED] = {1, OTHER_ELEMS, 0};
+
+static Status check_moved(const HalBuffer *memory, uint32_t from, uint32_t salt)
+{
+    static float numbers[OTHER_ELEMS];
+    for (uint32_t i = 0; i < N_MOVED; i++)
+    {
+        const float *at = (const float *)hal_buffer_address(memory) + i * OTHER_ELEMS;
+        TRY(hal_copy(device, HAL_COPY_FROM_DEVICE, numbers, at, MOVED[i] * sizeof(float)));
+        TRY(check(is_filled(numbers, MOVED[i], from, salt + i), "a message between programs"));
+    }
+    return STATUS_OK;
+}
+
+static Status move_once(DeviceComm *gpus, HalBuffer *src, HalBuffer *dst, bool sends, bool takes, uint32_t salt)
+{
+    static float numbers[OTHER_ELEMS];
+    DeviceMove moves[2 * N_MOVED];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < N_MOVED; i++)
+    {
+        float *from = (float *)hal_buffer_address(src) + i * OTHER_ELEMS;
+        float *to = (float *)hal_buffer_address(dst) + i * OTHER_ELEMS;
+        fill(numbers, MOVED[i], rank, salt + i);
+        TRY(hal_copy(device, HAL_COPY_TO_DEVICE, from, numbers, MOVED[i] * sizeof(float)));
+        if (sends)
+            moves[n++] = (DeviceMove){true, (rank + 1) % size, from, MOVED[i] * sizeof(float)};
+        if (takes)
+            moves[n++] = (DeviceMove){false, (rank + size - 1) % size, to, MOVED[i] * sizeof(float)};
+    }
+    TRY(device_comm_move(gpus, moves, n, 4 * (1 + OTHER_ELEMS)));
+    return takes ? check_moved(dst, (rank + size - 1) % size, salt) : STATUS_OK;
+}
+
+static Status move_between(DeviceComm *gpus)
+{
+    HalBuffer *src, *dst;
+    comm_set_place(world, "moving", -1, -1);
+    TRY(hal_buffer_create(device, N_MOVED * OTHER_ELEMS * sizeof(float), &src));
+    TRY(hal_buffer_create(device, N_MOVED * OTHER_ELEMS * sizeof(float), &dst));
+    TRY(move_once(gpus, src, dst, true, true, 7000));
+    TRY(move_once(gpus, src, dst, rank == 0, rank == 1, 7100));
+    hal_buffer_destroy(src);
+    hal_buffer_destroy(dst);
+    return STATUS_OK;
+}
+
 /* ---- all of it */
 
 static Status run(DeviceLinks *links, const Ring *ring, const Sum *sums, uint32_t round)
@@ -254,6 +307,7 @@ static Status go(DeviceComm *gpus)
     Comm *pipe, *data;
     Ring ring = {0};
     Sum sums[N_SUMS];
+    TRY(move_between(gpus));
     TRY(comm_split(world, 0, rank, &pipe));
     TRY(comm_split(world, 0, rank, &data));
     TRY(hal_buffer_create(device, OTHER_ELEMS * sizeof(float), &ring.src));

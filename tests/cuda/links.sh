@@ -43,10 +43,14 @@ fails() # SECONDS TEXT...: every rank ends in time, with exit code 6; extended r
     done
     [ -s "$work/dump/rank-0.json" ] && [ -s "$work/dump/rank-1.json" ] && grep -q '"started"' "$work/dump/rank-0.json"
 }
-hangs() { MOCK_NCCL_HANG=1:12 fails 8 "rank [01] .* waited 1[.][0-9] s for rank [01] .*(all_reduce|recv tag|send tag)"; }
+hangs() { MOCK_NCCL_HANG=1:14 fails 8 "rank [01] .* waited 1[.][0-9] s for rank [01] .*(all_reduce|recv tag|send tag)"; }
 check "an exchange that does not end" hangs
-reports() { MOCK_NCCL_ERROR=1:12:6 fails 8 "rank 1, exit code 6: NCCL failed on cuda:1, with rank 0 .host .*as the test asked"; }
+reports() { MOCK_NCCL_ERROR=1:14:6 fails 8 "rank 1, exit code 6: NCCL failed on cuda:1, with rank 0 .host .*as the test asked"; }
 check "an error that NCCL reports" reports
+moves_hang() { MOCK_NCCL_HANG=1:1 fails 8 "rank [01] .* waited 1[.][0-9] s for rank [01] .*move, 280004 bytes, at moving"; }
+check "messages between programs that do not end" moves_hang
+moves_report() { MOCK_NCCL_ERROR=1:1:6 fails 8 "rank 1, exit code 6: NCCL failed on cuda:1, with rank 0 .host .*as the test asked: move, 280004 bytes"; }
+check "an error that NCCL reports between programs" moves_report
 stuck() { MOCK_NCCL_STUCK=1 fails 8 "rank [01] .* waited 1[.][0-9] s for rank [01] .*starting NCCL"; }
 check "a start that does not end" stuck
 finish

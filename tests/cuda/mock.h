@@ -1,7 +1,8 @@
 /* What the mocks of CUDA's libraries share. They are shared objects under the libraries' own names, in a folder
  * that $PTC_CUDA_PATH names, so that ptc loads them as it would load the real ones.
  *
- *   MOCK_CUDA_LOG=FILE              a line per call
+ *   MOCK_CUDA_LOG=FILE              a line per call; a name that ends in "-" is followed by the process
+ *   MOCK_CUDA_LOG_ONLY=cuMemcpy:nccl  of symbols that begin so
  *   MOCK_CUDA_FAIL=SYMBOL:N:RESULT  the N-th call (from 1) of that symbol gives RESULT; "N+": and all that follow
  *   MOCK_CUDA_VERSION=13000         what the driver supports
  *   MOCK_CUDA_BAKED=1               what a graph reads of single numbers (4 bytes) stays what it was when it was made
@@ -9,7 +10,8 @@
  *   MOCK_CUDA_ALGORITHMS=4:x:2      what cuBLASLt proposes: algorithms that take 4 ms, do not run, take 2 ms (one of 1
  *                                   ms)
  *   MOCK_CUDA_NO_EPILOGUE=256       an epilogue that cuBLASLt refuses
- *   MOCK_CUDA_DEVICES=2, MOCK_CUDA_NAME=NAME, MOCK_CUDA_ARCH=90, MOCK_CUDA_MEMORY=BYTES, MOCK_CUDA_BLASLT=130000 */
+ *   MOCK_CUDA_DEVICES=2, MOCK_CUDA_NAME=NAME, MOCK_CUDA_ARCH=90, MOCK_CUDA_MEMORY=BYTES or BYTES:DEVICE,
+ *   MOCK_CUDA_BLASLT=130000 */
 #ifndef PTC_TESTS_CUDA_MOCK_H
 #define PTC_TESTS_CUDA_MOCK_H
 
@@ -19,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -36,24 +39,43 @@ static inline long mock_number(const char *variable, long otherwise)
     return text && *text ? atol(text) : otherwise;
 }
 
+static inline int mock_is_logged(const char *symbol)
+{
+    const char *only = getenv("MOCK_CUDA_LOG_ONLY");
+    for (size_t n; only && *only; only += n + (only[n] == ':'))
+    {
+        n = strcspn(only, ":");
+        if (strncmp(symbol, only, n) == 0)
+            return 1;
+    }
+    return !only;
+}
+
+static inline FILE *mock_open_log(const char *symbol)
+{
+    const char *path = getenv("MOCK_CUDA_LOG");
+    char own[4096];
+    if (!path || !*path || !mock_is_logged(symbol))
+        return NULL;
+    snprintf(own, sizeof own, path[strlen(path) - 1] == '-' ? "%s%ld" : "%s", path, (long)getpid());
+    return fopen(own, "a");
+}
+
 /* Records the call, counts it while it is to fail, and says what it is to give. */
 __attribute__((format(printf, 3, 4))) static inline int mock_call(unsigned *n_calls, const char *symbol,
                                                                   const char *format, ...)
 {
-    const char *path = getenv("MOCK_CUDA_LOG"), *fail = getenv("MOCK_CUDA_FAIL");
+    const char *fail = getenv("MOCK_CUDA_FAIL");
     const size_t n = strlen(symbol);
-    if (path && *path)
+    FILE *file = mock_open_log(symbol);
+    if (file)
     {
-        FILE *file = fopen(path, "a");
         va_list args;
         va_start(args, format);
-        if (file)
-        {
-            fprintf(file, "%s ", symbol);
-            vfprintf(file, format, args);
-            fputc('\n', file);
-            fclose(file);
-        }
+        fprintf(file, "%s ", symbol);
+        vfprintf(file, format, args);
+        fputc('\n', file);
+        fclose(file);
         va_end(args);
     }
     if (!fail || strncmp(fail, symbol, n) != 0 || fail[n] != ':')

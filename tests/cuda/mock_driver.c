@@ -41,7 +41,9 @@ static size_t used_bytes;
 
 static size_t total_bytes(void)
 {
-    return (size_t)mock_number("MOCK_CUDA_MEMORY", 1L << 32);
+    const char *text = getenv("MOCK_CUDA_MEMORY"), *device = text ? strchr(text, ':') : NULL;
+    const int is_other = device && (!current || current->device != atoi(device + 1));
+    return is_other ? (size_t)1 << 32 : (size_t)mock_number("MOCK_CUDA_MEMORY", 1L << 32);
 }
 
 EXPORT CuResult cuInit(unsigned flags)
