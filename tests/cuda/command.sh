@@ -168,7 +168,7 @@ elastic_rows() # OUT FLAG...
     local out=$1
     shift
     rm -rf "$out"
-    $PTC "${model:-$PTC_SOURCE_DIR/tests/ranks/tied.xml}" --device=cuda --set=layers=2 --set=train.epochs=4 --set=train.eval_every=1 \
+    $PTC "${model:-$PTC_SOURCE_DIR/tests/ranks/tied.xml}" --device=cuda --set=layers=2 --set=train.epochs=3 --set=train.eval_every=1 \
         --set=freeze.policy=schedule --set=freeze.alpha=0.5 --set=cache.use=on --deterministic --micro-batches=4 \
         --costs=model --out="$out" "$@" &&
         grep -oE '"loss":[-0-9.e]+' "$out/metrics.jsonl" >"$out.rows"
@@ -207,7 +207,7 @@ elastic_by_host() # one GPU for both
 elastic_lost() # a rank ends while the other one moves tensors; what is left goes on from the last checkpoint
 {
     MOCK_CUDA_ASYNC=1 PTC_FAULT=transition:1:10 elastic_rows lost -n 2 --max-restarts=1 --set=train.checkpoint_every=5 &&
-        grep -A 9 '"op": "move"' lost/rank-0.json | grep '"state": "started"' && grep '"reason": ".*lost rank 1 ' lost/rank-0.json &&
+        grep -A 10 '"op": "move"' lost/rank-0.json | grep '"state": "started"' && grep '"reason": ".*lost rank 1 ' lost/rank-0.json &&
         same_rows cached lost train && same_weights cached lost
 }
 elastic_without_room() # for all on one rank
