@@ -11,6 +11,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <ucontext.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <dlfcn.h>
+#include <sanitizer/asan_interface.h>
+#endif
 
 #define __global__
 #define __device__
@@ -73,13 +77,25 @@ static const char *shim_fault; // what a thread did wrong
 extern "C" __attribute__((visibility("default"))) unsigned shim_planted;
 unsigned shim_planted; // the fault in the text that is to be made; 0: none
 
+// AddressSanitizer's own longjmp clears what it knows of the whole stack of the process, for each switch. No frame is
+// left for good here, so nothing is to be cleared.
+static void shim_jump(jmp_buf at)
+{
+#ifdef __SANITIZE_ADDRESS__
+    static void *jump = dlsym(dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD), "_longjmp");
+    ((void (*)(jmp_buf, int))jump)(at, 1);
+#else
+    _longjmp(at, 1);
+#endif
+}
+
 static void shim_wait(ShimState state, int line)
 {
     const unsigned me = shim_thread.x;
     shim_fibers[me].state = state;
     shim_fibers[me].line = line;
     if (_setjmp(shim_fibers[me].at) == 0)
-        _longjmp(shim_scheduler, 1);
+        shim_jump(shim_scheduler);
 }
 static void shim_barrier(int line)
 {
@@ -228,7 +244,7 @@ static uint32_t ptc_pack(float x, float y)
     return shim_bf16(x) | shim_bf16(y) << 16;
 }
 
-// A fiber serves one thread number for ever, block after block.
+// A fiber serves one thread number block after block, until a fault stops it where it is.
 static void shim_main()
 {
     for (;;)
@@ -243,9 +259,12 @@ static void shim_resume(unsigned t)
     if (_setjmp(shim_scheduler) != 0)
         return;
     if (shim_fibers[t].started)
-        _longjmp(shim_fibers[t].at, 1);
+        shim_jump(shim_fibers[t].at);
     static ucontext_t context;
     shim_fibers[t].started = true;
+#ifdef __SANITIZE_ADDRESS__
+    ASAN_UNPOISON_MEMORY_REGION(shim_stacks[t], SHIM_STACK);
+#endif
     getcontext(&context);
     context.uc_stack.ss_sp = shim_stacks[t];
     context.uc_stack.ss_size = SHIM_STACK;
@@ -348,8 +367,11 @@ extern "C" __attribute__((visibility("default"))) const char *shim_run(void (*en
     {
         shim_block.x = shim_position(i, grid, order);
         const char *why = shim_run_block(block, smem_bytes, order);
-        if (why)
-            return why;
+        if (!why)
+            continue;
+        for (ShimFiber &fiber : shim_fibers)
+            fiber.started &= fiber.state == SHIM_DONE;
+        return why;
     }
     return NULL;
 }

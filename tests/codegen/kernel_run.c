@@ -67,7 +67,7 @@ KernelObject kernel_object_make(Arena *arena, const IrModule *m)
     CodegenObject compiled;
     KernelObject object = {0};
 #ifdef __SANITIZE_ADDRESS__
-    setenv("PTC_CFLAGS", "-fsanitize=address,undefined -fno-sanitize=alignment,shift,signed-integer-overflow", 1);
+    setenv("PTC_CFLAGS", "-O1 -fsanitize=address,undefined -fno-sanitize=alignment,shift,signed-integer-overflow", 1);
 #endif
     codegen_emit_c(&text, m);
     if (codegen_compile(arena, strbuf_text(&text), &compiled) != STATUS_OK)

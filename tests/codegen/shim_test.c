@@ -177,6 +177,7 @@ static void kernels_agree_in_every_thread_order(void **state)
         TEST_SKIP("no C++ compiler: generated CUDA kernels are not run on the CPU");
     Arena *arena = arena_create();
     KernelCases cases = kernel_cases_load(arena);
+    const uint32_t max_of_file = test_is_thin() ? 2 : MAX_CASES_PER_FILE;
     uint32_t n_failed = 0, n_of_file = 0, n_run = 0;
     for (uint32_t i = 0; i < cases.len; i++)
     {
@@ -186,7 +187,7 @@ static void kernels_agree_in_every_thread_order(void **state)
         StrBuf text = strbuf_make(arena);
         CodegenCudaTable table;
         codegen_emit_cuda(&text, c->m, &table);
-        if (!small_enough(&table) || n_of_file++ == MAX_CASES_PER_FILE)
+        if (!small_enough(&table) || n_of_file++ == max_of_file)
             continue;
         print_entries(&text, &table);
         n_failed += run_case(arena, c, strbuf_text(&text), &table, false);
@@ -247,6 +248,7 @@ static uint32_t places_of(Arena *arena, const KernelCase *c, const Fault *fault)
 static void planted_faults_are_found(void **state)
 {
     (void)state;
+    TEST_IF_FULL();
     if (!cxx())
         TEST_SKIP("no C++ compiler: planted faults are not looked for");
     Arena *arena = arena_create();
@@ -349,6 +351,7 @@ static void faults_of_tensor_kernels_are_found(void **state)
         N_FAULTS = 21
     };
     (void)state;
+    TEST_IF_FULL();
     if (!cxx())
         TEST_SKIP("no C++ compiler: planted faults are not looked for");
     Arena *arena = arena_create();

@@ -1,7 +1,7 @@
 # What the tests of several ranks share; sourced with COMM_RANKS, MPIEXEC (empty: no MPI) and COMM_SANITIZED set.
 #   work          a scratch folder, removed at the end
 #   ranks N ...   comm_ranks under mpirun as N ranks, more than there are cores, as root too
-#   check, skip, finish: as in tests/e2e/lib.sh
+#   check, check_if_full, at_once, finish: tests/harness/check.sh
 set -uo pipefail
 : "${COMM_RANKS:?}"
 if [ -z "${MPIEXEC:-}" ]; then
@@ -10,7 +10,7 @@ if [ -z "${MPIEXEC:-}" ]; then
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-n_passed=0 n_failed=0
+. "${PTC_SOURCE_DIR:?}/tests/harness/check.sh"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 export OMPI_MCA_hwloc_base_binding_policy=none
 # no rank is ended by mpirun because another one was: that the ranks do themselves is what is tested
@@ -23,25 +23,4 @@ ranks()
     local n=$1
     shift
     "$MPIEXEC" -n "$n" "$COMM_RANKS" "$@"
-}
-
-check()
-{
-    local name=$1
-    shift
-    if "$@" >"$work/check.log" 2>&1; then
-        n_passed=$((n_passed + 1))
-    else
-        n_failed=$((n_failed + 1))
-        echo "[  FAILED  ] $name"
-        tail -40 "$work/check.log"
-    fi
-}
-
-finish()
-{
-    [ $n_passed = 0 ] || echo "[  PASSED  ] $n_passed test(s)."
-    [ $n_failed = 0 ] || echo "[  FAILED  ] $n_failed test(s)."
-    [ $n_failed = 0 ] && [ $n_passed -gt 0 ]
-    exit
 }

@@ -18,13 +18,14 @@ uint32_t hash3(uint32_t a, uint32_t b, uint32_t c)
     return (uint32_t)x;
 }
 
+/* A million of them for a sum: the bits are put together, without a product. */
 float number(uint32_t of_rank, uint32_t salt, size_t i)
 {
-    uint32_t bits = hash3(of_rank + 1, salt, (uint32_t)i);
-    float unit = 1.0f + (float)(bits >> 9) * 0x1p-23f;
-    int exponent = (int)(bits & 31) % 25 - 12;
-    float scaled = exponent >= 0 ? unit * (float)(1 << exponent) : unit / (float)(1 << -exponent);
-    return bits & 256 ? -scaled : scaled;
+    const uint32_t bits = hash3(of_rank + 1, salt, (uint32_t)i), exponent = 127 - 12 + (bits & 31) % 25;
+    const uint32_t whole = (bits & 256) << 23 | exponent << 23 | bits >> 9;
+    float f;
+    memcpy(&f, &whole, sizeof f);
+    return f;
 }
 
 float expected_sum(const uint32_t *ranks, uint32_t n, uint32_t salt, size_t i)

@@ -1,11 +1,12 @@
 #!/bin/bash
 # The demo (tools/demo.sh) on a small part of its data: two ranks, layers that freeze, a page at the end; one core; a failure.
 . "$(dirname "$0")/../ranks/lib.sh"
-if [ ! -r /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz ]; then
+if [ ! -r $fashion/train-images-idx3-ubyte.gz ]; then
     skip "no dataset-fashion-mnist"
     finish
 fi
-small=(--set=data.train_limit=640 --set=data.test_limit=200 --set=train.warmup_steps=0)
+first_samples 640 200
+small=("${first_samples[@]}" --set=train.warmup_steps=0)
 
 demo() # OUT COMMAND...: what it prints goes to OUT.log
 {

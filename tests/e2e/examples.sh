@@ -2,11 +2,11 @@
 # Every example learns: the loss falls over a short run on Fashion-MNIST. Skipped without the Debian package.
 . "$(dirname "$0")/lib.sh"
 
-data=/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
-if [ ! -r $data ]; then
+if [ ! -r $fashion/train-images-idx3-ubyte.gz ]; then
     skip "no dataset-fashion-mnist"
     finish
 fi
+first_samples 4000 500
 
 # Mean loss of the last ten steps below 0.75 of the mean of the first three.
 falls() # OUT
@@ -24,14 +24,14 @@ falls() # OUT
 learns() # MODEL FLAG...
 {
     rm -rf out
-    $PTC "$@" --out=out --set=data.train_limit=4000 --set=data.test_limit=500 --set=train.eval_every=0 && falls out
+    $PTC "$@" --out=out "${first_samples[@]}" --set=train.eval_every=0 && falls out
 }
 
 # A learning rate of nothing is seen.
 does_not_learn()
 {
     rm -rf out
-    $PTC "$PTC_SOURCE_DIR/examples/mlp-fashion-mnist.xml" --out=out --max-steps=40 --set=train.lr=0 && fails_with 1 falls out
+    $PTC "$PTC_SOURCE_DIR/examples/mlp-fashion-mnist.xml" --out=out "${first_samples[@]}" --max-steps=40 --set=train.lr=0 && fails_with 1 falls out
 }
 
 for model in "$PTC_SOURCE_DIR"/examples/*.xml; do

@@ -1,45 +1,15 @@
 # What the end-to-end tests share; sourced with PTC, COMPARE and PTC_SOURCE_DIR set.
 #   work      a scratch folder, the current one, removed at the end
-#   check NAME COMMAND...   one test case: counted, its output shown when it fails
-#   finish    prints the counts as the runner wants them; the exit code is the verdict
+#   check, check_if_full, at_once, skip, finish: tests/harness/check.sh
 set -uo pipefail
 : "${PTC:?}" "${COMPARE:?}" "${PTC_SOURCE_DIR:?}"
 fixtures=$PTC_SOURCE_DIR/tests/fixtures
 e2e=$PTC_SOURCE_DIR/tests/e2e
+fashion=/usr/share/datasets/fashion-mnist
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-n_passed=0 n_failed=0 n_skipped=0
-
-check()
-{
-    local name=$1 started=$SECONDS
-    shift
-    if "$@" >check.log 2>&1; then
-        n_passed=$((n_passed + 1))
-        [ -z "${SHOW:-}" ] || sed "s|^|$name: |" check.log
-    else
-        n_failed=$((n_failed + 1))
-        echo "[  FAILED  ] $name"
-        tail -40 check.log
-    fi
-    [ $((SECONDS - started)) -lt 10 ] || echo "$name took $((SECONDS - started)) s"
-}
-
-skip() # REASON
-{
-    n_skipped=$((n_skipped + 1))
-    echo "SKIP: $1"
-}
-
-finish()
-{
-    [ $n_passed = 0 ] || echo "[  PASSED  ] $n_passed test(s)."
-    [ $n_skipped = 0 ] || echo "[  SKIPPED ] $n_skipped test(s)."
-    [ $n_failed = 0 ] || echo "[  FAILED  ] $n_failed test(s)."
-    [ $n_failed = 0 ] && [ $((n_passed + n_skipped)) -gt 0 ]
-    exit
-}
+. "$PTC_SOURCE_DIR/tests/harness/check.sh"
 
 # Rows of metrics.jsonl that a run repeats exactly: all but what is timed, and events.
 # usage: rows METRICS [SPLIT]
@@ -75,4 +45,22 @@ fails_with() # CODE COMMAND...
     "$@"
     have=$?
     [ $have = "$want" ] || { echo "exit code $have, not $want: $*"; return 1; }
+}
+
+# Makes the array of the same name: flags for the first samples of Fashion-MNIST, of which every run would inflate all.
+first_samples() # N-TRAIN N-TEST
+{
+    local split n name file head item
+    first_samples=()
+    for split in "train train $1" "test t10k $2"; do
+        read -r split name n <<<"$split"
+        for file in images-idx3:8:784 labels-idx1:0:1; do
+            IFS=: read -r file head item <<<"$file"
+            {
+                printf '\0\0\x8%b\0\0%b' "\\x${file: -1}" "$(printf '\\x%02x' $((n / 256)) $((n % 256)))"
+                gzip -dc "$fashion/$name-$file-ubyte.gz" 2>/dev/null | tail -c +9 | head -c $((head + n * item))
+            } >"$work/$split-$file"
+            first_samples+=("--set=data.${file%-*}.$split=$work/$split-$file")
+        done
+    done
 }

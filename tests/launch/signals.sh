@@ -21,9 +21,13 @@ saves() # SIGNAL: a checkpoint that takes 1.5 s
     [ "$(cat saved-0 saved-1 saved-2 saved-3 | tr -d '\n')" = 1111 ] && all_gone_in 0 &&
         [ "$(cat err.log)" = "ptc: error: stopped by a signal" ]
 }
-for name in TERM INT USR1; do
-    check "75: SIG$name" saves $name
-done
+one_signal()
+{
+    local name
+    for name in TERM INT USR1; do
+        check "75: SIG$name" saves $name
+    done
+}
 
 twice() # the second signal ends what the first did not, and the launcher dies by it
 {
@@ -54,9 +58,13 @@ launcher_killed() # nobody is left behind
     sleep 0.7
     no_folder_left
 }
-check "a second signal" twice
-check "a third signal" three_times
-check "lost while stopping" lost_meanwhile
-check "no restart when stopped" no_restart
-check "kill -9 of the launcher" launcher_killed
+others()
+{
+    check "a second signal" twice
+    check "a third signal" three_times
+    check "lost while stopping" lost_meanwhile
+    check "no restart when stopped" no_restart
+    check "kill -9 of the launcher" launcher_killed
+}
+at_once one_signal others
 finish

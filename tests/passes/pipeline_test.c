@@ -274,7 +274,7 @@ static void test_zb_h1_closed_form(void **state)
 static void test_random_times(void **state)
 {
     (void)state;
-    uint32_t n_faster = 0, n_cases = 400;
+    uint32_t n_faster = 0, n_cases = test_is_thin() ? 100 : 400;
     double gain = 0;
     for (uint32_t seed = 1; seed <= n_cases; seed++)
     {
@@ -411,7 +411,7 @@ static void try_orders(Search *search, uint32_t s, uint32_t n_f, uint32_t n_b, u
 static void test_zb_h1_is_nearly_best(void **state)
 {
     (void)state;
-    uint32_t n_best = 0, n_cases = 300;
+    uint32_t n_best = 0, n_cases = test_is_thin() ? 30 : 300;
     double worst = 0, sum = 0;
     for (uint32_t seed = 1; seed <= n_cases; seed++)
     {
@@ -433,7 +433,7 @@ static void test_zb_h1_is_nearly_best(void **state)
     }
     printf("zb-h1 is the best of all orders in %u of %u cases, %.2f %% slower on average, %.1f %% at worst\n", n_best,
            n_cases, 100 * sum / n_cases, 100 * worst);
-    assert_true(n_best >= 283 && worst < 0.25 && sum / n_cases < 0.002); /* what the rules reach */
+    assert_true(n_best >= n_cases - 17 && worst < 0.25 && sum / n_cases < 0.002); /* what the rules reach */
 }
 
 /* The same arguments give the same lists; a stage without W and one with nothing else are stages like others. */
@@ -647,7 +647,7 @@ static void test_shared_cores(void **state)
 static void test_random_orders(void **state)
 {
     (void)state;
-    uint32_t n_deadlocks = 0, n_cases = 2000;
+    uint32_t n_deadlocks = 0, n_cases = test_is_thin() ? 400 : 2000;
     for (uint32_t seed = 1; seed <= n_cases; seed++)
     {
         Arena *arena = arena_create();

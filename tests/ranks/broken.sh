@@ -2,6 +2,7 @@
 # The comparison of equality.sh can fail: a rank that goes on with other numbers than the sum of a bucket of gradients
 # (PTC_FAULT=skip_reduce) is seen, whichever rank it is, in losses and in weights; and so is a changed bit of either.
 . "$(dirname "$0")/lib.sh"
+plain_kernels
 needs_ranks
 
 two() # OUT FLAG...

@@ -2,6 +2,7 @@
 # Texts padded to the bucket of the batch: the same losses as padded to one length; the same run to the byte when it is
 # cut in time (resume), in stages or, deterministic, in replicas. The encoder of examples/text on generated sentences.
 . "$(dirname "$0")/lib.sh"
+plain_kernels
 
 . "$ranks/texts.sh"
 

@@ -3,6 +3,7 @@
 # lost, the run is the one without it, to the bit.
 . "$(dirname "$0")/lib.sh"
 . "$ranks/texts.sh"
+plain_kernels
 sed 's|<input name="ids"|<freeze policy="schedule" alpha="0.25" keep="1"/><cache use="on"/>&|' model.xml >freezing.xml
 small+=(--set=data.buckets="tokens: 8 12 16" --set=layers=4 --set=train.epochs=6 --set=train.lr=0.01
     --set=train.warmup_steps=0 --set=train.eval_every=1)
@@ -60,25 +61,26 @@ same_as_one() # FLAG...
     on again "$@" && same_run one again
 }
 check "one rank, three transitions" in_memory
-check "--no-cache: the same bits" same_as_one --no-cache
+check_if_full "--no-cache: the same bits" same_as_one --no-cache
 in_bf16() { on again --precision=bf16 && on exact --precision=bf16 --no-cache && same_run again exact; }
-check "bf16: the same bits" in_bf16
+check_if_full "bf16: the same bits" in_bf16
 check "no room: the same bits" same_as_one --set=cache.memory=1e-5
 one_length()
 {
     on fixed --set=data.buckets="tokens: 24" && on again --set=data.buckets="tokens: 24" --no-cache && same_run fixed again
 }
-check "one length: the same bits" one_length
+check_if_full "one length: the same bits" one_length
 check "on disk: the same bits" same_as_one "${on_disk[@]}"
 check "in memory and on disk, read ahead" same_as_one --set=cache.memory=1e-4 --set=cache.disk=0.01
 nothing_left() { [ -d again/cache ] && [ -z "$(ls again/cache)" ]; }
 check "nothing is left of a run that is over" nothing_left
 
 # ---- what an earlier run has left on disk
-stop() # OUT FLAG...: in the third epoch of the frozen layers
+stop() # OUT FLAG...: in the third epoch of the frozen layers; a run of the same flags is made once
 {
+    local kept="kept ${*:2}"
     rm -rf "$1"
-    go_on "$1" 56 "${on_disk[@]}" "${@:2}" && [ -n "$(ls "$1"/cache)" ]
+    [ -d "$kept" ] || go_on "$kept" 56 "${on_disk[@]}" "${@:2}" && [ -n "$(ls "$kept"/cache)" ] && cp -rp "$kept" "$1"
 }
 ends_like() # OTHER OUT
 {
@@ -112,7 +114,7 @@ cut_off()
     truncate -s 100 part/cache/*
     finish_run part && ends_like one part
 }
-check "files cut off" cut_off
+check_if_full "files cut off" cut_off
 
 # Those of another run, under the names of this one's.
 other_weights()
@@ -127,11 +129,11 @@ other_weights()
     go_on part 60 "${on_disk[@]}" && [ "$(number part disk_hits 60)" = 0 ] && go_on part 1000 "${on_disk[@]}" &&
         ends_like one part && fails_with 1 same_rows one two
 }
-check "rows of other weights" other_weights
+check_if_full "rows of other weights" other_weights
 other_texts()
 {
     stop part || return
-    cp banking77/train.csv kept.csv
+    cp -p banking77/train.csv kept.csv
     cp -r part plain
     sed -i '2s/^[a-z]*/great/;60s/^[a-z]*/was/' banking77/train.csv
     ! cmp -s kept.csv banking77/train.csv && go_on part 60 "${on_disk[@]}" && [ "$(number part disk_hits 60)" = 0 ] &&
@@ -140,7 +142,7 @@ other_texts()
     mv kept.csv banking77/train.csv
     return $code
 }
-check "rows of other texts" other_texts
+check_if_full "rows of other texts" other_texts
 other_precision()
 {
     stop part && go_on part 60 --precision=bf16 "${on_disk[@]}" && [ "$(number part disk_hits 60)" = 0 ]
@@ -149,19 +151,19 @@ check "rows of another precision" other_precision
 
 # ---- several ranks share the stores
 needs_ranks
-check "2 stages" same_as_one -n 2 --stages=2
+check_if_full "2 stages" same_as_one -n 2 --stages=2
 two_replicas() { same_as_one -n 2 --replicas=2 && made_once again; }
-check "2 replicas" two_replicas
-check "2 replicas, on disk" same_as_one -n 2 --replicas=2 "${on_disk[@]}"
+check_if_full "2 replicas" two_replicas
+check_if_full "2 replicas, on disk" same_as_one -n 2 --replicas=2 "${on_disk[@]}"
 check "2 replicas, read ahead" same_as_one -n 2 --replicas=2 --set=cache.memory=1e-4 --set=cache.disk=0.01
-check "the planner's choices, 2 ranks" same_as_one -n 2
+check_if_full "the planner's choices, 2 ranks" same_as_one -n 2
 check "found again by 2 ranks" found -n 2
 others_find()
 {
     stop part -n 2 --replicas=2 && go_on part 60 "${on_disk[@]}" && at_least part disk_hits 60 16 &&
         go_on part 1000 -n 2 --stages=2 "${on_disk[@]}" && ends_like one part
 }
-check "found again on another layout" others_find
+check_if_full "found again on another layout" others_find
 survives()
 {
     rm -rf killed

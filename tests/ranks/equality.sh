@@ -4,7 +4,6 @@
 # less than 1e-6 in 20 steps.
 . "$(dirname "$0")/lib.sh"
 needs_ranks
-data=/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 
 # SETTINGS of a group of runs: every run of it gets them, the model last
 on() # OUT FLAG...
@@ -71,6 +70,8 @@ drift tied 2 3
 check "tied: measured costs" same_as measured one -n 2 --stages=2 --costs=measured
 check "tied: the planner's choice" same_as chosen exact -n 3 --deterministic
 check "tied: several threads" same_as threads one -n 2 --stages=2 --threads=3
+
+plain_kernels # the C compiler's vectors have had their groups of runs, vit has some below
 momentum=(--set=train.optimizer=sgd --set=train.momentum=0.9 --set=train.lr=0.1 --set=train.clip_norm=0
     --set=train.schedule=constant --set=train.weight_decay=0.001)
 settings=(--micro-batches=4 "${momentum[@]}" "$tied") # 5 5 5 3
@@ -84,12 +85,13 @@ replicas groups 1x2 1x3 2x2
 drift groups 2
 
 # ---- the examples: 81 = 5 * 16 + 1, and 18 steps and two of an epoch more
-if [ ! -r $data ]; then
+if [ ! -r $fashion/train-images-idx3-ubyte.gz ]; then
     skip "no dataset-fashion-mnist"
     finish
 fi
-small=(--set=d=16 --set=layers=3 --set=heads=2 --set=hidden=32 --set=train.batch=16 --set=data.train_limit=81
-    --set=data.test_limit=50 --set=train.epochs=4 --max-steps=20 --set=train.warmup_steps=3 --set=train.eval_every=0)
+first_samples 81 50
+small=("${first_samples[@]}" --set=d=16 --set=layers=3 --set=heads=2 --set=hidden=32 --set=train.batch=16
+    --set=train.epochs=4 --max-steps=20 --set=train.warmup_steps=3 --set=train.eval_every=0)
 example() # NAME FLAG...
 {
     local name=$1
@@ -97,6 +99,7 @@ example() # NAME FLAG...
     settings=("${small[@]}" "$@" "$PTC_SOURCE_DIR/examples/$name.xml")
 }
 
+unset PTC_CFLAGS
 example vit-fashion-mnist --micro-batches=4 --set=dropout=0.1 --set=augment=1
 layouts vit "2" "4" "3"
 replicas vit 1x2 1x4 2x2
@@ -104,6 +107,7 @@ drift vit 2 3
 example vit-fashion-mnist --micro-batches=4 --set=dropout=0.1 --precision=bf16
 layouts "vit, bf16" "" "3" ""
 replicas "vit, bf16" 2x2
+plain_kernels
 example vit-alibi --micro-batches=5 # 4 4 4 4 and none
 layouts alibi "3" "2" "4"
 replicas alibi 1x2 1x3 2x2

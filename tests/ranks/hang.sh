@@ -2,6 +2,7 @@
 # A rank that does not answer, ends, is killed or stopped, or is not of this job: every rank ends, in time, with a
 # non-zero exit code and a message that says which rank it was and what was waited for; no process is left behind.
 . "$(dirname "$0")/lib.sh"
+plain_kernels
 needs_ranks
 timeout_s=2
 
@@ -57,17 +58,23 @@ for layout in "-n 2 --replicas=2" "-n 2 --stages=2" "-n 3 --stages=3"; do
     check "no fault: $layout" train well $layout --micro-batches=4 --max-steps=3 "$tied"
 done
 waited="waited 2[.][0-9] s for rank"
-check "sleeps, of 2 replicas" ends sleep:1 2 --replicas=2 6 "rank 0 .*$waited 1 .*all_reduce bucket [0-9]+ .*step 3"
-check "the other one dumps what it did" dumps 0
-check "sleeps, of 2 stages" ends sleep:0 2 --stages=2 6 "rank 1 .*$waited 0 .*recv.*step 3"
-check "stopped, of 2 stages" ends stop:1 2 --stages=2 6 "rank 0 .*$waited 1 .*step 3" "the process of rank 1 is stopped"
-check "stopped, of 3 stages" ends stop:1 3 --stages=3 6 "$waited 1 .*step 3" "the process of rank 1 is stopped"
-check "exits, of 2 replicas" ends exit:1 2 --replicas=2 9 "^ptc: rank 1 of 2 ended with exit code 9$"
-check "exits, of 3 stages" ends exit:2 3 --stages=3 9 "^ptc: rank 2 of 3 ended with exit code 9$" \
-    "^ptc: ranks 0 and 1 of 3 ended because a rank was lost$"
-check "killed, of 3 stages" ends kill:0 3 --stages=3 6 "^ptc: rank 0 of 3 was killed by signal 9 .SIGKILL.$" \
-    "^ptc: ranks 1 and 2 of 3 ended because a rank was lost$"
-check "the others dump what they did" dumps 1 2
+late()
+{
+    check "sleeps, of 2 replicas" ends sleep:1 2 --replicas=2 6 "rank 0 .*$waited 1 .*all_reduce bucket [0-9]+ .*step 3"
+    check "the other one dumps what it did" dumps 0
+    check "sleeps, of 2 stages" ends sleep:0 2 --stages=2 6 "rank 1 .*$waited 0 .*recv.*step 3"
+    check "stopped, of 2 stages" ends stop:1 2 --stages=2 6 "rank 0 .*$waited 1 .*step 3" "the process of rank 1 is stopped"
+    check "stopped, of 3 stages" ends stop:1 3 --stages=3 6 "$waited 1 .*step 3" "the process of rank 1 is stopped"
+}
+gone()
+{
+    check "exits, of 2 replicas" ends exit:1 2 --replicas=2 9 "^ptc: rank 1 of 2 ended with exit code 9$"
+    check "exits, of 3 stages" ends exit:2 3 --stages=3 9 "^ptc: rank 2 of 3 ended with exit code 9$" \
+        "^ptc: ranks 0 and 1 of 3 ended because a rank was lost$"
+    check "killed, of 3 stages" ends kill:0 3 --stages=3 6 "^ptc: rank 0 of 3 was killed by signal 9 .SIGKILL.$" \
+        "^ptc: ranks 1 and 2 of 3 ended because a rank was lost$"
+    check "the others dump what they did" dumps 1 2
+}
 
 # ---- not of this job: found before anything runs
 refused() # TEXT COMMAND...: exit code 1, one message
@@ -78,10 +85,6 @@ refused() # TEXT COMMAND...: exit code 1, one message
     cat err.log
     grep -qE -- "$text" err.log && [ "$(grep -c 'error:' err.log)" = 1 ] && nobody_left 1
 }
-check "another version" refused "rank 1 .host .*. is ptc [0-9.]+[+]fault, rank 0 .host .*. is ptc [0-9.]+$" \
-    env PTC_FAULT=version:1:0 $PTC -n 2 --out="$work/version" "$tied"
-check "a fault that is none" fails_with 2 env PTC_FAULT=yawn:0:1 $PTC -n 2 --costs=model --micro-batches=2 "$tied"
-
 # As mpirun starts them without the launcher: rank 1 gets another file, or other flags.
 two_kinds() # TEXT FILE FILE FLAG...
 {
@@ -96,11 +99,23 @@ two_kinds() # TEXT FILE FILE FLAG...
     [ $code = 1 ] || { echo "exit code $code"; return 1; }
     cat out.log err.log | grep -qE -- "$text" && nobody_left 1 && [ ! -e kinds/metrics.jsonl ]
 }
-sed 's/init="zeros"/init="ones"/' "$tied" >other.xml
-other="rank 1 .host .*. has another model or other settings than rank 0"
-check "another file" two_kinds "$other" "$tied" "$work/other.xml"
-check "another seed" two_kinds "$other" "$tied" "$tied" --seed=7
-check "another width" two_kinds "$other" "$tied" "$tied" --set=d=32
-check "another learning rate" two_kinds "$other" "$tied" "$tied" --set=train.lr=0.02
-check "another layout" two_kinds "$other" "$tied" "$tied" --stages=2
+strangers()
+{
+    local other="rank 1 .host .*. has another model or other settings than rank 0"
+    sed 's/init="zeros"/init="ones"/' "$tied" >other.xml
+    check "another file" two_kinds "$other" "$tied" "$work/other.xml"
+    check "another seed" two_kinds "$other" "$tied" "$tied" --seed=7
+    check "another width" two_kinds "$other" "$tied" "$tied" --set=d=32
+    check "another learning rate" two_kinds "$other" "$tied" "$tied" --set=train.lr=0.02
+    check "another layout" two_kinds "$other" "$tied" "$tied" --stages=2
+}
+others()
+{
+    gone
+    check "another version" refused "rank 1 .host .*. is ptc [0-9.]+[+]fault, rank 0 .host .*. is ptc [0-9.]+$" \
+        env PTC_FAULT=version:1:0 $PTC -n 2 --out="$work/version" "$tied"
+    check "a fault that is none" fails_with 2 env PTC_FAULT=yawn:0:1 $PTC -n 2 --costs=model --micro-batches=2 "$tied"
+    strangers
+}
+at_once late others
 finish

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Augmented pictures on several ranks: each decodes its own samples, and all see what one rank sees.
 . "$(dirname "$0")/lib.sh"
+plain_kernels
 needs_ranks
 : "${MAKE_IMAGES:?}"
 $MAKE_IMAGES train 40 1 && $MAKE_IMAGES test 20 2 || exit 1

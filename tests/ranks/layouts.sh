@@ -2,6 +2,7 @@
 # A checkpoint has no layout: written on any stages and replicas, a run goes on with it on any others, and ends like one
 # that never stopped, to the bit. A signal to a run of several ranks leaves such a checkpoint.
 . "$(dirname "$0")/lib.sh"
+plain_kernels
 needs_ranks
 model=("--deterministic" "--micro-batches=5" "$tied")
 

@@ -2,6 +2,7 @@
 #   needs_ranks    skips the rest where no several ranks can run
 #   train OUT FLAG... MODEL    a run with small kernels and no surprises: one thread a rank, modelled costs
 #   same_run OUT OUT           what must not depend on the layout: the one comparison of all these tests
+#   plain_kernels              from here on without optimisation: most of the time of small runs is the C compiler's
 . "$(dirname "$0")/../e2e/lib.sh"
 ranks=$PTC_SOURCE_DIR/tests/ranks
 tied=$ranks/tied.xml
@@ -16,6 +17,11 @@ needs_ranks()
 {
     command -v mpirun >/dev/null || { skip "no mpirun (package openmpi-bin)"; finish; }
     [ -n "${RANKS_PLUGIN:-}" ] || { skip "built without MPI"; finish; }
+}
+
+plain_kernels()
+{
+    export PTC_CFLAGS=-O0
 }
 
 train() # OUT FLAG... MODEL

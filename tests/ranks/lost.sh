@@ -2,6 +2,7 @@
 # kill -9 of a rank: the others are gone within 5 s, with a message that names it; with --max-restarts the ranks that are
 # left go on from the last checkpoint, and the run ends like one that nobody disturbed, to the bit.
 . "$(dirname "$0")/lib.sh"
+plain_kernels
 needs_ranks
 flags="--deterministic --micro-batches=4 --threads=1 --costs=model --comm-timeout=60"
 
