@@ -29,13 +29,13 @@ old_nccl() { MOCK_NCCL_VERSION=21703 by_host "rank 0: GPUs that exchange by them
 check "old NCCL" old_nccl
 check "one GPU for two ranks" by_host "ranks 0 and 1 share one" one
 
-fails() # SECONDS TEXT...: every rank ends in time, with exit code 6; extended regular expressions
+fails() # SECONDS TEXT...: every rank ends in time, with exit code 6; extended regular expressions; $deadline: of waits (1 s)
 {
     local most=$1 from text
     from=$(date +%s%3N)
     shift
     rm -rf "$work/dump"
-    ranks 2 1 "$work/dump" >"$work/out" 2>&1 # mpirun's own exit code says nothing (orte_enable_recovery)
+    ranks 2 "${deadline:-1}" "$work/dump" >"$work/out" 2>&1 # mpirun's own exit code says nothing (orte_enable_recovery)
     cat "$work/out"
     [ $(($(date +%s%3N) - from)) -lt $((1000 * most)) ] && [ "$(grep -c "exit code 6:" "$work/out")" = 2 ] || return
     for text in "$@"; do
@@ -45,11 +45,11 @@ fails() # SECONDS TEXT...: every rank ends in time, with exit code 6; extended r
 }
 hangs() { MOCK_NCCL_HANG=1:14 fails 8 "rank [01] .* waited 1[.][0-9] s for rank [01] .*(all_reduce|recv tag|send tag)"; }
 check "an exchange that does not end" hangs
-reports() { MOCK_NCCL_ERROR=1:14:6 fails 8 "rank 1, exit code 6: NCCL failed on cuda:1, with rank 0 .host .*as the test asked"; }
+reports() { deadline=20 MOCK_NCCL_ERROR=1:14:6 fails 8 "rank 1, exit code 6: NCCL failed on cuda:1, with rank 0 .host .*as the test asked"; }
 check "an error that NCCL reports" reports
 moves_hang() { MOCK_NCCL_HANG=1:1 fails 8 "rank [01] .* waited 1[.][0-9] s for rank [01] .*move, 280004 bytes, at moving"; }
 check "messages between programs that do not end" moves_hang
-moves_report() { MOCK_NCCL_ERROR=1:1:6 fails 8 "rank 1, exit code 6: NCCL failed on cuda:1, with rank 0 .host .*as the test asked: move, 280004 bytes"; }
+moves_report() { deadline=20 MOCK_NCCL_ERROR=1:1:6 fails 8 "rank 1, exit code 6: NCCL failed on cuda:1, with rank 0 .host .*as the test asked: move, 280004 bytes"; }
 check "an error that NCCL reports between programs" moves_report
 stuck() { MOCK_NCCL_STUCK=1 fails 8 "rank [01] .* waited 1[.][0-9] s for rank [01] .*starting NCCL"; }
 check "a start that does not end" stuck
