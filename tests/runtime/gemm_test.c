@@ -368,7 +368,7 @@ static void no_foreign_threads(void **state)
 {
     (void)state;
 #if defined(__SANITIZE_THREAD__)
-    skip(); /* the sanitizer has a thread of its own */
+    TEST_SKIP("ThreadSanitizer has a thread of its own");
 #endif
     int n = 0;
     DIR *dir = opendir("/proc/self/task");
