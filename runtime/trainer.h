@@ -106,9 +106,10 @@ typedef struct
     uint32_t keep_last;        /* checkpoints; 0: the default */
     const MetricSpec *metrics;
     uint32_t n_metrics;
-    const char *predictions;     /* a file for the answers of the last evaluation; NULL: none */
-    const char *out_dir;         /* checkpoints and metrics.jsonl; NULL: neither */
-    bool resume;                 /* from the newest good checkpoint of out_dir, if there is one */
+    const char *predictions; /* a file for the answers of the last evaluation; NULL: none */
+    const char *out_dir;     /* checkpoints and metrics.jsonl; NULL: neither */
+    bool resume;             /* from the newest good checkpoint of out_dir, if there is one; without training data and
+                                weights there must be one */
     const TrainerPosition *from; /* go on from here in this process: params and states are in the executor already */
     uint64_t pause_epochs;       /* trainer_run returns after so many epochs each; 0: it does not */
     uint64_t pause_steps;        /* the same after steps */

@@ -116,6 +116,8 @@ Status trainer_resume(Trainer *t)
     TRY(checkpoint_open(t->options.out_dir, &warnings, &checkpoint));
     if (warnings.len)
         trainer_note(t, "%s", strbuf_text(&warnings));
+    if (!checkpoint && !t->train && !t->options.weights)
+        return status_fail(STATUS_BAD_INPUT, "there is no checkpoint in '%s'", t->options.out_dir);
     if (!checkpoint)
     {
         trainer_note(t, "no checkpoint in '%s': starting from the beginning", t->options.out_dir);

@@ -103,6 +103,7 @@ refused()
     refuses 1 "has no <hf class= model=>" $PTC export plain.xml --out=run -o x &&
         refuses 2 "wants -o" $PTC export export.xml --out=run &&
         refuses 2 "wants --out" $PTC export export.xml -o x &&
+        refuses 1 "there is no checkpoint in 'nothing'" $PTC eval export.xml --out=nothing &&
         refuses 1 "there is no checkpoint" $PTC export export.xml --out=nothing -o x &&
         refuses 3 "none/x" $PTC export export.xml --out=run -o none/x &&
         sed 's/name="types" format="text" part="types" columns="text" tokenizer="reviews"/name="types" format="text" part="types" columns="text" tokenizer="reviews\/vocab.txt"/' export.xml >two.xml &&
