@@ -252,18 +252,23 @@ Status gemm_kernel_create(GemmEngine *engine, const GemmDesc *tile, GemmKernel *
     return status;
 }
 
+void gemm_dnnl_mems_free(dnnl_memory_t *mems, int n_mems)
+{
+    for (int i = 0; mems && i < n_mems; i++)
+        if (mems[i])
+            dnnl_memory_destroy(mems[i]);
+    free(mems);
+}
+
 void gemm_kernel_destroy(GemmKernel *kernel)
 {
     if (!kernel)
         return;
-    for (int i = 0; kernel->mems && i < kernel->engine->n_workers * N_ARGS; i++)
-        if (kernel->mems[i])
-            dnnl_memory_destroy(kernel->mems[i]);
+    gemm_dnnl_mems_free(kernel->mems, kernel->engine->n_workers * N_ARGS);
     if (kernel->primitive)
         dnnl_primitive_destroy(kernel->primitive);
     if (kernel->primitive_desc)
         dnnl_primitive_desc_destroy(kernel->primitive_desc);
-    free(kernel->mems);
     free(kernel);
 }
 

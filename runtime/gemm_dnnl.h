@@ -33,6 +33,8 @@ extern const dnnl_data_type_t GEMM_DNNL_DTYPES[GEMM_DTYPE_COUNT];
 /* "oneDNN status N in WHAT" */
 Status gemm_dnnl_fail(dnnl_status_t status, const char *what);
 void gemm_dnnl_desc_free(MemDesc *desc);
+/* Those that are there, and the array; NULL is allowed. */
+void gemm_dnnl_mems_free(dnnl_memory_t *mems, int n_mems);
 
 #define TRY_DNNL(expr)                                                                                                 \
     do                                                                                                                 \

@@ -84,9 +84,7 @@ void gemm_act_kernel_destroy(GemmActKernel *kernel)
 {
     if (!kernel)
         return;
-    for (int i = 0; kernel->mems && i < kernel->engine->n_workers * N_ARGS; i++)
-        if (kernel->mems[i])
-            dnnl_memory_destroy(kernel->mems[i]);
+    gemm_dnnl_mems_free(kernel->mems, kernel->engine->n_workers * N_ARGS);
     if (kernel->primitive)
         dnnl_primitive_destroy(kernel->primitive);
     if (kernel->backward)
@@ -94,7 +92,6 @@ void gemm_act_kernel_destroy(GemmActKernel *kernel)
     if (kernel->forward)
         dnnl_primitive_desc_destroy(kernel->forward);
     gemm_dnnl_desc_free(&kernel->desc);
-    free(kernel->mems);
     free(kernel);
 }
 
