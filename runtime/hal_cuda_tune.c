@@ -32,7 +32,7 @@ static const char *subject_of(Arena *arena, const CudaDevice *device, const HalG
 {
     const GemmDesc *d = &gemm->desc;
     StrBuf text = strbuf_make(arena);
-    strbuf_addf(&text, "ptc algorithm 3\n%s\n", cuda_gemm_describe(arena, d));
+    strbuf_addf(&text, "ptc algorithm 4\n%s\n", cuda_gemm_describe(arena, d));
     strbuf_addf(&text, "types %d %d %d, tf32 %d, epilogue %u, %s\n", (int)d->dtype_ab, (int)d->dtype_c,
                 (int)d->dtype_bias, d->tf32, gemm->epilogue, gemm->product_bytes ? "split" : "whole");
     strbuf_addf(&text, "rows %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64, d->lda, d->ldb, d->ldc, d->ldr);
@@ -95,9 +95,10 @@ static Status propose_with(const CudaDevice *device, HalGemm *gemm, BlasLtPrefer
                            BlasLtHeuristic proposed[N_PROPOSED], int *out_n)
 {
     const uint64_t most = CUDA_GEMM_WORKSPACE_BYTES;
-    const uint32_t alignment = CUDA_GEMM_ALIGNMENT;
+    const uint32_t alignment = CUDA_GEMM_ALIGNMENT, reductions = BLASLT_REDUCE_F32;
     int n = 0;
     LT_TRY(preference_set(preference, BLASLT_PREF_MAX_WORKSPACE, &most, sizeof most), "planning");
+    LT_TRY(preference_set(preference, BLASLT_PREF_REDUCTIONS, &reductions, sizeof reductions), "planning");
     for (int i = 0; i < 4; i++)
         LT_TRY(preference_set(preference, BLASLT_PREF_ALIGNMENT_A + i, &alignment, sizeof alignment), "planning");
     LT_TRY(heuristic(device->handle, gemm->matmul, gemm->a, gemm->b, gemm->c, gemm->d, preference, N_PROPOSED, proposed,

@@ -338,6 +338,30 @@ static void random_strides_and_batches(void **state)
     hal_device_destroy(device);
 }
 
+/* 256 + 1 is 256 in bf16, 256 + 1 + 1 is 258. */
+static void products_of_bf16_are_added_in_f32(void **state)
+{
+    (void)state;
+    static const uint16_t ones[3] = {0x3F80, 0x3F80, 0x3F80}, numbers[3] = {0x4380, 0x3F80, 0x3F80};
+    HalDevice *device = fixture_device();
+    HalBuffer *buffer = NULL;
+    const HalGemm *gemm = NULL;
+    uint16_t got = 0;
+    GemmDesc d = gemm_desc_make(1, 1, 3, false, false);
+    d.dtype_ab = d.dtype_c = d.dtype_bias = GEMM_BF16;
+    assert_int_equal(hal_gemm_create(device, &d, &gemm), STATUS_OK);
+    assert_int_equal(hal_buffer_create(device, 1024, &buffer), STATUS_OK);
+    char *x = hal_buffer_address(buffer);
+    const GemmArgs args = {.a = x, .b = x + 256, .c = x + 512};
+    assert_int_equal(hal_copy(device, HAL_COPY_TO_DEVICE, x, ones, sizeof ones), STATUS_OK);
+    assert_int_equal(hal_copy(device, HAL_COPY_TO_DEVICE, x + 256, numbers, sizeof numbers), STATUS_OK);
+    assert_int_equal(hal_gemm_run(device, gemm, &args), STATUS_OK);
+    assert_int_equal(hal_copy(device, HAL_COPY_FROM_DEVICE, &got, x + 512, sizeof got), STATUS_OK);
+    assert_int_equal(got, 0x4381);
+    hal_buffer_destroy(buffer);
+    hal_device_destroy(device);
+}
+
 /* What cuBLASLt is asked, in its own terms. */
 static void calls_are_as_planned(void **state)
 {
@@ -506,6 +530,7 @@ int main(void)
         cmocka_unit_test(every_flag_alone_and_with_others),
         cmocka_unit_test(the_parts_of_a_training_step),
         cmocka_unit_test(random_strides_and_batches),
+        cmocka_unit_test(products_of_bf16_are_added_in_f32),
         cmocka_unit_test(calls_are_as_planned),
         cmocka_unit_test(what_the_epilogue_cannot_do_is_split),
         cmocka_unit_test(what_there_is_no_way_for_is_refused),

@@ -1,6 +1,7 @@
 /* libcublasLt on the host, from its documentation: column-major matrices, D = act(alpha op(A) op(B) + beta C + bias),
  * in f32, gelu's operand as a second result, its gradient, and sums of A over k. $MOCK_CUDA_NO_EPILOGUE is one that it
- * refuses. Asks the alignments that it was promised of what it is given. Its calls are recorded as what they mean. */
+ * refuses. Partial sums over k are of D's type, unless that is forbidden. Asks the alignments that it was promised of
+ * what it is given. Its calls are recorded as what they mean. */
 #include "mock.h"
 
 #include <math.h>
@@ -37,7 +38,7 @@ struct BlasLtLayout
 struct BlasLtPreference
 {
     uint64_t max_workspace_bytes;
-    uint32_t alignment[4];
+    uint32_t reductions, alignment[4];
 };
 
 static uint32_t promised_alignment = 256;
@@ -143,7 +144,7 @@ EXPORT CuResult cublasLtMatrixLayoutSetAttribute(BlasLtLayout l, int attribute, 
 EXPORT CuResult cublasLtMatmulPreferenceCreate(BlasLtPreference *preference)
 {
     *preference = calloc(1, sizeof **preference);
-    **preference = (struct BlasLtPreference){0, {256, 256, 256, 256}};
+    **preference = (struct BlasLtPreference){0, 7, {256, 256, 256, 256}};
     return 0;
 }
 
@@ -158,6 +159,8 @@ EXPORT CuResult cublasLtMatmulPreferenceSetAttribute(BlasLtPreference p, int att
 {
     if (attribute == BLASLT_PREF_MAX_WORKSPACE)
         return set(&p->max_workspace_bytes, sizeof p->max_workspace_bytes, value, size_bytes);
+    if (attribute == BLASLT_PREF_REDUCTIONS)
+        return set(&p->reductions, sizeof p->reductions, value, size_bytes);
     if (attribute >= BLASLT_PREF_ALIGNMENT_A && attribute < BLASLT_PREF_ALIGNMENT_A + 4)
         return set(&p->alignment[attribute - BLASLT_PREF_ALIGNMENT_A], sizeof *p->alignment, value, size_bytes);
     return INVALID_VALUE;
@@ -239,7 +242,8 @@ EXPORT CuResult cublasLtMatmulAlgoGetHeuristic(BlasLtHandle handle, BlasLtMatmul
     while (*n_results < n_wanted && algorithm((unsigned)*n_results, &ms))
     {
         results[*n_results] =
-            (BlasLtHeuristic){.algo = {{ALGO_MARK, (uint64_t)*n_results}}, .workspace_bytes = ALGO_WORKSPACE_BYTES};
+            (BlasLtHeuristic){.algo = {{ALGO_MARK, (uint64_t)*n_results, preference->reductions & ~2U}},
+                              .workspace_bytes = ALGO_WORKSPACE_BYTES};
         ++*n_results;
     }
     return 0;
@@ -314,15 +318,35 @@ typedef struct
     float alpha, beta;
     void *workspace;
     size_t workspace_bytes;
+    BlasLtAlgo algo;
 } Product;
 
+static float sum_over_k(const Product *p, int32_t item, int64_t row, int64_t col)
+{
+    const struct BlasLtMatmul *mm = &p->mm;
+    const int64_t k = mm->transa ? p->la.rows : p->la.cols;
+    double sum = 0;
+    for (int64_t i = 0; i < k; i++)
+    {
+        sum += (double)(mm->transa ? at(p->a, &p->la, item, i, row) : at(p->a, &p->la, item, row, i)) *
+               (double)(mm->transb ? at(p->b, &p->lb, item, col, i) : at(p->b, &p->lb, item, i, col));
+        if (i == k / 2 && p->algo.data[2])
+        {
+            float partial;
+            store(&partial, p->ld.type, 0, (float)sum);
+            sum = (double)load(&partial, p->ld.type, 0);
+        }
+    }
+    return (float)sum;
+}
+
 /* Sums of A's rows, not scaled, in the place of a bias. */
-static void sum_rows(const Product *p, int64_t k)
+static void sum_rows(const Product *p)
 {
     for (int64_t row = 0; row < p->la.rows; row++)
     {
         double sum = 0;
-        for (int64_t i = 0; i < k; i++)
+        for (int64_t i = 0; i < p->la.cols; i++)
             sum += (double)at(p->a, &p->la, 0, row, i);
         store((void *)(uintptr_t)p->mm.bias, p->mm.bias_type, row, (float)sum);
     }
@@ -332,17 +356,12 @@ static CuResult compute(const void *args)
 {
     const Product *p = args;
     const struct BlasLtMatmul *mm = &p->mm;
-    const int64_t k = mm->transa ? p->la.rows : p->la.cols;
     memset(p->workspace, 0xFF, p->workspace_bytes);
     for (int32_t item = 0; item < p->ld.batch; item++)
         for (int64_t col = 0; col < p->ld.cols; col++)
             for (int64_t row = 0; row < p->ld.rows; row++)
             {
-                double sum = 0;
-                for (int64_t i = 0; i < k; i++)
-                    sum += (double)(mm->transa ? at(p->a, &p->la, item, i, row) : at(p->a, &p->la, item, row, i)) *
-                           (double)(mm->transb ? at(p->b, &p->lb, item, col, i) : at(p->b, &p->lb, item, i, col));
-                float x = p->alpha * (float)sum;
+                float x = p->alpha * sum_over_k(p, item, row, col);
                 if (p->beta != 0)
                     x += p->beta * at(p->c, &p->lc, item, row, col);
                 if (mm->epilogue & BLASLT_EPILOGUE_BIAS)
@@ -354,7 +373,7 @@ static CuResult compute(const void *args)
                 store(p->d, p->ld.type, item * p->ld.batch_stride + col * p->ld.ld + row, activated(mm->epilogue, x));
             }
     if (mm->epilogue == BLASLT_EPILOGUE_BGRADA)
-        sum_rows(p, k);
+        sum_rows(p);
     return 0;
 }
 
@@ -364,7 +383,8 @@ EXPORT CuResult cublasLtMatmul(BlasLtHandle handle, BlasLtMatmul mm, const void 
                                size_t workspace_bytes, CuStream stream)
 {
     const Product product = {
-        *mm, *la, *lb, *lc, *ld, a, b, c, d, *(const float *)alpha, *(const float *)beta, workspace, workspace_bytes};
+        *mm,  *la, *lb, *lc, *ld, a, b, c, d, *(const float *)alpha, *(const float *)beta, workspace, workspace_bytes,
+        *algo};
     MOCK("cublasLtMatmul", "alpha %g beta %g epilogue %u in place %d workspace %zu algorithm %u", (double)product.alpha,
          (double)product.beta, mm->epilogue, c == d, workspace_bytes, (unsigned)algo->data[1]);
     double ms = 0;
