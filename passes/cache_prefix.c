@@ -107,7 +107,9 @@ bool cache_prefix_is_border(const char *global)
     return false;
 }
 
-/* Ops behind the border read inputs in place of the values there. */
+/* Ops behind the border read inputs in place of the values there. An input is of the last unit before the border, as
+ * the value was: what is done to it (rounding) is not in the kernels behind, which are those of a run without the
+ * cache. */
 static void start_from(const Cut *c, IrFunc func, const FrozenBorder *border, int64_t last_unit, const char *stem)
 {
     IrModule *m = c->m;
@@ -127,6 +129,7 @@ static void start_from(const Cut *c, IrFunc func, const FrozenBorder *border, in
                 if (!input)
                 {
                     IrBuilder b = ir_builder_before(m, op);
+                    b.unit = (uint32_t)last_unit;
                     input = ir_build_get(&b, name);
                 }
                 ir_op(m, op)->operands[k] = input;
@@ -134,7 +137,8 @@ static void start_from(const Cut *c, IrFunc func, const FrozenBorder *border, in
     }
 }
 
-/* A copy of the function that only makes the values at the border. */
+/* A copy of the function that only makes the values at the border. They are handed over behind it, so that their
+ * kernels are those of a run without the cache. */
 static void make_prefix(const Cut *c, IrFunc train)
 {
     IrModule *m = c->m;
@@ -151,7 +155,7 @@ static void make_prefix(const Cut *c, IrFunc train)
             ir_op_remove(m, op);
     }
     IrBuilder b = ir_builder(m, prefix);
-    b.unit = (uint32_t)c->last_unit;
+    b.unit = (uint32_t)c->last_unit + 1;
     for (uint32_t i = 0; i < border.n; i++)
     {
         const char *name = border_name(c, "frozen", i);
