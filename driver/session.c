@@ -228,6 +228,7 @@ HalOptions session_hal_options(const Session *s)
     return (HalOptions){.n_threads = ranks_threads(s),
                         .nth_process = world ? (int)comm_local_rank(world) : 0,
                         .has_peers = world != NULL,
+                        .same_bits = s->ranks.request.deterministic,
                         .pin = s->options->pin,
                         .no_graphs = s->options->no_graphs};
 }

@@ -78,6 +78,7 @@ enum
     BLASLT_PREF_MAX_WORKSPACE = 1,  /* uint64 */
     BLASLT_PREF_REDUCTIONS = 3,     /* uint32, a mask */
     BLASLT_PREF_ALIGNMENT_A = 5,    /* uint32, bytes; B, C and D follow */
+    BLASLT_REDUCE_NONE = 0,         /* k is not split */
     BLASLT_REDUCE_F32 = 2,          /* partial sums over k; those of the others (1, 4) are of D's type */
     BLASLT_EPILOGUE_NONE = 1,
     BLASLT_EPILOGUE_RELU = 2,

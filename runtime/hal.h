@@ -33,6 +33,7 @@ typedef struct
     int nth_process;  /* of this host: where the name has no index, processes take the devices in turn */
     bool no_graphs;   /* hal_device_records is false */
     bool has_peers;   /* other ranks: the device is to keep many streams apart */
+    bool same_bits;   /* a contraction's sums are a function of its numbers, sizes and types alone */
 } HalOptions;
 
 typedef enum

@@ -66,6 +66,7 @@ static Status open_device(CudaDevice *device, const HalOptions *options)
     CUDA_TRY(driver, device_count(&n_devices), "counting CUDA devices");
     index += n_devices ? options->nth_process % n_devices : 0;
     device->index = index;
+    device->same_bits = options->same_bits;
     TRY(cuda_find_device(driver, index, &device->device, &device->arch));
     CUDA_TRY(driver, device_name(device->product, sizeof device->product, device->device), "asking cuda:%d", index);
     TRY(cuda_blaslt_open(driver, &device->blaslt));

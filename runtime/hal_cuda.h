@@ -34,6 +34,7 @@ typedef struct
     CudaBlasLt blaslt;
     CudaNvtx nvtx;
     int index, arch;
+    bool same_bits; /* of its options */
     char product[64];
     CuDevice device;
     CuContext context; /* the primary one of the device */

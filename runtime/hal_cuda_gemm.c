@@ -186,7 +186,7 @@ static Status make_matmul(const CudaDevice *device, HalGemm *gemm)
     return make_vectors(device, gemm);
 }
 
-static void forget_product(const CudaDevice *device, HalGemm *gemm)
+void cuda_gemm_forget_product(const CudaDevice *device, HalGemm *gemm)
 {
     BlasLtLayout *const layouts[] = {&gemm->a, &gemm->b, &gemm->c, &gemm->d};
     for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++)
@@ -200,10 +200,15 @@ static void forget_product(const CudaDevice *device, HalGemm *gemm)
     gemm->matmul = NULL;
 }
 
-static Status prepare_product(CudaDevice *device, HalGemm *gemm)
+Status cuda_gemm_describe_product(const CudaDevice *device, HalGemm *gemm)
 {
     TRY(make_matmul(device, gemm));
-    TRY(make_layouts(device, gemm));
+    return make_layouts(device, gemm);
+}
+
+static Status prepare_product(CudaDevice *device, HalGemm *gemm)
+{
+    TRY(cuda_gemm_describe_product(device, gemm));
     return cuda_gemm_choose(device, gemm);
 }
 
@@ -214,7 +219,7 @@ static Status prepare_whole(CudaDevice *device, HalGemm *gemm)
     if (status == STATUS_OK || !has_step_part(&gemm->desc))
         return status;
     fprintf(stderr, "ptc: warning: %s; a kernel does what the epilogue was to do\n", status_detail());
-    forget_product(device, gemm);
+    cuda_gemm_forget_product(device, gemm);
     gemm->split = true;
     return STATUS_OK;
 }
@@ -236,7 +241,7 @@ static Status prepare(CudaDevice *device, HalGemm *gemm)
 
 static void destroy(CudaDevice *device, HalGemm *gemm)
 {
-    forget_product(device, gemm);
+    cuda_gemm_forget_product(device, gemm);
     hal_executable_unload(gemm->executable);
     free(gemm);
 }

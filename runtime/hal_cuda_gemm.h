@@ -46,9 +46,15 @@ Status cuda_gemm_prepare_finish(CudaDevice *device, HalGemm *gemm);
 CuResult cuda_gemm_product(const CudaDevice *device, const HalGemm *gemm, const GemmArgs *args, void *product,
                            const BlasLtAlgo *algo, void *workspace, size_t workspace_bytes);
 
+/* Makes matmul and a to d from desc and split. After a failure, too: forget. */
+Status cuda_gemm_describe_product(const CudaDevice *device, HalGemm *gemm);
+void cuda_gemm_forget_product(const CudaDevice *device, HalGemm *gemm);
+
 /* hal_cuda_tune.c: sets algo and algo_bytes. Of the algorithms that cuBLASLt proposes, the fastest here; they are
  * measured once per contraction, GPU and version of the library, and the choice is kept beside the cached kernels.
- * UNSUPPORTED: there is none. */
+ * On a device with same_bits nothing is measured: the first that does not split k, of those for the product by itself
+ * with rows without gaps, which the library takes with the epilogue, too. So neither time, leading dimensions, strides,
+ * residual nor accumulation have a say. UNSUPPORTED: there is none, or (same_bits) not for these rows. */
 Status cuda_gemm_choose(CudaDevice *device, HalGemm *gemm);
 
 #endif

@@ -5,7 +5,9 @@
  *
  *     algorithm HEX8x16 workspace BYTES
  *
- * An algorithm is 64 bytes of the library's own; cuBLASLt checks them before they are believed. */
+ * An algorithm is 64 bytes of the library's own; cuBLASLt checks them before they are believed.
+ *
+ * Where programs that are laid out otherwise are to give the same bits (HalOptions.same_bits), time must not choose. */
 #include "runtime/hal_cuda_gemm.h"
 
 #include "base/strbuf.h"
@@ -95,7 +97,8 @@ static Status propose_with(const CudaDevice *device, HalGemm *gemm, BlasLtPrefer
                            BlasLtHeuristic proposed[N_PROPOSED], int *out_n)
 {
     const uint64_t most = CUDA_GEMM_WORKSPACE_BYTES;
-    const uint32_t alignment = CUDA_GEMM_ALIGNMENT, reductions = BLASLT_REDUCE_F32;
+    const uint32_t alignment = CUDA_GEMM_ALIGNMENT,
+                   reductions = device->same_bits ? BLASLT_REDUCE_NONE : BLASLT_REDUCE_F32;
     int n = 0;
     LT_TRY(preference_set(preference, BLASLT_PREF_MAX_WORKSPACE, &most, sizeof most), "planning");
     LT_TRY(preference_set(preference, BLASLT_PREF_REDUCTIONS, &reductions, sizeof reductions), "planning");
@@ -293,10 +296,72 @@ static Status choose(Arena *arena, CudaDevice *device, HalGemm *gemm)
     return measured ? write_entry(arena, gemm, &entry, subject) : STATUS_OK;
 }
 
+/* ---- the same bits */
+
+/* The product by itself, rows without gaps. */
+static GemmDesc alone_desc(const GemmDesc *d)
+{
+    GemmDesc dense = gemm_desc_make(d->m, d->n, d->k, d->trans_a, d->trans_b);
+    dense.dtype_ab = d->dtype_ab;
+    dense.dtype_c = d->dtype_c;
+    dense.dtype_bias = d->dtype_bias;
+    dense.tf32 = d->tf32;
+    dense.batch = d->batch;
+    return dense;
+}
+
+static bool takes(const CudaDevice *device, const HalGemm *gemm, const BlasLtAlgo *algo, size_t *out_workspace_bytes)
+{
+    BlasLtHeuristic checked = {0};
+    const CuResult result =
+        device->blaslt.check(device->handle, gemm->matmul, gemm->a, gemm->b, gemm->c, gemm->d, algo, &checked);
+    *out_workspace_bytes = checked.workspace_bytes;
+    return result == 0 && checked.workspace_bytes <= CUDA_GEMM_WORKSPACE_BYTES;
+}
+
+/* For the product by itself, of what is proposed the first that is taken with the epilogue (whole), too; else what is
+ * proposed for that. */
+static Status find_common(const CudaDevice *device, HalGemm *alone, HalGemm *whole, BlasLtAlgo *out_algo)
+{
+    BlasLtHeuristic proposed[N_PROPOSED];
+    size_t workspace_bytes;
+    int n = 0, i = 0;
+    TRY(cuda_gemm_describe_product(device, alone));
+    TRY(cuda_gemm_describe_product(device, whole));
+    TRY(propose(device, alone, proposed, &n));
+    while (i < n && !takes(device, whole, &proposed[i].algo, &workspace_bytes))
+        i++;
+    if (i == n)
+    {
+        TRY(propose(device, whole, proposed, &n));
+        i = 0;
+    }
+    *out_algo = proposed[i].algo;
+    return STATUS_OK;
+}
+
+static Status choose_without_time(const CudaDevice *device, HalGemm *gemm)
+{
+    const GemmDesc *d = &gemm->desc;
+    HalGemm alone = {.desc = alone_desc(d)}, whole = {.desc = alone.desc, .split = gemm->split};
+    whole.desc.bias = d->bias;
+    whole.desc.act = d->act;
+    whole.desc.aux = d->aux;
+    whole.desc.dact = d->dact;
+    whole.desc.sums = d->sums;
+    const Status status = find_common(device, &alone, &whole, &gemm->algo);
+    cuda_gemm_forget_product(device, &alone);
+    cuda_gemm_forget_product(device, &whole);
+    TRY(status);
+    return takes(device, gemm, &gemm->algo, &gemm->algo_bytes)
+               ? STATUS_OK
+               : cuda_gemm_fail(device, BLASLT_NOT_SUPPORTED, d, "planning for the same bits in any place");
+}
+
 Status cuda_gemm_choose(CudaDevice *device, HalGemm *gemm)
 {
     Arena *arena = arena_create();
-    const Status status = choose(arena, device, gemm);
+    const Status status = device->same_bits ? choose_without_time(device, gemm) : choose(arena, device, gemm);
     arena_destroy(arena);
     return status;
 }

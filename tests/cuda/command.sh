@@ -126,7 +126,8 @@ bench()
     $PTC bench "$tiny" --device=cuda --steps=1 --warmup=1 --json | grep -q '"'
 }
 check "bench" bench
-# ---- several ranks, by NCCL and through mirrors on the host: the bits of one
+# ---- several ranks, by NCCL and through mirrors on the host: the bits of one; none takes what another has measured
+export MOCK_CUDA_ORDERS=8
 export TMPDIR=$work
 rank_rows() # OUT FLAG...
 {
@@ -152,7 +153,8 @@ ends_in_time() # names the rank that sleeps, and writes down what it did
 if [ -z "${RANKS_PLUGIN:-}" ]; then
     skip "no MPI: several ranks"
 else
-    check "one rank, 4 micro-batches" rank_rows one
+    one_rank() { MOCK_CUDA_NAME="Other GPU" rank_rows one; }
+    check "one rank, 4 micro-batches" one_rank
     one_gpu() { gpu=cuda:0 same_ranks "through memory of the host: ranks 0 and 1 share one" -n 2 --stages=2 --costs=measured; }
     old_nccl() { MOCK_NCCL_VERSION=21703 same_ranks "through memory of the host: rank 0: .* is 2.17" -n 2 --replicas=2; }
     by_nccl() { MOCK_CUDA_ASYNC=1 MOCK_CUDA_DEVICES=4 same_ranks "by NCCL" -n 4 --stages=2 --replicas=2 --costs=measured; }

@@ -369,36 +369,36 @@ static void calls_are_as_planned(void **state)
     static const char *const calls =
         /* 64x10 = (64x784) (784x10): m and n exchanged, B first */
         "A 10x784 ld 10 op 0 type 0, B 784x64 ld 784 op 0, C ld 10, D 10x64 ld 10 type 0, batch 1 strides 0 0 0 0, "
-        "epilogue 1, workspace 33554432, alignment 64 64 64 64\n"
+        "epilogue 1, workspace 33554432, reductions 2, alignment 64 64 64 64\n"
         /* transposed A: the gradient of weights */
         "A 10x64 ld 10 op 0 type 0, B 784x64 ld 784 op 1, C ld 10, D 10x784 ld 10 type 0, batch 1 strides 0 0 0 0, "
-        "epilogue 1, workspace 33554432, alignment 64 64 64 64\n"
+        "epilogue 1, workspace 33554432, reductions 2, alignment 64 64 64 64\n"
         /* transposed B, batched: scores of attention */
         "A 32x49 ld 32 op 1 type 0, B 32x49 ld 32 op 0, C ld 49, D 49x49 ld 49 type 0, batch 8 strides 1568 1568 2401 "
-        "2401, epilogue 1, workspace 33554432, alignment 64 64 64 64\n"
+        "2401, epilogue 1, workspace 33554432, reductions 2, alignment 64 64 64 64\n"
         /* bias and gelu */
         "A 10x784 ld 10 op 0 type 0, B 784x64 ld 784 op 0, C ld 10, D 10x64 ld 10 type 0, batch 1 strides 0 0 0 0, "
-        "epilogue 36, workspace 33554432, alignment 64 64 64 64\n"
+        "epilogue 36, workspace 33554432, reductions 2, alignment 64 64 64 64\n"
         /* a residual with rows of another length */
         "A 10x784 ld 10 op 0 type 0, B 784x64 ld 784 op 0, C ld 12, D 10x64 ld 10 type 0, batch 1 strides 0 0 0 0, "
-        "epilogue 4, workspace 33554432, alignment 64 64 64 64\n"
+        "epilogue 4, workspace 33554432, reductions 2, alignment 64 64 64 64\n"
         /* bf16 operands and result */
         "A 10x784 ld 10 op 0 type 14, B 784x64 ld 784 op 0, C ld 10, D 10x64 ld 10 type 14, batch 1 strides 0 0 0 0, "
-        "epilogue 2, workspace 33554432, alignment 64 64 64 64\n"
+        "epilogue 2, workspace 33554432, reductions 2, alignment 64 64 64 64\n"
         /* bf16 operands, f32 result */
         "A 10x784 ld 10 op 0 type 14, B 784x64 ld 784 op 0, C ld 10, D 10x64 ld 10 type 0, batch 1 strides 0 0 0 0, "
-        "epilogue 1, workspace 33554432, alignment 64 64 64 64\n"
+        "epilogue 1, workspace 33554432, reductions 2, alignment 64 64 64 64\n"
         "A 10x784 ld 10 op 0 type 0, B 784x64 ld 784 op 0, C ld 10, D 10x64 ld 10 type 0, batch 1 strides 0 0 0 0, "
-        "epilogue 1, workspace 33554432, alignment 64 64 64 64\n"
+        "epilogue 1, workspace 33554432, reductions 2, alignment 64 64 64 64\n"
         /* bias, gelu and its operand */
         "A 16x784 ld 16 op 0 type 14, B 784x64 ld 784 op 0, C ld 16, D 16x64 ld 16 type 14, batch 1 strides 0 0 0 0, "
-        "epilogue 164, workspace 33554432, alignment 64 64 64 64, aux ld 16 type 14\n"
+        "epilogue 164, workspace 33554432, reductions 2, alignment 64 64 64 64, aux ld 16 type 14\n"
         /* the gradient of gelu, B transposed */
         "A 784x16 ld 784 op 1 type 0, B 784x64 ld 784 op 0, C ld 16, D 16x64 ld 16 type 0, batch 1 strides 0 0 0 0, "
-        "epilogue 192, workspace 33554432, alignment 64 64 64 64, aux ld 16 type 0\n"
+        "epilogue 192, workspace 33554432, reductions 2, alignment 64 64 64 64, aux ld 16 type 0\n"
         /* the gradient of weights and of a bias: sums over k of our B, which is its A */
         "A 16x784 ld 16 op 0 type 14, B 64x784 ld 64 op 1, C ld 16, D 16x64 ld 16 type 0, batch 1 strides 0 0 0 0, "
-        "epilogue 256, workspace 33554432, alignment 64 64 64 64, sums type 0\n";
+        "epilogue 256, workspace 33554432, reductions 2, alignment 64 64 64 64, sums type 0\n";
     enum
     {
         N_DESCS = 11

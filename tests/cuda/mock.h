@@ -9,6 +9,8 @@
  *   MOCK_CUDA_ASYNC=1               each stream has a thread that does its work, later
  *   MOCK_CUDA_ALGORITHMS=4:x:2      what cuBLASLt proposes: algorithms that take 4 ms, do not run, take 2 ms (one of 1
  *                                   ms)
+ *   MOCK_CUDA_ORDERS=8              instead so many, which each add over k in an order of their own and refuse some
+ *                                   epilogues; all that is asked decides which is proposed first and which is fast
  *   MOCK_CUDA_NO_EPILOGUE=256       an epilogue that cuBLASLt refuses
  *   MOCK_CUDA_DEVICES=2, MOCK_CUDA_NAME=NAME, MOCK_CUDA_ARCH=90, MOCK_CUDA_MEMORY=BYTES or BYTES:DEVICE,
  *   MOCK_CUDA_BLASLT=130000 */

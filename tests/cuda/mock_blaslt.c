@@ -196,10 +196,47 @@ static CuResult check_epilogue(const struct BlasLtMatmul *mm, const struct BlasL
                : 0;
 }
 
+/* ---- algorithms */
+
+static uint64_t mixed(uint64_t h, uint64_t x)
+{
+    h = (h ^ x) * UINT64_C(0x9E3779B97F4A7C15);
+    return h ^ h >> 29;
+}
+
+/* Of all that is asked but addresses. */
+static uint64_t hash_of(const struct BlasLtMatmul *mm, const struct BlasLtLayout *const layouts[4])
+{
+    const int64_t of_all[] = {mm->transa, mm->transb, mm->bias_type, mm->aux_type, mm->epilogue, mm->aux_ld};
+    uint64_t h = 1;
+    for (size_t i = 0; i < sizeof of_all / sizeof *of_all; i++)
+        h = mixed(h, (uint64_t)of_all[i]);
+    for (size_t i = 0; i < 4; i++)
+    {
+        const struct BlasLtLayout *l = layouts[i];
+        const int64_t of_one[] = {l->type, l->rows, l->cols, l->ld, l->batch_stride, l->batch};
+        for (size_t j = 0; j < sizeof of_one / sizeof *of_one; j++)
+            h = mixed(h, (uint64_t)of_one[j]);
+    }
+    return h;
+}
+
+/* Algorithm 0 takes all epilogues. */
+static bool takes(unsigned number, uint32_t epilogue)
+{
+    return !number || !mock_number("MOCK_CUDA_ORDERS", 0) || mixed(number, epilogue) % 2 == 0;
+}
+
 /* The number-th of $MOCK_CUDA_ALGORITHMS, if there are so many; *ms: below 0 when it does not run. */
-static bool algorithm(unsigned number, double *ms)
+static bool algorithm(unsigned number, uint64_t hash, double *ms)
 {
     const char *at = getenv("MOCK_CUDA_ALGORITHMS");
+    const unsigned n_orders = (unsigned)mock_number("MOCK_CUDA_ORDERS", 0);
+    if (n_orders)
+    {
+        *ms = (double)(mixed(hash, number) % 16) + 1;
+        return number < n_orders;
+    }
     at = at && *at ? at : "1";
     for (; number > 0 && *at; number--)
     {
@@ -221,14 +258,13 @@ EXPORT CuResult cublasLtMatmulAlgoGetHeuristic(BlasLtHandle handle, BlasLtMatmul
         snprintf(vectors, sizeof vectors, ", sums type %d", mm->bias_type);
     MOCK("cublasLtMatmulAlgoGetHeuristic",
          "A %lldx%lld ld %lld op %d type %d, B %lldx%lld ld %lld op %d, C ld %lld, D %lldx%lld ld %lld type %d, batch "
-         "%d "
-         "strides %lld %lld %lld %lld, epilogue %u, workspace %llu, alignment %u %u %u %u%s",
+         "%d strides %lld %lld %lld %lld, epilogue %u, workspace %llu, reductions %u, alignment %u %u %u %u%s",
          (long long)a->rows, (long long)a->cols, (long long)a->ld, mm->transa, a->type, (long long)b->rows,
          (long long)b->cols, (long long)b->ld, mm->transb, (long long)c->ld, (long long)d->rows, (long long)d->cols,
          (long long)d->ld, d->type, d->batch, (long long)a->batch_stride, (long long)b->batch_stride,
          (long long)c->batch_stride, (long long)d->batch_stride, mm->epilogue,
-         (unsigned long long)preference->max_workspace_bytes, preference->alignment[0], preference->alignment[1],
-         preference->alignment[2], preference->alignment[3], vectors);
+         (unsigned long long)preference->max_workspace_bytes, preference->reductions, preference->alignment[0],
+         preference->alignment[1], preference->alignment[2], preference->alignment[3], vectors);
     (void)handle;
     *n_results = 0;
     if (!fits(mm, a, b, c, d) || n_wanted < 1)
@@ -238,13 +274,16 @@ EXPORT CuResult cublasLtMatmulAlgoGetHeuristic(BlasLtHandle handle, BlasLtMatmul
     if (check_epilogue(mm, d) != 0)
         return check_epilogue(mm, d);
     promised_alignment = preference->alignment[0];
+    const unsigned n_orders = (unsigned)mock_number("MOCK_CUDA_ORDERS", 0);
+    const uint64_t hash = hash_of(mm, (const struct BlasLtLayout *[]){a, b, c, d});
     double ms;
-    while (*n_results < n_wanted && algorithm((unsigned)*n_results, &ms))
+    for (unsigned i = 0; *n_results < n_wanted && algorithm(i, hash, &ms); i++)
     {
-        results[*n_results] =
-            (BlasLtHeuristic){.algo = {{ALGO_MARK, (uint64_t)*n_results, preference->reductions & ~2U}},
-                              .workspace_bytes = ALGO_WORKSPACE_BYTES};
-        ++*n_results;
+        const unsigned number = n_orders ? (unsigned)(hash + i) % n_orders : i;
+        if (takes(number, mm->epilogue))
+            results[(*n_results)++] =
+                (BlasLtHeuristic){.algo = {{ALGO_MARK, number, preference->reductions & ~2U, n_orders}},
+                                  .workspace_bytes = ALGO_WORKSPACE_BYTES};
     }
     return 0;
 }
@@ -257,8 +296,8 @@ EXPORT CuResult cublasLtMatmulAlgoCheck(BlasLtHandle handle, BlasLtMatmul mm, Bl
     (void)handle;
     promised_alignment = 64;
     *result = (BlasLtHeuristic){.workspace_bytes = ALGO_WORKSPACE_BYTES};
-    return algo->data[0] == ALGO_MARK && algorithm((unsigned)algo->data[1], &ms) && fits(mm, a, b, c, d) &&
-                   check_epilogue(mm, d) == 0
+    return algo->data[0] == ALGO_MARK && algorithm((unsigned)algo->data[1], 0, &ms) &&
+                   takes((unsigned)algo->data[1], mm->epilogue) && fits(mm, a, b, c, d) && check_epilogue(mm, d) == 0
                ? 0
                : INVALID_VALUE;
 }
@@ -325,12 +364,14 @@ static float sum_over_k(const Product *p, int32_t item, int64_t row, int64_t col
 {
     const struct BlasLtMatmul *mm = &p->mm;
     const int64_t k = mm->transa ? p->la.rows : p->la.cols;
+    const int64_t first = p->algo.data[3] ? (int64_t)p->algo.data[1] * k / (int64_t)p->algo.data[3] : 0;
     double sum = 0;
-    for (int64_t i = 0; i < k; i++)
+    for (int64_t n = 0, i = first; n < k; n++, i = i + 1 < k ? i + 1 : 0)
     {
         sum += (double)(mm->transa ? at(p->a, &p->la, item, i, row) : at(p->a, &p->la, item, row, i)) *
                (double)(mm->transb ? at(p->b, &p->lb, item, col, i) : at(p->b, &p->lb, item, i, col));
-        if (i == k / 2 && p->algo.data[2])
+        sum = p->algo.data[3] ? (double)(float)sum : sum;
+        if (n == k / 2 && p->algo.data[2])
         {
             float partial;
             store(&partial, p->ld.type, 0, (float)sum);
@@ -389,7 +430,8 @@ EXPORT CuResult cublasLtMatmul(BlasLtHandle handle, BlasLtMatmul mm, const void 
          (double)product.beta, mm->epilogue, c == d, workspace_bytes, (unsigned)algo->data[1]);
     double ms = 0;
     (void)handle;
-    if (algo->data[0] != ALGO_MARK || !algorithm((unsigned)algo->data[1], &ms) || ms < 0 ||
+    const uint64_t hash = hash_of(mm, (const struct BlasLtLayout *[]){la, lb, lc, ld}) + (uint64_t)getpid();
+    if (algo->data[0] != ALGO_MARK || !algorithm((unsigned)algo->data[1], hash, &ms) || ms < 0 ||
         workspace_bytes < ALGO_WORKSPACE_BYTES || !fits(mm, la, lb, lc, ld) || check_epilogue(mm, ld) != 0)
         return INVALID_VALUE;
     if (!aligned(a) || !aligned(b) || !aligned(c) || !aligned(d) || !aligned(workspace))

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum
@@ -216,12 +217,79 @@ static void no_memory_to_measure_is_told(void **state)
     expect(prepare("4:2:8", false), 1, 3, 0); /* that choice was not kept */
 }
 
+/* ---- the same bits in any place */
+
+/* The algorithm that it runs with; nothing is measured, and k is not split. */
+static int algorithm_of(HalDevice *device, const GemmDesc *d)
+{
+    Arena *arena = arena_create();
+    const HalGemm *gemm = NULL;
+    HalBuffer *buffer = NULL;
+    fixture_log_start();
+    if (hal_gemm_create(device, d, &gemm) != STATUS_OK)
+        fail_msg("%s", status_detail());
+    const char *log = fixture_log_stop(arena);
+    assert_int_equal(count(log, "cublasLtMatmul alpha"), 0);
+    assert_int_equal(count(log, "cublasLtMatmulAlgoGetHeuristic"), count(log, " reductions 0,"));
+    assert_int_equal(hal_buffer_create(device, 1 << 16, &buffer), STATUS_OK);
+    char *x = hal_buffer_address(buffer);
+    const GemmArgs args = {
+        .a = x, .b = x + (1 << 13), .c = x + (2 << 13), .bias = x + (3 << 13), .residual = x + (4 << 13)};
+    fixture_log_start();
+    assert_int_equal(hal_gemm_run(device, gemm, &args), STATUS_OK);
+    const char *at = strstr(fixture_log_stop(arena), " algorithm ");
+    assert_non_null(at);
+    const int algorithm = atoi(at + strlen(" algorithm "));
+    hal_buffer_destroy(buffer);
+    arena_destroy(arena);
+    return algorithm;
+}
+
+static void neither_time_nor_place_choose(void **state)
+{
+    (void)state;
+    const HalOptions options = {.same_bits = true};
+    HalDevice *device = NULL;
+    uint32_t seen = 0;
+    empty_cache();
+    setenv("MOCK_CUDA_ORDERS", "8", 1);
+    assert_int_equal(hal_device_create("cuda", &options, &device), STATUS_OK);
+    for (int64_t k = 3; k < 11; k++)
+    {
+        GemmDesc d = gemm_desc_make(5, 8, k, true, false);
+        const int algorithm = algorithm_of(device, &d);
+        seen |= 1U << algorithm;
+        d.accumulate = true;
+        d.lda = d.ldb = d.ldc = 16;
+        assert_int_equal(algorithm_of(device, &d), algorithm);
+        d.accumulate = false;
+        d.residual = d.bias = true;
+        d.ldr = 24;
+        const int with_bias = algorithm_of(device, &d); /* the same where that takes the epilogue */
+        d.residual = false;
+        d.lda = 5;
+        assert_int_equal(algorithm_of(device, &d), with_bias);
+    }
+    assert_true(seen & (seen - 1)); /* of more than one size */
+    GemmDesc d = gemm_desc_make(5, 8, 20, false, false);
+    const HalGemm *gemm = NULL;
+    setenv("MOCK_CUDA_FAIL", "cublasLtMatmulAlgoCheck:2:15", 1);
+    fixture_expect(hal_gemm_create(device, &d, &gemm), STATUS_UNSUPPORTED, 3,
+                   "cuBLASLt, planning for the same bits in any place the contraction 1 x 5x8x20");
+    unsetenv("MOCK_CUDA_FAIL");
+    hal_device_destroy(device);
+    unsetenv("MOCK_CUDA_ORDERS");
+    assert_int_equal(rmdir(cache), 0); /* it is empty */
+    assert_int_equal(mkdir(cache, 0700), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_fastest_is_measured_once),         cmocka_unit_test(what_does_not_run_is_skipped),
         cmocka_unit_test(another_machine_measures_by_itself),   cmocka_unit_test(damaged_entries_are_measured_again),
         cmocka_unit_test(entries_of_others_are_measured_again), cmocka_unit_test(no_memory_to_measure_is_told),
+        cmocka_unit_test(neither_time_nor_place_choose),
     };
     if (!mkdtemp(cache))
         return 1;
