@@ -12,7 +12,7 @@ enum
     ROWS_BLOCK = 128,   /* threads of a block with several rows */
     ROW_ELEMS = 32,     /* of a thread's part of a row that stays in registers */
     ROW_REGISTERS = 96, /* that all such parts of a kernel may take */
-    OTHER_REGISTERS = 56,
+    OTHER_REGISTERS = 36,
     LONG_ELEMS = 8, /* of a thread at a time */
     LONG_BLOCKS = 8 * SMS,
     LOADS = 4,       /* of a thread that should be under way at a time */
@@ -140,6 +140,7 @@ static uint32_t best_vector(const Nest *nest)
 typedef struct
 {
     uint32_t loads; /* most wide ones of a phase */
+    uint32_t words; /* registers of a vector of each of those */
     uint32_t kept;  /* values from phase to phase, and sums of columns */
     bool row_sums, random;
 } Load;
@@ -150,11 +151,16 @@ static Load load_of(const Nest *nest, uint32_t vector)
     Load load = {0};
     for (uint32_t phase = 0; phase < stage->n_phases; phase++)
     {
-        uint32_t n = 0;
+        uint32_t n = 0, words = 0;
         for (NestInst i = 1; i < stage->insts.len; i++)
-            n += stage->insts.data[i].phase == phase && cuda_load_is_wide(stage, i, vector) &&
-                 is_large(nest, &stage->insts.data[i]);
+            if (stage->insts.data[i].phase == phase && cuda_load_is_wide(stage, i, vector) &&
+                is_large(nest, &stage->insts.data[i]))
+            {
+                n++;
+                words += (uint32_t)ceil_div(vector * dtype_size_bytes(stage->insts.data[i].dtype), 4);
+            }
         load.loads = n > load.loads ? n : load.loads;
+        load.words = words > load.words ? words : load.words;
     }
     for (NestInst i = 1; i < stage->insts.len; i++)
     {
@@ -222,10 +228,24 @@ static void cut_chunks(CudaShape *s, const Nest *nest, int64_t blocks)
     int64_t chunks = blocks / (nest->groups * s->splits);
     if (chunks > group_rows / MIN_CHUNK)
         chunks = group_rows / MIN_CHUNK;
-    s->chunk = ceil_div(group_rows, chunks > 1 ? chunks : 1);
+    s->chunk = ceil_div(ceil_div(group_rows, chunks > 1 ? chunks : 1), s->unroll) * s->unroll;
     s->chunks = ceil_div(group_rows, s->chunk);
     s->grid = (uint32_t)(nest->groups * s->chunks * s->splits);
     s->block = s->lanes;
+}
+
+/* Lanes by columns alone: as few blocks as share a row, or up to twice as many when those fit it exactly. */
+static void split_row(CudaShape *s, int64_t vectors)
+{
+    const int64_t fewest = ceil_div(vectors, MAX_LANES);
+    s->splits = fewest;
+    for (int64_t splits = fewest; splits <= 2 * fewest; splits++)
+        if (vectors % (splits * WARP) == 0)
+        {
+            s->splits = splits;
+            break;
+        }
+    s->lanes = (uint32_t)(ceil_div(ceil_div(vectors, s->splits), WARP) * WARP);
 }
 
 static void shape_rows(CudaShape *s, const Nest *nest, const Load *load)
@@ -235,10 +255,8 @@ static void shape_rows(CudaShape *s, const Nest *nest, const Load *load)
     int64_t blocks = 4 * SMS;
     if (columns && !load->row_sums)
     {
-        const int64_t vectors = inner / s->vector;
-        s->splits = ceil_div(vectors, MAX_LANES);
-        s->lanes = (uint32_t)(ceil_div(ceil_div(vectors, s->splits), WARP) * WARP);
-        s->unroll = load->random ? 1 : load->loads <= 1 ? LOADS : load->loads <= LOADS ? LOADS / 2 : 1;
+        split_row(s, inner / s->vector);
+        s->unroll = load->random ? 1 : load->loads <= 1 ? 2 * LOADS : load->loads <= LOADS ? LOADS / 2 : 1;
     }
     else
         s->lanes = lanes_for(s, inner, load);
@@ -247,7 +265,8 @@ static void shape_rows(CudaShape *s, const Nest *nest, const Load *load)
     const int64_t vectors = (int64_t)s->lanes * s->vector * s->splits;
     s->steps = s->kind == SHAPE_LONG_ROWS ? LONG_ELEMS / s->vector : (uint32_t)ceil_div(inner, vectors);
     s->width = (int64_t)s->lanes * s->steps * s->vector;
-    s->exact = inner % (s->width * s->splits) == 0;
+    s->leaves = s->kind == SHAPE_COLUMNS && !load->row_sums && inner % (s->width * s->splits) != 0;
+    s->exact = s->leaves || inner % (s->width * s->splits) == 0;
     s->block = s->lanes;
     if (s->kind == SHAPE_ROWS)
     {
@@ -262,7 +281,8 @@ static void shape_rows(CudaShape *s, const Nest *nest, const Load *load)
         if (s->kind == SHAPE_COLUMNS)
         {
             /* As many blocks as registers allow at a time. */
-            const int64_t registers = s->steps * s->vector * (load->loads + load->kept) + OTHER_REGISTERS;
+            const int64_t registers =
+                s->steps * (s->vector * load->kept + load->words * s->unroll) + OTHER_REGISTERS;
             blocks = 65536 / (registers * s->lanes) * SMS;
             blocks = blocks > 8 * SMS ? 8 * SMS : blocks < SMS ? SMS : blocks;
         }

@@ -25,7 +25,8 @@ typedef struct
     uint32_t vector, lanes, steps;
     uint32_t rows;   /* side by side in a block */
     int64_t width;   /* lanes * steps * vector */
-    bool exact;      /* widths end where the row does: nothing is beyond its end */
+    bool exact;      /* widths end where the row does, or what is beyond its end has left: nothing is there */
+    bool leaves;     /* COLUMNS without sums of rows: lanes beyond the end leave at once */
     bool calls;      /* FLAT: one launch can be that of many calls, so the number of elements is a variable, n */
     int64_t splits;  /* COLUMNS: blocks that share a row, each with `width` columns */
     int64_t chunk;   /* rows (FLAT_CHUNK: elements) of a block */

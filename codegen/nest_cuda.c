@@ -107,11 +107,12 @@ static void print_of_vector(NestPrinter *p, StrBuf *arrays, NestInst inst)
 static void print_random(NestPrinter *p, StrBuf *arrays, NestInst inst)
 {
     const NestInstData *data = &p->stage->insts.data[inst];
+    const bool words = nest_random_is_compared(p, inst);
     p->now = LEVEL_VECTOR;
-    strbuf_addf(arrays, "float t%u[%u];\nptc_random_vector<%u>(t%u, %s, %s, %s, (uint32_t)(%s), stream + %lldu);\n",
-                inst, p->shape->vector, p->shape->vector, inst, nest_value_text(p, data->args[0]),
-                nest_value_text(p, data->args[1]), nest_value_text(p, data->args[2]), nest_index_text(p, data->index),
-                (long long)(uint32_t)data->stream);
+    strbuf_addf(arrays, "%s t%u[%u];\nptc_random_%s<%u>(t%u, %s, %s, %s, (uint32_t)(%s), stream + %lldu);\n",
+                words ? "uint32_t" : "float", inst, p->shape->vector, words ? "words" : "vector", p->shape->vector,
+                inst, nest_value_text(p, data->args[0]), nest_value_text(p, data->args[1]),
+                nest_value_text(p, data->args[2]), nest_index_text(p, data->index), (long long)(uint32_t)data->stream);
     p->now = LEVEL_ELEMENT;
 }
 
@@ -127,7 +128,7 @@ static void print_ahead(NestPrinter *p)
             const NestInstData *data = &p->stage->insts.data[i];
             const char *at = nest_index_text(p, data->index);
             strbuf_addf(&arrays, "%s n%u;\n", nest_register_type(data->dtype), i);
-            strbuf_addf(&single, "n%u = ptc_widen(ptc_vector_early<1>(a%u + (%s)).at[0]);\n", i, data->arg, at);
+            strbuf_addf(&single, "n%u = ptc_at(ptc_vector_early<1>(a%u + (%s)), 0);\n", i, data->arg, at);
         }
         else if (nest_load_is_ahead(p, i))
             print_of_vector(p, &arrays, i);
@@ -177,7 +178,8 @@ static void print_instructions(NestPrinter *p, StrBuf *arrays, uint32_t phase, u
     }
 }
 
-/* A store of a vector is in two parts: an array, and behind the loop over its elements the access. */
+/* A store of a vector is in two parts: an array, and behind the loop over its elements the access, which makes pairs
+ * of bf16. */
 static void print_stores(NestPrinter *p, uint32_t phase, StrBuf *arrays, StrBuf *accesses)
 {
     const uint32_t n = p->shape->vector;
@@ -186,7 +188,9 @@ static void print_stores(NestPrinter *p, uint32_t phase, StrBuf *arrays, StrBuf 
         const NestStore *store = &p->stage->stores.data[i];
         if (store->phase != phase)
             continue;
-        const char *value = nest_store_text(p, store->dtype, nest_value_text(p, store->source));
+        const char *in_register = nest_value_text(p, store->source);
+        const char *value = nest_store_text(p, store->dtype, in_register);
+        const bool is_bf16 = store->dtype == DT_BF16;
         int64_t step;
         if (!store->inner)
             strbuf_addf(&p->level[LEVEL_ROW], "if (first)\n    z%u[%s] = %s;\n", store->output,
@@ -196,8 +200,10 @@ static void print_stores(NestPrinter *p, uint32_t phase, StrBuf *arrays, StrBuf 
                         value);
         else
         {
-            strbuf_addf(arrays, "%s y%u[%u];\n", nest_storage_type(store->dtype), store->output, n);
-            strbuf_addf(&p->level[LEVEL_ELEMENT], "y%u[%s] = %s;\n", store->output, n > 1 ? "v" : "0", value);
+            strbuf_addf(arrays, "%s y%u[%u];\n",
+                        is_bf16 ? nest_register_type(DT_BF16) : nest_storage_type(store->dtype), store->output, n);
+            strbuf_addf(&p->level[LEVEL_ELEMENT], "y%u[%s] = %s;\n", store->output, n > 1 ? "v" : "0",
+                        is_bf16 ? in_register : value);
             p->now = LEVEL_VECTOR;
             strbuf_addf(accesses, "ptc_store_vector<%u>(z%u + (%s), y%u);\n", n, store->output,
                         nest_index_text(p, store->index), store->output);

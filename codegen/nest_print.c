@@ -86,6 +86,41 @@ bool nest_random_is_wide(const NestPrinter *p, NestInst inst)
     return wide;
 }
 
+/* p <= random, with a constant p: words are compared, which needs no number. */
+static bool compares_random(const NestPrinter *p, const NestInstData *data)
+{
+    const NestInstData *insts = p->stage->insts.data;
+    return data->kind == INST_OP && data->code == IR_ge && insts[data->args[0]].kind == INST_RANDOM &&
+           insts[data->args[1]].kind == INST_CONST && nest_random_is_wide(p, data->args[0]);
+}
+
+bool nest_random_is_compared(const NestPrinter *p, NestInst inst)
+{
+    bool other = p->stage->insts.data[inst].slot >= 0;
+    for (NestInst i = 1; i < p->stage->insts.len; i++)
+    {
+        const NestInstData *data = &p->stage->insts.data[i];
+        for (uint32_t a = 0; a < data->n_args; a++)
+            other |= data->args[a] == inst && !(a == 0 && compares_random(p, data));
+    }
+    for (uint32_t i = 0; i < p->stage->stores.len; i++)
+        other |= p->stage->stores.data[i].source == inst;
+    for (uint32_t k = 0; k < p->nest->reduces.len; k++)
+        other |= p->nest->reduces.data[k].source == inst;
+    return !other && nest_random_is_wide(p, inst);
+}
+
+/* A random number is its word's upper 24 bits over 2^24. */
+static const char *random_comparison(const NestPrinter *p, const NestInstData *data)
+{
+    const double least = ceil(ldexp((double)(float)p->stage->insts.data[data->args[1]].value, 24));
+    if (least <= 0)
+        return "1";
+    if (!(least < 0x1p24))
+        return "0";
+    return arena_printf(p->arena, "(int32_t)(%s >= %uu)", nest_value_text(p, data->args[0]), (uint32_t)least << 8);
+}
+
 static const char *const_text(const NestPrinter *p, DType dtype, double value)
 {
     if (!dtype_is_float(dtype))
@@ -117,7 +152,7 @@ const char *nest_value_text(const NestPrinter *p, NestInst inst)
         return arena_printf(p->arena, "r%u", data->reduce);
     const char *part = "";
     if (p->shape && cuda_load_is_wide(p->stage, inst, p->shape->vector))
-        return arena_printf(p->arena, "ptc_widen(t%u[s].at[v])", inst);
+        return arena_printf(p->arena, "ptc_at(t%u[s], v)", inst);
     else if (nest_random_is_wide(p, inst))
         part = "[v]";
     else if (p->shape && nest_inst_level(p, inst) == LEVEL_VECTOR)
@@ -147,6 +182,8 @@ static const char *op_text(const NestPrinter *p, const NestInstData *data)
 {
     if (data->code == IR_cast)
         return cast_text(p, data);
+    if (compares_random(p, data) && nest_random_is_compared(p, data->args[0]))
+        return random_comparison(p, data);
     StrBuf s = strbuf_make(p->arena);
     strbuf_addf(&s, "op_%s_%c(", ir_op_info(data->code)->name, dtype_is_float(data->in_dtype) ? 'f' : 'i');
     for (uint32_t i = 0; i < data->n_args; i++)

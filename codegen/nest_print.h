@@ -76,6 +76,8 @@ const char *nest_inst_text(NestPrinter *p, NestInst inst);
 bool nest_load_is_ahead(const NestPrinter *p, NestInst inst);
 /* CUDA with a shape: random numbers that are made for a vector at a time. */
 bool nest_random_is_wide(const NestPrinter *p, NestInst inst);
+/* Such numbers that are only compared with constants: their value is the word. */
+bool nest_random_is_compared(const NestPrinter *p, NestInst inst);
 const char *nest_value_text(const NestPrinter *p, NestInst inst);
 /* A value as what is stored for it. */
 const char *nest_store_text(const NestPrinter *p, DType dtype, const char *value);

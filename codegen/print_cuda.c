@@ -27,6 +27,7 @@ enum
     FINAL_BLOCK = 256,
     MAX_SHARERS = 32, /* of a column; its neighbours are a sector of memory then */
     SHARER_PARTS = 4, /* that a sharer should have at least */
+    SHARER_LOADS = 64, /* of a sharer, under way at a time */
     MAX_SMEM_BYTES = 40960,
     MAX_WIDTH = 65536 /* more than positions go beyond the domain */
 };
@@ -229,6 +230,9 @@ static void print_rows(Printer *p, NestPrinter *np)
     else
         strbuf_addf(p->out, "%sconst bool first = lane == 0;\n", columns ? "const ptc_index part = blockIdx.x;\n" : "");
     strbuf_add(p->out, "(void)first;\n");
+    if (shape->leaves)
+        strbuf_addf(p->out, "if (%slane * %u >= %lld)\n    return;\n", shape->splits > 1 ? "origin + " : "",
+                    shape->vector, (long long)np->inner);
     for (uint32_t k = 0; k < nest->reduces.len; k++)
         if (nest->reduces.data[k].kind == REDUCE_WHOLE_LATER)
             strbuf_addf(p->out, "%s *const w%u = (%s *)(workspace + %lld);\n",
@@ -258,40 +262,66 @@ static int sharers_of(int64_t chunks)
     return sharers;
 }
 
-/* Every sharer adds its parts, the first one what they have. */
-static void print_column_sums(Printer *p, const NestPrinter *np, int sharers)
+/* A sharer loads as many parts of all sums as registers hold, then adds them in order. */
+static void print_parts(Printer *p, const NestPrinter *np, int sharers)
 {
-    const int64_t total = np->rows * np->inner, chunks = p->shape.chunks;
-    StrBuf totals = strbuf_make(p->arena);
+    const long long total = np->rows * np->inner, chunks = p->shape.chunks, inner = np->inner;
+    StrBuf loads = strbuf_make(p->arena), sums = strbuf_make(p->arena);
+    long long n_sums = 0;
+    for (uint32_t k = 0; k < p->nest->reduces.len; k++)
+        n_sums += p->nest->reduces.data[k].kind == REDUCE_COLUMN;
+    long long together = (chunks + sharers - 1) / sharers;
+    together = together > SHARER_LOADS / n_sums ? SHARER_LOADS / n_sums : together;
     for (uint32_t k = 0; k < p->nest->reduces.len; k++)
     {
         const NestReduce *r = &p->nest->reduces.data[k];
-        const char *t = nest_register_type(r->dtype), *name = nest_cuda_reduce_names[r->code];
-        const char family = nest_cuda_family(r);
+        const char *t = nest_register_type(r->dtype);
         if (r->kind != REDUCE_COLUMN)
             continue;
         strbuf_addf(p->out,
-                    "%s q%u = %s;\nif (column < %lld)\n{\n"
-                    "const %s *const c%u = (const %s *)(workspace + %lld) + o * %lld + i0;\n"
-                    "_Pragma(\"unroll 8\")\nfor (ptc_index c = sharer; c < %lld; c += %d)\n    "
-                    "q%u = ptc_%s2_%c(q%u, c%u[c * %lld]);\n}\n",
-                    t, k, identity(p, r), (long long)total, t, k, t, (long long)p->partials[k],
-                    (long long)(chunks * np->inner), (long long)chunks, sharers, k, name, family, k, k,
-                    (long long)np->inner);
+                    "%s q%u = %s;\nconst %s *const c%u = (const %s *)(workspace + %lld) + o * %lld + i0;\n", t, k,
+                    identity(p, r), t, k, t, (long long)p->partials[k], chunks * inner);
+        strbuf_addf(&loads, "%s x%u[%lld];\n", t, k, together);
+        strbuf_addf(&sums, "q%u = ptc_%s2_%c(q%u, x%u[j]);\n", k, nest_cuda_reduce_names[r->code], nest_cuda_family(r),
+                    k, k);
+    }
+    strbuf_addf(&loads, "PTC_UNROLL\nfor (int j = 0; j < %lld; j++)\n{\nconst ptc_index c = first + j * %d;\n",
+                together, sharers);
+    for (uint32_t k = 0; k < p->nest->reduces.len; k++)
+        if (p->nest->reduces.data[k].kind == REDUCE_COLUMN)
+            strbuf_addf(&loads, "x%u[j] = c < %lld ? c%u[c * %lld] : %s;\n", k, chunks, k, inner,
+                        identity(p, &p->nest->reduces.data[k]));
+    strbuf_addf(p->out,
+                "if (column < %lld)\n{\nfor (ptc_index first = sharer; first < %lld; first += %lld)\n{\n%s}\n"
+                "PTC_UNROLL\nfor (int j = 0; j < %lld; j++)\n{\n%s}\n}\n}\n",
+                total, chunks, together * sharers, strbuf_text(&loads), together, strbuf_text(&sums));
+}
+
+/* Every sharer adds its parts, the first one what they have. */
+static void print_column_sums(Printer *p, const NestPrinter *np, int sharers)
+{
+    StrBuf totals = strbuf_make(p->arena);
+    print_parts(p, np, sharers);
+    for (uint32_t k = 0; k < p->nest->reduces.len; k++)
+    {
+        const NestReduce *r = &p->nest->reduces.data[k];
+        const char *t = nest_register_type(r->dtype);
+        if (r->kind != REDUCE_COLUMN)
+            continue;
         if (sharers > 1)
         {
             strbuf_addf(p->out, "__shared__ %s part%u[%d];\npart%u[threadIdx.x] = q%u;\n", t, k, FINAL_BLOCK, k, k);
             strbuf_addf(&totals,
                         "PTC_UNROLL\nfor (int i = 1; i < %d; i++)\n"
                         "    q%u = ptc_%s2_%c(q%u, part%u[i * %d + threadIdx.x]);\n",
-                        sharers, k, name, family, k, k, FINAL_BLOCK / sharers);
+                        sharers, k, nest_cuda_reduce_names[r->code], nest_cuda_family(r), k, k, FINAL_BLOCK / sharers);
         }
         if (r->dtype == DT_BF16)
             strbuf_addf(&totals, "q%u = ptc_bf16_round(q%u);\n", k, k);
     }
     if (sharers > 1)
         strbuf_add(p->out, "__syncthreads();\n");
-    strbuf_addf(p->out, "if (sharer > 0 || column >= %lld)\n    return;\n", (long long)total);
+    strbuf_addf(p->out, "if (sharer > 0 || column >= %lld)\n    return;\n", (long long)(np->rows * np->inner));
     strbuf_add(p->out, strbuf_text(&totals));
 }
 

@@ -49,6 +49,10 @@ PTC_INLINE uint16_t ptc_bf16_bits(float f)
 {
     return (uint16_t)(ptc_float_bits(f) >> 16);
 }
+PTC_INLINE uint32_t ptc_bf16_pair(float low, float high)
+{
+    return (ptc_float_bits(low) >> 16) | (ptc_float_bits(high) & 0xFFFF0000u);
+}
 #ifdef __CUDACC__ /* an instruction, from sm_80 on: it rounds two */
 PTC_INLINE float ptc_bf16_round(float f)
 {

@@ -10,8 +10,8 @@ torch-... is DistributedDataParallel over gloo with layers frozen at the epochs 
 
 Seconds are of training, on the clock: steps, data, filling the cache, decisions and transitions; evaluation and the first
 compilation are apart, on either side. Speedups and accuracies compare the same seeds; a static plan's accuracy is the mean of
-the two, which differ by rounding alone. --pipeline-epochs=N: the static pipeline, whose epochs are alike, is run for N of them, and
-its seconds are those of all; it then has no accuracy. --untimed: the machine has other work, only the accuracy counts. --model,
+the two, which differ by rounding alone. --static-epochs=N: the static plans, whose epochs are alike, are run for N of them, and their
+seconds are those of all; they then have no accuracy. --untimed: the machine has other work, only the accuracy counts. --model,
 --data and TORCH_PYTHON are as in banking77.py.
 Writes BUILD_DIR/elastic-result.json after every run and prints the table; --keep goes on from that file, and measures
 what it lacks. The pre-trained ViT is kept in BUILD_DIR/bench-elastic-vit until that is removed. --quick: few samples and
@@ -67,7 +67,7 @@ def arguments():
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--only", default="", help="rows, separated by commas")
     parser.add_argument("--epochs", type=int, default=0, help="instead of the job's")
-    parser.add_argument("--pipeline-epochs", type=int, default=0, help="of the static pipeline; 0: all")
+    parser.add_argument("--static-epochs", type=int, default=0, help="of the static plans; 0: all")
     parser.add_argument("--untimed", action="store_true", help="only the accuracy counts")
     parser.add_argument("--length", type=int, default=0, help="of all texts, in tokens; 0: several")
     parser.add_argument("--keep", action="store_true", help="what an earlier call has measured")
@@ -116,7 +116,7 @@ def train_ours(opt, job, folder, row, seed):
     command = [opt.ptc, "-n", "2", "--threads=1", f"--seed={seed}", f"--out={out}", *row["flags"], *job.flags]
     if row["policy"]:
         command.append(f"--set=freeze.policy={row['policy']}")
-    few = opt.pipeline_epochs if row["row"] == "static-pipeline" else 0
+    few = opt.static_epochs if row["row"] in STATIC else 0
     if few:
         command.append(f"--set=train.epochs={few}")
     said = run([*command, job.file], cwd=folder)
@@ -259,8 +259,9 @@ def show(job, lines):
     for line in lines:
         if line["row"].startswith("all-") and line["over_static-pipeline"] and line["over_static-best"]:
             met = all(line[f"over_{base}"] >= TARGETS[base] for base in STATIC)
-            met = met and line["accuracy_off"] >= -TARGETS["accuracy"]
-            print(f"  {line['row']}: wanted speedups of 2.83 and 1.8, accuracy within 0.0030: {'met' if met else 'missed'}")
+            off = line["accuracy_off"]
+            near = "not compared" if off is None else "met" if off >= -TARGETS["accuracy"] else "missed"
+            print(f"  {line['row']}: wanted speedups of 2.83 and 1.8: {'met' if met else 'missed'}; accuracy within 0.0030: {near}")
 
 
 def main():

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """One NVIDIA GPU: is ptc right on it, and how fast beside PyTorch. Ends in tables; a build of ptc and a GPU are needed.
 
-    gpu.py BUILD_DIR [--parts right,speed,frozen,elastic] [--rounds N] [--quick]
+    gpu.py BUILD_DIR [--parts right,rows,speed,frozen,elastic] [--rounds N] [--quick]
 
 right    the conformance tests of the device layer; losses of a small ViT and a small BERT over 20 steps against the CPU's in f32
-         (within 1e-4 of them in f32, 2e-2 in bf16), twice to the same bits; memcheck and racecheck of compute-sanitizer
+         (within 1e-4 of them in f32, 2e-2 in bf16), twice to the same bits, and on two ranks, which share the GPU; memcheck and
+         racecheck of compute-sanitizer
+rows     of BERT-base's kernels in bf16 that move over 20 MB, but attention, gathers and their gradients: the bytes of their operands
+         and results over the time that ncu takes, the caches empty before each, as a share of the copy rate
 speed    training steps of BERT-base (64 x 128), BERT-large (32 x 128) and ViT-B/16 (256 images) in bf16 with AdamW, ours and
          PyTorch's (torch_gpu.py: eager and torch.compile) in turn, and the GPU's copy and matrix rates
 frozen   the same with half of the layers frozen, without and with their outputs cached
@@ -12,11 +15,12 @@ elastic  fine-tuning on Fashion-MNIST (examples/vit-elastic.xml) with freezing a
 profiles BUILD_DIR/gpu-profile-MODEL.txt: the time of every kernel (not by default)
 
 TORCH_PYTHON: a python with a PyTorch that knows the GPU (python3). PyTorch compiles beside the part `right`, whose times do not
-matter, and finds its code in its own cache later. Writes BUILD_DIR/gpu-result.json. Exit code: 0, also when a target is
+matter, and finds its code in its own cache later; that of BERT-base, to see what it costs cold, in `speed`. Writes BUILD_DIR/gpu-result.json. Exit code: 0, also when a target is
 missed, or 1 when something is wrong or could not be measured.
 """
 
 import argparse
+import csv
 import json
 import os
 import re
@@ -29,7 +33,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.dirname(os.path.dirname(HERE))
-PARTS = ("right", "speed", "frozen", "elastic", "profiles")
+PARTS = ("right", "rows", "speed", "frozen", "elastic", "profiles")
 PYTHON = os.environ.get("TORCH_PYTHON", "python3")
 BF16 = "--set=train.precision=bf16"
 
@@ -57,7 +61,7 @@ SMALL = {
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build")
-    parser.add_argument("--parts", default="right,speed,frozen,elastic")
+    parser.add_argument("--parts", default="right,rows,speed,frozen,elastic")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="no torch.compile, few steps")
@@ -74,7 +78,7 @@ def arguments():
 
 class Bench:
     def __init__(self, opt):
-        self.opt, self.result, self.wrong = opt, {}, []
+        self.opt, self.result, self.wrong, self.logs = opt, {}, [], {}
         self.work = tempfile.mkdtemp(prefix="ptc-gpu-")
         self.env = {**os.environ, "PTC_CACHE_DIR": os.path.join(self.work, "kernels")}
         self.torch_env = {**os.environ, "PYTHONPATH": HERE}
@@ -115,6 +119,19 @@ class Bench:
             raise RuntimeError(f"torch_gpu.py {' '.join(flags)}: exit code {process.returncode}, see {self.torch_log.name}")
         return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
+    def begin(self, command, env):
+        """A process beside this one; what it says is kept for ended()."""
+        log = tempfile.TemporaryFile("w+", dir=self.work)
+        process = subprocess.Popen(command, cwd=SOURCE, env=env, stdout=log, stderr=subprocess.STDOUT)
+        self.logs[process.pid] = log
+        return process
+
+    def ended(self, process):
+        process.wait(timeout=300)
+        log = self.logs.pop(process.pid)
+        log.seek(0)
+        return log.read()
+
     # ---- right
 
     def losses(self, out, flags):
@@ -130,10 +147,17 @@ class Bench:
         env = {**self.env, "REQUIRE_CUDA": "1", "PTC_RANDOM_SEEDS": "4"}
         running = []
         for name, files in tests.items():
-            log = open(os.path.join(self.work, name + ".log"), "w+")
             paths = [os.path.join(self.opt.build, "tests", "runtime", file) for file in files]
-            running.append((name, log, subprocess.Popen(
-                [os.path.join(self.opt.bin, name), *paths], env=env, stdout=log, stderr=subprocess.STDOUT)))
+            running.append((name, self.begin([os.path.join(self.opt.bin, name), *paths], env)))
+        sanitized = [
+            (f"{tool}: {name}, {precision}", self.begin(
+                ["compute-sanitizer", "--tool", tool, "--error-exitcode=9", self.opt.ptc, *flags, "--device=cuda",
+                 f"--set=train.precision={precision}", "--max-steps=2", "--no-graphs"], self.env))
+            for tool in ("memcheck", "racecheck") for name, flags in SMALL.items() for precision in ("f32", "bf16")
+            if shutil.which("compute-sanitizer")
+        ]
+        if not sanitized:
+            self.say("skip   memcheck, racecheck: no compute-sanitizer")
         for name, flags in SMALL.items():
             cpu = self.losses("cpu", [*flags, "--threads=4"])
             for precision, bound in (("f32", 1e-4), ("bf16", 2e-2)):
@@ -142,21 +166,21 @@ class Bench:
                 worst = max(abs(a - b) / abs(b) for a, b in zip(first, cpu))
                 self.check(f"{name}, {precision}: 20 losses", len(first) == len(cpu) == 20 and worst <= bound, f"{worst:.1e} of the CPU's, bound {bound:.0e}")
                 self.check(f"{name}, {precision}: the same bits again", first == again)
-        for tool in ("memcheck", "racecheck"):
-            if not shutil.which("compute-sanitizer"):
-                self.say(f"skip   {tool}: no compute-sanitizer")
-                continue
-            for name, flags in SMALL.items():
-                for precision in ("f32", "bf16"):
-                    code, text = self.call(["compute-sanitizer", "--tool", tool, "--error-exitcode=9", self.opt.ptc, *flags, "--device=cuda", f"--set=train.precision={precision}", "--max-steps=2", "--no-graphs"])
-                    tail = [line for line in text.splitlines() if line.startswith("=========")][-1:]
-                    self.check(f"{tool}: {name}, {precision}", code == 0, "".join(tail) if code == 0 else text[-600:])
-        for name, log, process in running:
-            process.wait(timeout=300)
-            log.seek(0)
-            text = log.read()
+                fixed = [*on_gpu, "--deterministic", "--micro-batches=4"]
+                if shutil.which("mpirun"):
+                    two = self.losses("two", [*fixed, "-n", "2"])
+                    one = self.losses("one", fixed)
+                    self.check(f"{name}, {precision}: the same bits on two ranks", len(two) == 20 and two == one)
+                else:
+                    self.say(f"skip   {name}, {precision}: no mpirun for two ranks")
+        for name, process in running:
+            text = self.ended(process)
             passed = re.findall(r"\[  PASSED  \] (\d+) test", text)
             self.check(name, process.returncode == 0, f"{passed[-1] if passed else 0} passed" if process.returncode == 0 else text[-1500:])
+        for what, process in sanitized:
+            text = self.ended(process)
+            tail = [line for line in text.splitlines() if line.startswith("=========")][-1:]
+            self.check(what, process.returncode == 0, "".join(tail) if process.returncode == 0 else text[-600:])
 
     # ---- speed
 
@@ -166,13 +190,9 @@ class Bench:
         text = self.ptc("bench", f"examples/bench/{file}", "--device=cuda", "--json", f"--steps={steps}", "--warmup=5", BF16, *model_flags, *flags)
         return json.loads(text.splitlines()[-1])
 
-    def variants(self, name, frozen=False):
-        without = self.opt.quick or (frozen and name == "bert-large")  # compiling takes long
-        return ["eager"] if without else ["eager", "compile"]
-
-    def in_turn(self, name, measure, torch_flags, frozen=False):
+    def in_turn(self, name, measure, torch_flags):
         """Rounds of ours and of each of PyTorch's variants, which stay compiled in one process."""
-        variants = self.variants(name, frozen)
+        variants = ["eager"] if self.opt.quick else ["eager", "compile"]
         row = {"ours": [], **{variant: [] for variant in variants}}
         steps = str(5 if self.opt.quick else MODELS[name][4])
         torch = self.start_torch("--serve", "--model", name, "--variant", ",".join(variants), "--steps", steps, *torch_flags)
@@ -190,10 +210,14 @@ class Bench:
             torch.wait(timeout=60)
         return row
 
+    def peaks(self):
+        if "peaks" not in self.result:
+            peaks = self.result["peaks"] = self.torch("--peaks")[0]
+            self.say(f"{peaks['device']}: {peaks['matmul_tflops']} TFLOP/s, copies {peaks['copy_gb_per_s']} GB/s")
+        return self.result["peaks"]
+
     def speed(self):
-        peaks = self.torch("--peaks")[0]
-        self.result["peaks"] = peaks
-        self.say(f"{peaks['device']}: {peaks['matmul_tflops']} TFLOP/s, copies {peaks['copy_gb_per_s']} GB/s")
+        peaks = self.peaks()
         rows = self.result["speed"] = {}
         for name in self.opt.models:
             row = rows[name] = self.in_turn(name, lambda name=name: self.ours(name), [])
@@ -220,6 +244,37 @@ class Bench:
             text = self.ptc("bench", f"examples/bench/{file}", "--device=cuda", "--profile", "--steps=3", "--warmup=1", BF16, *flags)
             open(os.path.join(self.opt.build, f"gpu-profile-{name}.txt"), "w").write(text)
 
+    # ---- rows
+
+    def rows(self):
+        if not shutil.which("ncu"):
+            self.say("skip   rows: no ncu")
+            return
+        file, flags, *_ = MODELS["bert-base"]
+        job = [f"examples/bench/{file}", "--device=cuda", BF16, *flags]
+        ir = self.ptc("run", "--emit=ir", *job)
+        ops = {name: re.findall(r"(?:= |^  )([a-z_]+) %", body, re.M) for name, body in re.findall(r"func kernel @(k\d+) \{(.*?)\n\}", ir, re.S)}
+        profile = self.ptc("bench", *job, "--profile", "--steps=2", "--warmup=1")
+        sizes = {row[6]: float(row[4]) for row in map(str.split, profile.splitlines()) if len(row) == 7 and row[6] in ops}
+        code, text = self.call(
+            ["ncu", "--clock-control=none", "--csv", "--print-units=base", "--metrics=gpu__time_duration.sum", "--kernel-name=regex:^k[0-9]+_[0-9]$",
+             self.opt.ptc, "bench", *job, "--no-graphs", "--steps=1", "--warmup=1"])
+        lines = list(csv.DictReader(line for line in text.splitlines() if line.startswith('"')))
+        if code != 0 or not lines:
+            raise RuntimeError(f"ncu: exit code {code}\n{text[-2000:]}")
+        times = {}  # of every launch of each of a kernel's parts, in ns
+        for line in lines:
+            times.setdefault(line["Kernel Name"], []).append(float(line["Metric Value"].replace(",", "")))
+        copy = self.peaks()["copy_gb_per_s"]
+        rows = self.result["rows"] = {}
+        for name, mb in sorted(sizes.items(), key=lambda size: -size[1]):
+            if mb < 20 or {"attention", "attention_grad", "gather", "scatter_add"} & set(ops[name]):
+                continue
+            us = sum(statistics.median(ns) for part, ns in times.items() if part.split("_")[0] == name) / 1e3
+            if us:
+                rows[name] = {"us": us, "mb": mb, "share": mb / us * 1e3 / copy, "ops": sorted(set(ops[name]))}
+                self.say(f"{name}: {mb:.1f} MB in {us:.1f} us, {rows[name]['share']:.2f} of the copy rate: {' '.join(rows[name]['ops'])}")
+
     # ---- frozen
 
     def frozen_run(self, name, n_frozen, use):
@@ -244,7 +299,7 @@ class Bench:
             half = MODELS[name][3] // 2
             for use, flag in (("off", []), ("on", ["--cached"])):
                 what = f"{name}, {half} layers frozen{', cached' if flag else ''}"
-                row = rows[what] = self.in_turn(name, lambda name=name, use=use, half=half: self.frozen_run(name, half, use), ["--frozen", str(half), *flag], True)
+                row = rows[what] = self.in_turn(name, lambda name=name, use=use, half=half: self.frozen_run(name, half, use), ["--half-frozen", *flag])
                 move = row["ours"][0]["transition"]
                 self.say(f"{what}: {self.line(row)}; transition: " + ", ".join(f"{k} {move.get(k, 0):.2f}" for k in ("compile_s", "trial_s", "copy_s")))
 
@@ -272,12 +327,13 @@ def main():
     bench = Bench(opt)
     compiling = []
     if "right" in opt.parts:
-        for part, flags in (("speed", []), ("frozen", ["--frozen", "6"]), ("frozen", ["--frozen", "6", "--cached"])):
-            compiling += [
-                bench.start_torch("--model", name, "--variant", "compile", "--steps", "1", *flags)
-                for name in opt.models
-                if part in opt.parts and "compile" in bench.variants(name, part == "frozen")
-            ]
+        for part, names, flags in (
+            ("speed", [name for name in opt.models if name != "bert-base"], []),
+            ("frozen", opt.models, ["--half-frozen"]),
+            ("frozen", opt.models, ["--half-frozen", "--cached"]),
+        ):
+            if part in opt.parts and names and not opt.quick:
+                compiling.append(bench.start_torch("--model", ",".join(names), "--variant", "compile", "--steps", "1", *flags))
     for part in PARTS:
         try:
             if part in opt.parts:
@@ -288,8 +344,8 @@ def main():
         except (RuntimeError, subprocess.TimeoutExpired, OSError, ValueError) as error:
             print(error, file=sys.stderr)
             bench.wrong.append(f"{part}: {str(error)[:200]}")
-    with open(os.path.join(opt.build, "gpu-result.json"), "w") as file:
-        json.dump(bench.result, file, indent=1)
+        with open(os.path.join(opt.build, "gpu-result.json"), "w") as file:
+            json.dump(bench.result, file, indent=1)
     shutil.rmtree(bench.work, ignore_errors=True)
     bench.say(f"{len(bench.wrong)} wrong" + "".join(f"\n  {what}" for what in bench.wrong))
     return 1 if bench.wrong else 0

@@ -110,16 +110,17 @@ class Job:
         torch.manual_seed(0)
         torch.backends.cuda.matmul.allow_tf32 = opt.precision == "tf32"
         model = self.model = make().cuda().train()
-        freeze(model, opt.frozen)
+        self.frozen = len(model.blocks) // 2 if opt.half_frozen else 0
+        freeze(model, self.frozen)
         params = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(params, lr=1e-4, weight_decay=0.05, fused=True)
         inputs, targets = batch_of(opt.batch or n)
         if opt.cached:
             with torch.no_grad(), self.autocast():
                 x = model.embed(*(x.cuda() for x in inputs))
-                for block in model.blocks[: opt.frozen]:
+                for block in model.blocks[: self.frozen]:
                     x = block(x)
-            inputs, model.first = [x.float().cpu()], opt.frozen
+            inputs, model.first = [x.float().cpu()], self.frozen
         self.inputs, self.targets = [x.pin_memory() for x in inputs], targets.pin_memory()
         self.loss_of = torch.compile(self.loss, mode=COMPILE[variant]) if COMPILE[variant] else self.loss
         start = time.perf_counter()
@@ -154,7 +155,7 @@ class Job:
             "model": self.name,
             "variant": self.variant,
             "precision": self.opt.precision,
-            "frozen": self.opt.frozen,
+            "frozen": self.frozen,
             "cached": self.opt.cached,
             "median_ms": round(statistics.median(times), 3),
             "min_ms": round(min(times), 3),
@@ -204,8 +205,8 @@ def main():
     args.add_argument("--model", default=",".join(MODELS))
     args.add_argument("--variant", default="eager,compile")
     args.add_argument("--precision", choices=("bf16", "f32", "tf32"), default="bf16")
-    args.add_argument("--frozen", type=int, default=0, help="layers that are frozen, from below, and the embeddings")
-    args.add_argument("--cached", action="store_true", help="with --frozen: from their outputs, of pinned host memory")
+    args.add_argument("--half-frozen", action="store_true", help="the lower half of the layers, and the embeddings")
+    args.add_argument("--cached", action="store_true", help="with --half-frozen: from their outputs, of pinned host memory")
     args.add_argument("--serve", action="store_true", help="one model; measures what is asked for on the standard input")
     args.add_argument("--peaks", action="store_true", help="the GPU's matrix and copy rates instead")
     args.add_argument("--batch", type=int, default=0)

@@ -140,6 +140,10 @@ static inline float __int_as_float(int i)
     memcpy(&f, &i, 4);
     return f;
 }
+static inline float rsqrtf(float x)
+{
+    return 1.0f / sqrtf(x);
+}
 static inline float __uint_as_float(unsigned i)
 {
     return __int_as_float((int)i);
