@@ -142,7 +142,7 @@ typedef struct
     uint32_t loads; /* most wide ones of a phase */
     uint32_t words; /* registers of a vector of each of those */
     uint32_t kept;  /* values from phase to phase, and sums of columns */
-    bool row_sums, random;
+    bool row_sums, random, stores;
 } Load;
 
 static Load load_of(const Nest *nest, uint32_t vector)
@@ -167,6 +167,8 @@ static Load load_of(const Nest *nest, uint32_t vector)
         load.kept += stage->insts.data[i].slot >= 0 && nest_slot_is_kept(stage, i);
         load.random |= stage->insts.data[i].kind == INST_RANDOM;
     }
+    for (uint32_t i = 0; i < stage->stores.len; i++)
+        load.stores |= stage->stores.data[i].inner;
     for (uint32_t k = 0; k < nest->reduces.len; k++)
     {
         load.kept += nest->reduces.data[k].kind == REDUCE_COLUMN;
@@ -256,7 +258,11 @@ static void shape_rows(CudaShape *s, const Nest *nest, const Load *load)
     if (columns && !load->row_sums)
     {
         split_row(s, inner / s->vector);
-        s->unroll = load->random ? 1 : load->loads <= 1 ? 2 * LOADS : load->loads <= LOADS ? LOADS / 2 : 1;
+        s->unroll = load->random          ? 1
+                    : load->loads > LOADS ? 1
+                    : load->loads > 1     ? LOADS / 2
+                    : load->stores        ? LOADS
+                                          : 2 * LOADS;
     }
     else
         s->lanes = lanes_for(s, inner, load);
@@ -281,8 +287,7 @@ static void shape_rows(CudaShape *s, const Nest *nest, const Load *load)
         if (s->kind == SHAPE_COLUMNS)
         {
             /* As many blocks as registers allow at a time. */
-            const int64_t registers =
-                s->steps * (s->vector * load->kept + load->words * s->unroll) + OTHER_REGISTERS;
+            const int64_t registers = s->steps * (s->vector * load->kept + load->words * s->unroll) + OTHER_REGISTERS;
             blocks = 65536 / (registers * s->lanes) * SMS;
             blocks = blocks > 8 * SMS ? 8 * SMS : blocks < SMS ? SMS : blocks;
         }

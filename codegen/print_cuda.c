@@ -25,8 +25,8 @@ typedef struct
 enum
 {
     FINAL_BLOCK = 256,
-    MAX_SHARERS = 32, /* of a column; its neighbours are a sector of memory then */
-    SHARER_PARTS = 4, /* that a sharer should have at least */
+    MAX_SHARERS = 32,  /* of a column; its neighbours are a sector of memory then */
+    SHARER_PARTS = 4,  /* that a sharer should have at least */
     SHARER_LOADS = 64, /* of a sharer, under way at a time */
     MAX_SMEM_BYTES = 40960,
     MAX_WIDTH = 65536 /* more than positions go beyond the domain */
@@ -278,9 +278,8 @@ static void print_parts(Printer *p, const NestPrinter *np, int sharers)
         const char *t = nest_register_type(r->dtype);
         if (r->kind != REDUCE_COLUMN)
             continue;
-        strbuf_addf(p->out,
-                    "%s q%u = %s;\nconst %s *const c%u = (const %s *)(workspace + %lld) + o * %lld + i0;\n", t, k,
-                    identity(p, r), t, k, t, (long long)p->partials[k], chunks * inner);
+        strbuf_addf(p->out, "%s q%u = %s;\nconst %s *const c%u = (const %s *)(workspace + %lld) + o * %lld + i0;\n", t,
+                    k, identity(p, r), t, k, t, (long long)p->partials[k], chunks * inner);
         strbuf_addf(&loads, "%s x%u[%lld];\n", t, k, together);
         strbuf_addf(&sums, "q%u = ptc_%s2_%c(q%u, x%u[j]);\n", k, nest_cuda_reduce_names[r->code], nest_cuda_family(r),
                     k, k);

@@ -7,7 +7,8 @@ right    the conformance tests of the device layer; losses of a small ViT and a 
          (within 1e-4 of them in f32, 2e-2 in bf16), twice to the same bits, and on two ranks, which share the GPU; memcheck and
          racecheck of compute-sanitizer
 rows     of BERT-base's kernels in bf16 that move over 20 MB, but attention, gathers and their gradients: the bytes of their operands
-         and results over the time that ncu takes, the caches empty before each, as a share of the copy rate
+         and results over the time that ncu takes, as a share of the copy rate: the caches emptied before each, and as they are
+         behind the kernel before it in a step
 speed    training steps of BERT-base (64 x 128), BERT-large (32 x 128) and ViT-B/16 (256 images) in bf16 with AdamW, ours and
          PyTorch's (torch_gpu.py: eager and torch.compile) in turn, and the GPU's copy and matrix rates
 frozen   the same with half of the layers frozen, without and with their outputs cached
@@ -246,6 +247,18 @@ class Bench:
 
     # ---- rows
 
+    def kernel_times(self, job, caches):
+        """us of each part of each kernel of a step, by name: the median of its launches."""
+        code, text = self.call(
+            ["ncu", "--clock-control=none", f"--cache-control={caches}", "--csv", "--print-units=base", "--metrics=gpu__time_duration.sum",
+             "--kernel-name=regex:^k[0-9]+_[0-9]$", self.opt.ptc, "bench", *job, "--no-graphs", "--steps=1", "--warmup=1"])
+        times = {}
+        for line in csv.DictReader(line for line in text.splitlines() if line.startswith('"')):
+            times.setdefault(line["Kernel Name"], []).append(float(line["Metric Value"].replace(",", "")) / 1e3)
+        if code != 0 or not times:
+            raise RuntimeError(f"ncu: exit code {code}\n{text[-2000:]}")
+        return {name: statistics.median(us) for name, us in times.items()}
+
     def rows(self):
         if not shutil.which("ncu"):
             self.say("skip   rows: no ncu")
@@ -253,27 +266,21 @@ class Bench:
         file, flags, *_ = MODELS["bert-base"]
         job = [f"examples/bench/{file}", "--device=cuda", BF16, *flags]
         ir = self.ptc("run", "--emit=ir", *job)
-        ops = {name: re.findall(r"(?:= |^  )([a-z_]+) %", body, re.M) for name, body in re.findall(r"func kernel @(k\d+) \{(.*?)\n\}", ir, re.S)}
+        kernels = re.findall(r"func kernel @(k\d+) \{(.*?)\n\}", ir, re.S)
+        ops = {name: sorted(set(re.findall(r"= ([a-z_]+) %", body))) for name, body in kernels}
         profile = self.ptc("bench", *job, "--profile", "--steps=2", "--warmup=1")
         sizes = {row[6]: float(row[4]) for row in map(str.split, profile.splitlines()) if len(row) == 7 and row[6] in ops}
-        code, text = self.call(
-            ["ncu", "--clock-control=none", "--csv", "--print-units=base", "--metrics=gpu__time_duration.sum", "--kernel-name=regex:^k[0-9]+_[0-9]$",
-             self.opt.ptc, "bench", *job, "--no-graphs", "--steps=1", "--warmup=1"])
-        lines = list(csv.DictReader(line for line in text.splitlines() if line.startswith('"')))
-        if code != 0 or not lines:
-            raise RuntimeError(f"ncu: exit code {code}\n{text[-2000:]}")
-        times = {}  # of every launch of each of a kernel's parts, in ns
-        for line in lines:
-            times.setdefault(line["Kernel Name"], []).append(float(line["Metric Value"].replace(",", "")))
+        times = {caches: self.kernel_times(job, caches) for caches in ("all", "none")}
         copy = self.peaks()["copy_gb_per_s"]
         rows = self.result["rows"] = {}
         for name, mb in sorted(sizes.items(), key=lambda size: -size[1]):
             if mb < 20 or {"attention", "attention_grad", "gather", "scatter_add"} & set(ops[name]):
                 continue
-            us = sum(statistics.median(ns) for part, ns in times.items() if part.split("_")[0] == name) / 1e3
-            if us:
-                rows[name] = {"us": us, "mb": mb, "share": mb / us * 1e3 / copy, "ops": sorted(set(ops[name]))}
-                self.say(f"{name}: {mb:.1f} MB in {us:.1f} us, {rows[name]['share']:.2f} of the copy rate: {' '.join(rows[name]['ops'])}")
+            us = [sum(us for part, us in times[caches].items() if part.split("_")[0] == name) for caches in ("all", "none")]
+            if all(us):
+                cold, warm = (mb / x * 1e3 / copy for x in us)
+                rows[name] = {"mb": mb, "us_cold": us[0], "us": us[1], "share_cold": cold, "share": warm, "ops": ops[name]}
+                self.say(f"{name}: {mb:.1f} MB; caches empty {us[0]:.1f} us, {cold:.2f} of the copy rate; in the step {us[1]:.1f} us, {warm:.2f}: {' '.join(ops[name])}")
 
     # ---- frozen
 
