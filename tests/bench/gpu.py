@@ -16,8 +16,8 @@ elastic  fine-tuning on Fashion-MNIST (examples/vit-elastic.xml) with freezing a
 profiles BUILD_DIR/gpu-profile-MODEL.txt: the time of every kernel (not by default)
 
 TORCH_PYTHON: a python with a PyTorch that knows the GPU (python3). PyTorch compiles beside the part `right`, whose times do not
-matter, and finds its code in its own cache later; that of BERT-base, to see what it costs cold, in `speed`. Writes BUILD_DIR/gpu-result.json. Exit code: 0, also when a target is
-missed, or 1 when something is wrong or could not be measured.
+matter, and finds its code in its own cache later; that of BERT-base with all layers, to see what it costs cold, in `speed`. Writes
+BUILD_DIR/gpu-result.json. Exit code: 0, also when a target is missed, or 1 when something is wrong or could not be measured.
 """
 
 import argparse
@@ -72,6 +72,7 @@ def arguments():
             if name not in known:
                 parser.error(f"no '{name}'; there are {', '.join(known)}")
     opt.parts, opt.models = opt.parts.split(","), opt.models.split(",")
+    opt.forms = ["full"] * ("speed" in opt.parts) + ["half-frozen", "cached"] * ("frozen" in opt.parts)
     opt.bin = os.path.join(os.path.abspath(opt.build), "bin")
     opt.ptc = os.path.join(opt.bin, "ptc")
     return opt
@@ -87,6 +88,10 @@ class Bench:
             self.torch_env.pop(name, None)
         self.torch_log = open(os.path.join(opt.build, "gpu-torch.log"), "w+")
         self.started = time.time()
+
+    def save(self):
+        with open(os.path.join(self.opt.build, "gpu-result.json"), "w") as file:
+            json.dump(self.result, file, indent=1)
 
     def say(self, text):
         print(f"[{time.time() - self.started:5.0f} s] {text}", flush=True)
@@ -191,24 +196,25 @@ class Bench:
         text = self.ptc("bench", f"examples/bench/{file}", "--device=cuda", "--json", f"--steps={steps}", "--warmup=5", BF16, *model_flags, *flags)
         return json.loads(text.splitlines()[-1])
 
-    def in_turn(self, name, measure, torch_flags):
+    def in_turn(self, torch, name, form, measure):
         """Rounds of ours and of each of PyTorch's variants, which stay compiled in one process."""
         variants = ["eager"] if self.opt.quick else ["eager", "compile"]
         row = {"ours": [], **{variant: [] for variant in variants}}
-        steps = str(5 if self.opt.quick else MODELS[name][4])
-        torch = self.start_torch("--serve", "--model", name, "--variant", ",".join(variants), "--steps", steps, *torch_flags)
-        try:
+
+        def ask(line):
+            print(line, file=torch.stdin, flush=True)
+            answer = torch.stdout.readline()
+            if not answer:
+                raise RuntimeError(f"torch_gpu.py ended: see {self.torch_log.name}")
+            return json.loads(answer)
+
+        for variant in variants:
+            ask(f"open {variant} {form}")
+        for _ in range(self.opt.rounds):
+            row["ours"].append(measure())
             for variant in variants:
-                if not torch.stdout.readline():  # it is ready
-                    raise RuntimeError(f"torch_gpu.py ended: see {self.torch_log.name}")
-            for _ in range(self.opt.rounds):
-                row["ours"].append(measure())
-                for variant in variants:
-                    print(variant, file=torch.stdin, flush=True)
-                    row[variant].append(json.loads(torch.stdout.readline()))
-        finally:
-            torch.stdin.close()
-            torch.wait(timeout=60)
+                row[variant].append(ask(f"measure {variant}"))
+        ask("close")
         return row
 
     def peaks(self):
@@ -217,14 +223,36 @@ class Bench:
             self.say(f"{peaks['device']}: {peaks['matmul_tflops']} TFLOP/s, copies {peaks['copy_gb_per_s']} GB/s")
         return self.result["peaks"]
 
-    def speed(self):
-        peaks = self.peaks()
-        rows = self.result["speed"] = {}
+    def models(self):
+        """The parts speed and frozen: a model in all its forms after another, beside one process of PyTorch's."""
         for name in self.opt.models:
-            row = rows[name] = self.in_turn(name, lambda name=name: self.ours(name), [])
+            steps = 5 if self.opt.quick else MODELS[name][4]
+            torch = self.start_torch("--serve", "--model", name, "--steps", str(steps))
+            try:
+                for form in self.opt.forms:
+                    self.model(torch, name, form)
+                    self.save()
+            except (RuntimeError, OSError, ValueError) as error:  # the next model can still be measured
+                print(error, file=sys.stderr)
+                self.wrong.append(f"{name}: {str(error)[:200]}")
+            finally:
+                torch.stdin.close()
+                torch.wait(timeout=60)
+
+    def model(self, torch, name, form):
+        if form == "full":
+            row = self.in_turn(torch, name, form, lambda: self.ours(name))
+            self.result.setdefault("speed", {})[name] = row
             first = row["ours"][0]
-            share = first["matmul_gflop"] / self.middle(row["ours"]) / peaks["matmul_tflops"]
+            share = first["matmul_gflop"] / self.middle(row["ours"]) / self.peaks()["matmul_tflops"]
             self.say(f"{name}: {self.line(row)}; {100 * share:.0f} % of the matrix peak; ready in {first['compile_ms'] / 1e3:.1f} s; {first['peak_real_mib']:.0f} MiB (PyTorch {row['eager'][0]['peak_mib']})")
+            return
+        half = MODELS[name][3] // 2
+        what = f"{name}, {half} layers frozen{', cached' if form == 'cached' else ''}"
+        row = self.in_turn(torch, name, form, lambda: self.frozen_run(name, half, "on" if form == "cached" else "off"))
+        self.result.setdefault("frozen", {})[what] = row
+        move = row["ours"][0]["transition"]
+        self.say(f"{what}: {self.line(row)}; transition: " + ", ".join(f"{k} {move.get(k, 0):.2f}" for k in ("compile_s", "trial_s", "copy_s")))
 
     @staticmethod
     def middle(runs):
@@ -300,16 +328,6 @@ class Bench:
         moves = [row for row in rows if row.get("event") == "transition"]
         return {"median_ms": statistics.median(times), "transition": moves[0] if moves else {}}
 
-    def frozen(self):
-        rows = self.result["frozen"] = {}
-        for name in self.opt.models:
-            half = MODELS[name][3] // 2
-            for use, flag in (("off", []), ("on", ["--cached"])):
-                what = f"{name}, {half} layers frozen{', cached' if flag else ''}"
-                row = rows[what] = self.in_turn(name, lambda name=name, use=use, half=half: self.frozen_run(name, half, use), ["--half-frozen", *flag])
-                move = row["ours"][0]["transition"]
-                self.say(f"{what}: {self.line(row)}; transition: " + ", ".join(f"{k} {move.get(k, 0):.2f}" for k in ("compile_s", "trial_s", "copy_s")))
-
     # ---- elastic
 
     def elastic(self):
@@ -333,26 +351,24 @@ def main():
     opt = arguments()
     bench = Bench(opt)
     compiling = []
-    if "right" in opt.parts:
-        for part, names, flags in (
-            ("speed", [name for name in opt.models if name != "bert-base"], []),
-            ("frozen", opt.models, ["--half-frozen"]),
-            ("frozen", opt.models, ["--half-frozen", "--cached"]),
-        ):
-            if part in opt.parts and names and not opt.quick:
-                compiling.append(bench.start_torch("--model", ",".join(names), "--variant", "compile", "--steps", "1", *flags))
-    for part in PARTS:
+    if "right" in opt.parts and not opt.quick:
+        for form in opt.forms:
+            names = [name for name in opt.models if name != "bert-base" or form != "full"]
+            compiling += names and [bench.start_torch("--model", ",".join(names), "--variant", "compile", "--form", form, "--steps", "1")]
+    runs = {"right": bench.right, "rows": bench.rows, "elastic": bench.elastic, "speed": bench.models, "frozen": bench.models, "profiles": bench.profiles}
+    done = []
+    for part, run in runs.items():
         try:
-            if part in opt.parts:
-                getattr(bench, part)()
+            if part in opt.parts and run not in done:
+                done.append(run)
+                run()
             for process in compiling:
                 process.communicate(timeout=300)
             compiling = []
         except (RuntimeError, subprocess.TimeoutExpired, OSError, ValueError) as error:
             print(error, file=sys.stderr)
             bench.wrong.append(f"{part}: {str(error)[:200]}")
-        with open(os.path.join(opt.build, "gpu-result.json"), "w") as file:
-            json.dump(bench.result, file, indent=1)
+        bench.save()
     shutil.rmtree(bench.work, ignore_errors=True)
     bench.say(f"{len(bench.wrong)} wrong" + "".join(f"\n  {what}" for what in bench.wrong))
     return 1 if bench.wrong else 0

@@ -10,6 +10,7 @@ memory every step, one projection for q, k and v. Variants: eager, compile (torc
 """
 
 import argparse
+import gc
 import json
 import statistics
 import sys
@@ -86,6 +87,7 @@ MODELS = {
     "bert-large": (lambda: Bert(1024, 24, 16), bert_batch, 32),
     "vit-b16": (Vit, vit_batch, 256),
 }
+FORMS = ("full", "half-frozen", "cached")
 COMPILE = {"eager": None, "compile": "default", "compile-graphs": "reduce-overhead"}
 
 
@@ -104,18 +106,18 @@ def freeze(model, n_frozen):
 class Job:
     """One model in one form, compiled and warm."""
 
-    def __init__(self, name, variant, opt):
+    def __init__(self, name, variant, form, opt):
         make, batch_of, n = MODELS[name]
-        self.name, self.variant, self.opt = name, variant, opt
+        self.name, self.variant, self.form, self.opt = name, variant, form, opt
         torch.manual_seed(0)
         torch.backends.cuda.matmul.allow_tf32 = opt.precision == "tf32"
         model = self.model = make().cuda().train()
-        self.frozen = len(model.blocks) // 2 if opt.half_frozen else 0
+        self.frozen = 0 if form == "full" else len(model.blocks) // 2
         freeze(model, self.frozen)
         params = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(params, lr=1e-4, weight_decay=0.05, fused=True)
         inputs, targets = batch_of(opt.batch or n)
-        if opt.cached:
+        if form == "cached":
             with torch.no_grad(), self.autocast():
                 x = model.embed(*(x.cuda() for x in inputs))
                 for block in model.blocks[: self.frozen]:
@@ -155,8 +157,7 @@ class Job:
             "model": self.name,
             "variant": self.variant,
             "precision": self.opt.precision,
-            "frozen": self.frozen,
-            "cached": self.opt.cached,
+            "form": self.form,
             "median_ms": round(statistics.median(times), 3),
             "min_ms": round(min(times), 3),
             "max_ms": round(max(times), 3),
@@ -169,14 +170,19 @@ class Job:
         }
 
 
-def serve(name, variants, opt):
-    """A line when a variant is ready, for each; then a variant's measurement for each line that names one."""
+def serve(name, opt):
+    """Answers each line with one: "open VARIANT FORM" once it is compiled and warm, "measure VARIANT", and "close" all."""
     jobs = {}
-    for variant in variants:
-        jobs[variant] = Job(name, variant, opt)
-        print(variant, flush=True)
     for line in sys.stdin:
-        print(json.dumps(jobs[line.strip()].measure()), flush=True)
+        word, *of = line.split()
+        if word == "open":
+            jobs[of[0]] = Job(name, *of, opt)
+        elif word == "close":
+            jobs.clear()
+            gc.collect()
+            torch.compiler.reset()
+            torch.cuda.empty_cache()
+        print(json.dumps(jobs[of[0]].measure() if word == "measure" else {}), flush=True)
 
 
 def peaks():
@@ -205,9 +211,8 @@ def main():
     args.add_argument("--model", default=",".join(MODELS))
     args.add_argument("--variant", default="eager,compile")
     args.add_argument("--precision", choices=("bf16", "f32", "tf32"), default="bf16")
-    args.add_argument("--half-frozen", action="store_true", help="the lower half of the layers, and the embeddings")
-    args.add_argument("--cached", action="store_true", help="with --half-frozen: from their outputs, of pinned host memory")
-    args.add_argument("--serve", action="store_true", help="one model; measures what is asked for on the standard input")
+    args.add_argument("--form", choices=FORMS, default="full", help="all layers train, the lower half is frozen, or its outputs come from pinned host memory")
+    args.add_argument("--serve", action="store_true", help="one model; does what is asked for on the standard input")
     args.add_argument("--peaks", action="store_true", help="the GPU's matrix and copy rates instead")
     args.add_argument("--batch", type=int, default=0)
     args.add_argument("--steps", type=int, default=20)
@@ -223,11 +228,11 @@ def main():
         print(json.dumps(peaks()))
         return
     if opt.serve:
-        serve(opt.model, opt.variant.split(","), opt)
+        serve(opt.model, opt)
         return
     for name in opt.model.split(","):
         for variant in opt.variant.split(","):
-            print(json.dumps(Job(name, variant, opt).measure()), flush=True)
+            print(json.dumps(Job(name, variant, opt.form, opt).measure()), flush=True)
             torch.cuda.empty_cache()
 
 
