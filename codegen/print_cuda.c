@@ -270,8 +270,8 @@ static void print_parts(Printer *p, const NestPrinter *np, int sharers)
     long long n_sums = 0;
     for (uint32_t k = 0; k < p->nest->reduces.len; k++)
         n_sums += p->nest->reduces.data[k].kind == REDUCE_COLUMN;
-    long long together = (chunks + sharers - 1) / sharers;
-    together = together > SHARER_LOADS / n_sums ? SHARER_LOADS / n_sums : together;
+    const long long most = n_sums < SHARER_LOADS ? SHARER_LOADS / n_sums : 1, all = (chunks + sharers - 1) / sharers;
+    const long long together = all < most ? all : most;
     for (uint32_t k = 0; k < p->nest->reduces.len; k++)
     {
         const NestReduce *r = &p->nest->reduces.data[k];
