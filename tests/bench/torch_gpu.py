@@ -11,6 +11,7 @@ memory every step, one projection for q, k and v. Variants: eager, compile (torc
 
 import argparse
 import gc
+import itertools
 import json
 import statistics
 import sys
@@ -211,14 +212,14 @@ def main():
     args.add_argument("--model", default=",".join(MODELS))
     args.add_argument("--variant", default="eager,compile")
     args.add_argument("--precision", choices=("bf16", "f32", "tf32"), default="bf16")
-    args.add_argument("--form", choices=FORMS, default="full", help="all layers train, the lower half is frozen, or its outputs come from pinned host memory")
+    args.add_argument("--form", default="full", help="half-frozen: the lower half of the layers; cached: and their outputs come from pinned host memory")
     args.add_argument("--serve", action="store_true", help="one model; does what is asked for on the standard input")
     args.add_argument("--peaks", action="store_true", help="the GPU's matrix and copy rates instead")
     args.add_argument("--batch", type=int, default=0)
     args.add_argument("--steps", type=int, default=20)
     args.add_argument("--warmup", type=int, default=5)
     opt = args.parse_args()
-    for names, known in ((opt.model, MODELS), (opt.variant, COMPILE)):
+    for names, known in ((opt.model, MODELS), (opt.variant, COMPILE), (opt.form, FORMS)):
         for name in names.split(","):
             if name not in known:
                 sys.exit(f"unknown: {name}; known: {', '.join(known)}")
@@ -230,10 +231,9 @@ def main():
     if opt.serve:
         serve(opt.model, opt)
         return
-    for name in opt.model.split(","):
-        for variant in opt.variant.split(","):
-            print(json.dumps(Job(name, variant, opt.form, opt).measure()), flush=True)
-            torch.cuda.empty_cache()
+    for name, variant, form in itertools.product(opt.model.split(","), opt.variant.split(","), opt.form.split(",")):
+        print(json.dumps(Job(name, variant, form, opt).measure()), flush=True)
+        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

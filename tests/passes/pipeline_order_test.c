@@ -35,7 +35,8 @@ static void test_deadlocks(void **state)
     for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++)
     {
         uint32_t n_stages = cases[i].texts[2] ? 3 : 2;
-        PipelineStage *stages = pipeline_equal_stages(arena, n_stages, (PipelineStage){.forward_s = 1, .backward_s = 2});
+        PipelineStage *stages =
+            pipeline_equal_stages(arena, n_stages, (PipelineStage){.forward_s = 1, .backward_s = 2});
         PipelineList *lists = pipeline_parse_lists(arena, cases[i].texts, n_stages, cases[i].n_micro);
         PipelineTimes times = pipeline_simulate(arena, lists, stages, n_stages, cases[i].buffers);
         assert_int_equal(times.deadlock, cases[i].why != NULL);
@@ -66,7 +67,8 @@ static void test_broken_lists(void **state)
         {{{'F', 1}, {'F', 0}, {'B', 1}, {'B', 0}}, {{'F', 0}, {'B', 0}, {'F', 1}, {'B', 1}}, NULL}, /* any order */
     };
     Arena *arena = arena_create();
-    PipelineStage *stages = pipeline_equal_stages(arena, 2, (PipelineStage){.forward_s = 1, .backward_s = 2, .weight_s = 1});
+    PipelineStage *stages =
+        pipeline_equal_stages(arena, 2, (PipelineStage){.forward_s = 1, .backward_s = 2, .weight_s = 1});
     for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++)
     {
         PipelineList lists[2];
@@ -95,7 +97,8 @@ static void test_shared_cores(void **state)
     {
         Arena *arena = arena_create();
         const uint32_t n_stages = 1 + seed % 4, n_micro = 1 + seed % 7;
-        PipelineStage *stages = pipeline_equal_stages(arena, n_stages, (PipelineStage){.forward_s = 1, .backward_s = 2});
+        PipelineStage *stages =
+            pipeline_equal_stages(arena, n_stages, (PipelineStage){.forward_s = 1, .backward_s = 2});
         double work_s = 0;
         for (uint32_t s = 0; s < n_stages; s++)
         {

@@ -36,7 +36,8 @@ PipelineStage *pipeline_random_stages(Arena *arena, uint32_t n_stages, uint32_t 
         PipelineStage *stage = &stages[s];
         stage->forward_s = alike ? 0.9 + random_s(seed, 0.2) : random_s(seed, 2);
         stage->backward_s = alike ? 1.8 + random_s(seed, 0.4) : random_s(seed, 4);
-        stage->weight_s = stage->backward_s * (alike ? 0.5 : (double[]){0, 1, 0.3, 0.5, 0.7}[pipeline_next_random(seed) % 5]);
+        stage->weight_s =
+            stage->backward_s * (alike ? 0.5 : (double[]){0, 1, 0.3, 0.5, 0.7}[pipeline_next_random(seed) % 5]);
         stage->send_forward_s = random_s(seed, link_s);
         stage->send_backward_s = random_s(seed, link_s);
         stage->update_s = random_s(seed, 1);
@@ -147,7 +148,7 @@ static Slow slow_simulate(Arena *arena, const PipelineList *lists, const Pipelin
 }
 
 const char *pipeline_difference(Arena *arena, const PipelineList *lists, const PipelineStage *stages, uint32_t n_stages,
-                           uint32_t buffers, const PipelineTimes *times)
+                                uint32_t buffers, const PipelineTimes *times)
 {
     Slow slow = slow_simulate(arena, lists, stages, n_stages, buffers);
     double step_s = 0;

@@ -260,7 +260,8 @@ static void test_zb_h1_lists(void **state)
 {
     (void)state;
     Arena *arena = arena_create();
-    PipelineStage *stages = pipeline_equal_stages(arena, 3, (PipelineStage){.forward_s = 1, .backward_s = 2, .weight_s = 1});
+    PipelineStage *stages =
+        pipeline_equal_stages(arena, 3, (PipelineStage){.forward_s = 1, .backward_s = 2, .weight_s = 1});
     stages[0].weight_s = 2; /* nobody waits for the gradient of the input */
     stages[1].weight_s = 0;
     const char *const texts[] = {"F0 F1 F2 B0 W0 F3 B1 W1 B2 W2 B3 W3", "F0 F1 B0 F2 B1 W0 F3 B2 B3 W1 W2 W3",
@@ -279,7 +280,8 @@ static void test_zb_h1_equal_lists(void **state)
 {
     (void)state;
     Arena *arena = arena_create();
-    PipelineStage *stages = pipeline_equal_stages(arena, 4, (PipelineStage){.forward_s = 1, .backward_s = 2, .weight_s = 1});
+    PipelineStage *stages =
+        pipeline_equal_stages(arena, 4, (PipelineStage){.forward_s = 1, .backward_s = 2, .weight_s = 1});
     const char *const texts[] = {"F0 F1 F2 F3 B0 W0 F4 B1 W1 F5 B2 W2 F6 B3 W3 F7 B4 W4 B5 W5 B6 W6 B7 W7",
                                  "F0 F1 F2 B0 F3 B1 W0 F4 B2 W1 F5 B3 W2 F6 B4 W3 F7 B5 W4 B6 W5 B7 W6 W7",
                                  "F0 F1 B0 F2 B1 F3 B2 W0 F4 B3 W1 F5 B4 W2 F6 B5 W3 F7 B6 W4 B7 W5 W6 W7",
@@ -328,7 +330,8 @@ static void test_checker(void **state)
 {
     (void)state;
     Arena *arena = arena_create();
-    PipelineStage *stages = pipeline_equal_stages(arena, 3, (PipelineStage){.forward_s = 1, .backward_s = 2, .weight_s = 1});
+    PipelineStage *stages =
+        pipeline_equal_stages(arena, 3, (PipelineStage){.forward_s = 1, .backward_s = 2, .weight_s = 1});
     PipelineList *lists = pipeline_build(arena, PIPELINE_zb_h1, 4, stages, 3);
     PipelineTimes times = pipeline_simulate(arena, lists, stages, 3, 1);
     assert_null(pipeline_difference(arena, lists, stages, 3, 1, &times));
