@@ -47,10 +47,10 @@ bench-answers: ## answers as spans on XQuAD: exact match, F1 and time; TORCH_PYT
 	@tools/build.sh release
 	@$${TORCH_PYTHON:-python3} tests/bench/xquad.py build/release
 
-bench-gpu: ## one NVIDIA GPU: right, and how fast beside PyTorch; TORCH_PYTHON has torch for it (docs/performance.md)
+bench-gpu: ## one NVIDIA GPU: right, and how fast beside PyTorch; TORCH_PYTHON has torch for it; PARTS=frozen,... (docs/performance.md)
 	@tools/install-deps.sh bench
 	@tools/build.sh release
-	@$${TORCH_PYTHON:-python3} tests/bench/gpu.py build/release
+	@$${TORCH_PYTHON:-python3} tests/bench/gpu.py build/release $(if $(PARTS),--parts=$(PARTS))
 
 bench-elastic: ## layers that freeze on two ranks, against static plans and PyTorch; TORCH_PYTHON has torch and transformers
 	@tools/install-deps.sh bench

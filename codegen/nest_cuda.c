@@ -146,29 +146,6 @@ static void print_ahead(NestPrinter *p)
     p->digits.len = 0;
 }
 
-/* The assembler moves loads to where their values are wanted, and a row would wait for memory again and again. */
-static void print_prefetches(NestPrinter *p)
-{
-    StrBuf row, vector;
-    p->now = LEVEL_VECTOR;
-    for (NestInst i = 1; i < p->stage->insts.len; i++)
-        if (nest_load_is_prefetched(p, i))
-        {
-            const NestInstData *data = &p->stage->insts.data[i];
-            strbuf_addf(&p->level[LEVEL_VECTOR], "ptc_prefetch(a%u + (%s));\n", data->arg,
-                        nest_index_text(p, data->index));
-        }
-    row = p->level[LEVEL_ROW], vector = p->level[LEVEL_VECTOR];
-    p->level[LEVEL_ROW] = strbuf_make(p->arena);
-    p->level[LEVEL_VECTOR] = strbuf_make(p->arena);
-    if (!vector.len)
-        return;
-    strbuf_add(&p->body, strbuf_text(&row));
-    nest_cuda_open_steps(&p->body, p);
-    strbuf_add(&p->body, strbuf_text(&vector));
-    nest_cuda_close_steps(&p->body, p);
-}
-
 static void print_instructions(NestPrinter *p, StrBuf *arrays, uint32_t phase, uint32_t now)
 {
     p->now = now;
@@ -340,10 +317,7 @@ static void print_phase(NestPrinter *p, uint32_t phase)
     for (uint32_t l = 0; l < PRINT_MAX_LEVELS; l++)
         p->level[l] = strbuf_make(p->arena);
     if (phase == 0)
-    {
         print_ahead(p);
-        print_prefetches(p);
-    }
     print_instructions(p, &loads, phase, LEVEL_VECTOR);
     print_instructions(p, &arrays, phase, LEVEL_ELEMENT);
     const size_t before = p->level[LEVEL_ELEMENT].len;

@@ -51,38 +51,25 @@ uint32_t nest_inst_level(const NestPrinter *p, NestInst inst)
     return p->levels[inst] - 1U;
 }
 
-/* A load of the first phase, of other elements in every row, by one access or of one element. */
-static bool loads_row(const NestPrinter *p, NestInst inst)
+/* Rows that follow one another in a block and are summed up wait for loads, then for each other's warps: what the first
+ * phase loads is begun a row earlier, when its registers are free again. */
+bool nest_load_is_ahead(const NestPrinter *p, NestInst inst)
 {
     const NestInstData *data = &p->stage->insts.data[inst];
     const IdxExpr *x = idx_get(&p->stage->idx, data->index);
-    bool by_row = false;
-    if (data->kind != INST_LOAD || data->phase != 0 || data->args[0])
+    bool sums = false, by_row = false;
+    if (!p->shape || p->shape->kind != SHAPE_COLUMNS || data->kind != INST_LOAD || data->phase != 0 || data->args[0])
         return false;
+    for (uint32_t k = 0; k < p->nest->reduces.len; k++)
+        sums |= p->nest->reduces.data[k].kind == REDUCE_ROW;
     for (uint32_t i = 0; i < x->n_terms; i++)
     {
         if (x->terms[i].atom)
             return false;
         by_row |= x->terms[i].div * x->terms[i].mod > p->inner;
     }
-    return by_row && (cuda_load_is_wide(p->stage, inst, p->shape->vector) || nest_inst_level(p, inst) == LEVEL_ROW);
-}
-
-/* Rows that follow one another in a block and are summed up wait for loads, then for each other's warps: what the first
- * phase loads is begun a row earlier, when its registers are free again. */
-bool nest_load_is_ahead(const NestPrinter *p, NestInst inst)
-{
-    bool sums = false;
-    if (!p->shape || p->shape->kind != SHAPE_COLUMNS)
-        return false;
-    for (uint32_t k = 0; k < p->nest->reduces.len; k++)
-        sums |= p->nest->reduces.data[k].kind == REDUCE_ROW;
-    return sums && loads_row(p, inst);
-}
-
-bool nest_load_is_prefetched(const NestPrinter *p, NestInst inst)
-{
-    return p->shape && p->shape->kind == SHAPE_ROWS && loads_row(p, inst) && nest_inst_level(p, inst) > LEVEL_ROW;
+    return sums && by_row &&
+           (cuda_load_is_wide(p->stage, inst, p->shape->vector) || nest_inst_level(p, inst) == LEVEL_ROW);
 }
 
 bool nest_random_is_wide(const NestPrinter *p, NestInst inst)

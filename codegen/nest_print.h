@@ -74,8 +74,6 @@ uint32_t nest_inst_level(const NestPrinter *p, NestInst inst);
 const char *nest_inst_text(NestPrinter *p, NestInst inst);
 /* CUDA with a shape: a load that is begun while the row before is computed. */
 bool nest_load_is_ahead(const NestPrinter *p, NestInst inst);
-/* CUDA with a shape: a load of a row that is asked for before anything is computed. */
-bool nest_load_is_prefetched(const NestPrinter *p, NestInst inst);
 /* CUDA with a shape: random numbers that are made for a vector at a time. */
 bool nest_random_is_wide(const NestPrinter *p, NestInst inst);
 /* Such numbers that are only compared with constants: their value is the word. */

@@ -79,14 +79,6 @@ template <int N, typename T> PTC_INLINE PtcVector<T, N> ptc_vector_early(const T
     return y.x;
 #endif
 }
-PTC_INLINE void ptc_prefetch(const void *from)
-{
-#ifdef PTC_SHIM
-    (void)from;
-#else
-    asm volatile("prefetch.global.L2 [%0];" : : "l"(from));
-#endif
-}
 // What a guard keeps out is 0.
 template <int N, typename T> PTC_INLINE PtcVector<T, N> ptc_vector_if(bool guard, const T *from)
 {

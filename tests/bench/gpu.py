@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One NVIDIA GPU: is ptc right on it, and how fast beside PyTorch. Ends in tables; a build of ptc and a GPU are needed.
 
-    gpu.py BUILD_DIR [--parts right,rows,speed,frozen,elastic] [--rounds N] [--quick]
+    gpu.py BUILD_DIR [--parts right,rows,speed,elastic,frozen,profiles] [--rounds N] [--quick]
 
 right    the conformance tests of the device layer; losses of a small ViT and a small BERT over 20 steps against the CPU's in f32
          (within 1e-4 of them in f32, 2e-2 in bf16), twice to the same bits, and on two ranks, which share the GPU; memcheck and
@@ -11,9 +11,10 @@ rows     of BERT-base's kernels in bf16 that move over 20 MB, but attention, gat
          behind the kernel before it in a step
 speed    training steps of BERT-base (64 x 128), BERT-large (32 x 128) and ViT-B/16 (256 images) in bf16 with AdamW, ours and
          PyTorch's (torch_gpu.py: eager and torch.compile) in turn, and the GPU's copy and matrix rates
-frozen   the same with half of the layers frozen, without and with their outputs cached; a round less
 elastic  fine-tuning on Fashion-MNIST (examples/vit-elastic.xml) with freezing and cache, and without
-profiles BUILD_DIR/gpu-profile-MODEL.txt: the time of every kernel (not by default)
+Only when asked for:
+frozen   the steps of `speed` with half of the layers frozen, without and with their outputs cached; a round less
+profiles BUILD_DIR/gpu-profile-MODEL.txt: the time of every kernel
 
 TORCH_PYTHON: a python with a PyTorch that knows the GPU (python3). PyTorch compiles beside the part `right`, whose times do not
 matter, and finds its code in its own cache later; that of BERT-base with all layers, to see what it costs cold, in `speed`. Writes
@@ -62,7 +63,7 @@ SMALL = {
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build")
-    parser.add_argument("--parts", default="right,rows,speed,frozen,elastic")
+    parser.add_argument("--parts", default="right,rows,speed,elastic")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="no torch.compile, few steps")
@@ -155,10 +156,11 @@ class Bench:
         for name, files in tests.items():
             paths = [os.path.join(self.opt.build, "tests", "runtime", file) for file in files]
             running.append((name, self.begin([os.path.join(self.opt.bin, name), *paths], env)))
+        apart = {**self.env, "PTC_CACHE_DIR": os.path.join(self.work, "sanitized")}  # who measures first chooses algorithms
         sanitized = [
             (f"{tool}: {name}, {precision}", self.begin(
                 ["compute-sanitizer", "--tool", tool, "--error-exitcode=9", self.opt.ptc, *flags, "--device=cuda",
-                 f"--set=train.precision={precision}", "--max-steps=2", "--no-graphs"], self.env))
+                 f"--set=train.precision={precision}", "--max-steps=2", "--no-graphs"], apart))
             for tool in ("memcheck", "racecheck") for name, flags in SMALL.items() for precision in ("f32", "bf16")
             if shutil.which("compute-sanitizer")
         ]

@@ -12,6 +12,7 @@
  *   MOCK_CUDA_ORDERS=8              instead so many, which each add over k in an order of their own and refuse some
  *                                   epilogues; all that is asked decides which is proposed first and which is fast
  *   MOCK_CUDA_NO_EPILOGUE=256       an epilogue that cuBLASLt refuses
+ *   MOCK_CUDA_MEANWHILE=COMMAND     what happens while it proposes algorithms
  *   MOCK_CUDA_DEVICES=2, MOCK_CUDA_NAME=NAME, MOCK_CUDA_ARCH=90, MOCK_CUDA_MEMORY=BYTES or BYTES:DEVICE,
  *   MOCK_CUDA_BLASLT=130000 */
 #ifndef PTC_TESTS_CUDA_MOCK_H

@@ -118,6 +118,23 @@ static void the_fastest_is_measured_once(void **state)
     expect(prepare("4:3:2:1:2:3:4:5:6:6:6:6:6:6:6:6:0.5:0.25", false), 3, 16, 0); /* no more than are asked for */
 }
 
+/* Two processes may measure the same: the one that ends first has chosen. */
+static void the_first_choice_stays(void **state)
+{
+    (void)state;
+    char command[160];
+    empty_cache();
+    expect(prepare("4:2:8", false), 1, 3, 0);
+    snprintf(command, sizeof command, "mkdir '%s-aside' && mv '%s'/* '%s-aside'", cache, cache, cache);
+    assert_int_equal(system(command), 0);
+    snprintf(command, sizeof command, "mv '%s-aside'/* '%s' && rmdir '%s-aside'", cache, cache, cache);
+    setenv("MOCK_CUDA_MEANWHILE", command, 1);
+    const Outcome late = prepare("1:2:8", false);
+    unsetenv("MOCK_CUDA_MEANWHILE");
+    expect(late, 1, 3, 0);
+    expect(prepare("1:2:8", false), 1, 0, 0);
+}
+
 static void what_does_not_run_is_skipped(void **state)
 {
     (void)state;
@@ -289,7 +306,7 @@ int main(void)
         cmocka_unit_test(the_fastest_is_measured_once),         cmocka_unit_test(what_does_not_run_is_skipped),
         cmocka_unit_test(another_machine_measures_by_itself),   cmocka_unit_test(damaged_entries_are_measured_again),
         cmocka_unit_test(entries_of_others_are_measured_again), cmocka_unit_test(no_memory_to_measure_is_told),
-        cmocka_unit_test(neither_time_nor_place_choose),
+        cmocka_unit_test(neither_time_nor_place_choose),        cmocka_unit_test(the_first_choice_stays),
     };
     if (!mkdtemp(cache))
         return 1;
