@@ -9,11 +9,11 @@ enum
     ACCESS_BYTES = 16,
     FLAT_LANES = 256,
     MAX_LANES = 256,
-    ROWS_BLOCK = 128,   /* threads of a block with several rows */
-    ROW_ELEMS = 32,     /* of a thread's part of a row that stays in registers */
-    ROW_REGISTERS = 96, /* that all such parts of a kernel may take */
-    OTHER_REGISTERS = 36,
-    LONG_ELEMS = 8, /* of a thread at a time */
+    ROWS_BLOCK = 128,     /* threads of a block with several rows */
+    ROW_ELEMS = 32,       /* of a thread's part of a row that stays in registers */
+    ROW_REGISTERS = 96,   /* that all such parts of a kernel may take */
+    OTHER_REGISTERS = 36, /* addresses, what a row shares */
+    LONG_ELEMS = 8,       /* of a thread at a time */
     LONG_BLOCKS = 8 * SMS,
     LOADS = 4,       /* of a thread that should be under way at a time */
     FLAT_ELEMS = 16, /* of a thread */
