@@ -86,6 +86,7 @@ static void print_of_vector(NestPrinter *p, StrBuf *arrays, NestInst inst)
 {
     const NestInstData *data = &p->stage->insts.data[inst];
     const uint32_t n = p->shape->vector, n_steps = p->shape->steps;
+    const bool ahead = nest_load_is_ahead(p, inst);
     StrBuf *out = &p->level[LEVEL_VECTOR];
     if (!cuda_load_is_wide(p->stage, inst, n))
     {
@@ -99,8 +100,7 @@ static void print_of_vector(NestPrinter *p, StrBuf *arrays, NestInst inst)
     if (data->args[0])
         strbuf_addf(out, "ptc_vector_if<%u>(%s, a%u + (%s));\n", n, nest_value_text(p, data->args[0]), data->arg, at);
     else
-        strbuf_addf(out, "ptc_vector%s<%u>(a%u + (%s));\n", nest_load_is_ahead(p, inst) ? "_early" : "", n, data->arg,
-                    at);
+        strbuf_addf(out, "ptc_vector%s<%u>(a%u + (%s));\n", ahead ? "_early" : "", n, data->arg, at);
 }
 
 /* Before the loop over the elements of a vector. */
